@@ -1,0 +1,93 @@
+"""Brain boundary on the mid-sagittal plane, and the frontal points that lean on it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .anatomy import ANTERIOR, SIDES, Anatomy, Points, on_midline
+from .labelmap import HEMISPHERE
+from .outline import Plane, Section, between, exit_along, extreme, nearest, spread
+
+SLAB_MM = 6.0
+"""Half width of the slab whose silhouette is the boundary: on the exact midline lies the falx."""
+
+CLOSING_MM = 8.0
+"""Sulci narrower than twice this are bridged."""
+
+ORBITAL_MM = 10.0
+"""Coronal plane of the orbital points, in front of the genu."""
+
+ORBITAL_WIDTH_MM = 15.0
+"""How far from the midline the orbital points may lie."""
+
+SECONDARY = tuple(f"BB_{k}" for k in range(1, 10))
+
+
+def midline_contour(anatomy: Anatomy) -> np.ndarray | None:
+    """Closed outer contour (y, z) of the cerebrum beside the midline."""
+    silhouette = anatomy.slab(anatomy.cerebrum, SLAB_MM).closed(CLOSING_MM).component(len)
+    outline = silhouette.outline()
+    return outline if len(outline) >= 50 else None
+
+
+def brain_boundary(anatomy: Anatomy) -> Points:
+    """Frontal base, nine points over the vertex, occipital end."""
+    found: Points = dict.fromkeys(("BB_F", *SECONDARY, "BB_O"))
+    contour = midline_contour(anatomy)
+    if contour is None:
+        return found
+    centre = (contour.max(0) + contour.min(0)) / 2
+    front, back = contour[contour[:, 0] > 10], contour[contour[:, 0] < centre[0]]
+    base = nearest(contour, extreme(front, np.array([1.0, -1.0])))[0]
+    occipital = nearest(contour, extreme(back, np.array([-1.0, -2.0]), cap_mm=2.0))[0]
+    over = between(contour, base, occipital, np.array([centre[0], contour[:, 1].max()]))
+    found["BB_F"], found["BB_O"] = on_midline(base), on_midline(occipital)
+    for label, point in zip(SECONDARY, spread(over, len(SECONDARY))):
+        found[label] = on_midline(point)
+    return found
+
+
+def frontal_lobe(anatomy: Anatomy, genu: np.ndarray | None) -> Points:
+    """Frontal poles, midline boundary at the level of the genu, lowest orbital points."""
+    found: Points = dict.fromkeys(("FP_L", "FP_R", "FB_M", "GR_L", "GR_R"))
+    for side in SIDES:
+        labels = HEMISPHERE[side]
+        inner, outer = (-40.0, -1.0) if side == "L" else (1.0, 40.0)
+        found[f"FP_{side}"] = anatomy.farthest(
+            labels, ANTERIOR, (inner, 25.0, -35.0), (outer, 95.0, 50.0)
+        )
+        if genu is not None:
+            found[f"GR_{side}"] = _lowest_orbital(anatomy, side, genu)
+    contour = midline_contour(anatomy)
+    if contour is not None and genu is not None:
+        silhouette = anatomy.slab(anatomy.cerebrum, SLAB_MM).closed(CLOSING_MM)
+        point = exit_along(silhouette.at, genu[1:], np.array([1.0, 0.0]), 70.0, last=True)
+        found["FB_M"] = None if point is None else on_midline(point)
+    return found
+
+
+def _lowest_orbital(anatomy: Anatomy, side: str, genu: np.ndarray) -> np.ndarray | None:
+    """Lowest point of the orbital surface near the midline, in one coronal plane."""
+    frame, level = anatomy.frame, genu[1] + ORBITAL_MM
+    plane = Plane(frame.to_ras(np.array([0.0, level, 0.0])), frame.axes[:, 0], frame.axes[:, 2])
+    field = anatomy.head.field(HEMISPHERE[side])
+    section = Section.of(plane, field, (-45.0, 45.0), (-70.0, genu[2] + 25.0))
+    outline = section.closed(CLOSING_MM).component(len).outline()
+    if len(outline) < 20:
+        return None
+    off_midline = np.abs(outline[:, 0])
+    near = (off_midline < ORBITAL_WIDTH_MM) & (outline[:, 1] < genu[2])
+    if near.sum() < 5:
+        return None
+    x, z = nearest(outline, extreme(_longest_run(outline, near), np.array([0.0, -1.0]), 1.5))[0]
+    return np.array([x, level, z])
+
+
+def _longest_run(outline: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Longest unbroken stretch of a closed outline whose points are chosen."""
+    points, flags = outline[:-1], chosen[:-1]
+    first = int(np.argmin(flags))
+    points, flags = np.roll(points, -first, axis=0), np.roll(flags, -first)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
+    runs = [points[a:b] for a, b in zip(edges[::2], edges[1::2])]
+    return max(runs, key=len)

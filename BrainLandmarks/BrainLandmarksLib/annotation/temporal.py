@@ -1,0 +1,177 @@
+"""Temporal lobe: pole, hippocampus, amygdala, horn, and two outlines across the hippocampus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from .anatomy import ANTERIOR, RIGHT, SIDES, Anatomy, Points, lateral
+from .labelmap import (
+    AMYGDALA,
+    BRAIN_STEM,
+    FOURTH_VENTRICLE,
+    HEMISPHERE,
+    HIPPOCAMPUS,
+    TEMPORAL_HORN,
+)
+from .outline import Plane, Section, exit_along
+
+RAYS_DEG = {"SL": 25.0, "L": 0.0, "IL": -40.0, "I": -80.0}
+"""Directions from the hippocampal centre, from lateral (0) towards superior (90), to the surface."""
+
+MEDIAL_DEG = -150.0
+"""Direction to the medial surface: medially and 30 degrees down, through the parahippocampus."""
+
+OUTLINE_CLOSING_MM = 5.0
+
+SHORTEST_HIPPOCAMPUS_MM = 28.0
+"""A shorter label, or one that does not run forwards, is a damaged piece, not a hippocampus."""
+
+
+@dataclass(frozen=True)
+class Hippocampus:
+    """Long axis (unit vector, forwards) and cross-section centres, head frame mm."""
+
+    axis: np.ndarray
+    head: np.ndarray
+    body: np.ndarray
+    tail: np.ndarray
+
+
+def temporal_lobe(anatomy: Anatomy) -> Points:
+    """Points of the temporal group."""
+    found: Points = {}
+    both = {}
+    for side in SIDES:
+        hippocampus = _hippocampus(anatomy, side)
+        amygdala = anatomy.head.centre(AMYGDALA[side])
+        amygdala = None if amygdala is None else anatomy.frame.to_head(amygdala)
+        found[f"AMY_{side}"] = amygdala
+        found[f"TH_{side}"] = _horn_tip(anatomy, side, amygdala)
+        found[f"TP_{side}"] = _pole(anatomy, side, amygdala)
+        for name in ("HIP_H", "HIP_B", "HIP_T"):
+            found[f"{name}_{side}"] = None
+        for name in (*RAYS_DEG, "M"):
+            found[f"TOH_{name}_{side}"] = found[f"TOB_{name}_{side}"] = None
+        if hippocampus is None:
+            continue
+        both[side] = hippocampus
+        found[f"HIP_H_{side}"] = hippocampus.head
+        found[f"HIP_B_{side}"] = hippocampus.body
+        found[f"HIP_T_{side}"] = hippocampus.tail
+        for prefix, centre in (("TOH", hippocampus.head), ("TOB", hippocampus.body)):
+            for name, point in _outline(anatomy, side, hippocampus.axis, centre).items():
+                found[f"{prefix}_{name}_{side}"] = point
+    found["BSP_M"] = _midline_point(anatomy, both)
+    return found
+
+
+def _hippocampus(anatomy: Anatomy, side: str) -> Hippocampus | None:
+    points = _largest_part(anatomy, HIPPOCAMPUS[side])
+    if len(points) < 200:
+        return None
+    centre = points.mean(0)
+    axis = np.linalg.svd(points - centre, full_matrices=False)[2][0]
+    axis = axis if axis @ ANTERIOR > 0 else -axis
+    along_axis = (points - centre) @ axis
+    low, high = np.percentile(along_axis, [0.5, 99.5])
+    if high - low < SHORTEST_HIPPOCAMPUS_MM or axis @ ANTERIOR < 0.5:
+        return None
+
+    def cross_section(share_from_front: float) -> np.ndarray:
+        level = high - share_from_front * (high - low)
+        # A slab of 3 mm with soft edges, so that the centre moves smoothly with the level.
+        weight = np.clip(2.0 - np.abs(along_axis - level), 0, 1)
+        return np.average(points, axis=0, weights=weight)
+
+    return Hippocampus(axis, cross_section(1 / 6), cross_section(1 / 2), cross_section(5 / 6))
+
+
+def _largest_part(anatomy: Anatomy, labels: tuple[int, ...]) -> np.ndarray:
+    """Voxel centres, head frame, of the largest connected part of a structure."""
+    mask = anatomy.head.mask(labels)
+    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    if count == 0:
+        return np.empty((0, 3))
+    sizes = ndimage.sum_labels(mask, parts, np.arange(1, count + 1))
+    return _head_points(anatomy, parts == 1 + int(np.argmax(sizes)))
+
+
+def _head_points(anatomy: Anatomy, mask: np.ndarray) -> np.ndarray:
+    """(n, 3) voxel centres of a mask, head frame mm."""
+    ijk = np.argwhere(mask).astype(float)
+    return anatomy.frame.to_head(anatomy.head.grid.ijk_to_ras(ijk))
+
+
+def _horn_tip(anatomy: Anatomy, side: str, amygdala: np.ndarray | None) -> np.ndarray | None:
+    """Front end of the temporal horn: middle of its most anterior 2 mm.
+
+    The horn is thin and its label often falls into pieces; crumbs and pieces far from the amygdala
+    do not count as its tip.
+    """
+    mask = anatomy.head.mask(TEMPORAL_HORN[side])
+    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    best: np.ndarray | None = None
+    for part in range(1, count + 1):
+        points = _head_points(anatomy, parts == part)
+        if len(points) < 10:
+            continue
+        front = points[:, 1].max()
+        tip = np.average(points, axis=0, weights=np.clip(points[:, 1] - (front - 2.0), 0, None))
+        tip[1] = front
+        if best is None or tip[1] > best[1]:
+            best = tip
+    if best is None or amygdala is None or np.linalg.norm(best - amygdala) > 25.0:
+        return None
+    return best
+
+
+def _pole(anatomy: Anatomy, side: str, amygdala: np.ndarray | None) -> np.ndarray | None:
+    """Most anterior cortex of the temporal lobe, below the amygdala and so below the Sylvian stem."""
+    if amygdala is None:
+        return None
+    inner, outer = sorted((12.0 * lateral(side)[0], 62.0 * lateral(side)[0]))
+    low = (inner, amygdala[1] - 12.0, amygdala[2] - 35.0)
+    high = (outer, amygdala[1] + 45.0, amygdala[2] - 9.0)
+    return anatomy.farthest(HEMISPHERE[side], ANTERIOR, low, high)
+
+
+def _outline(anatomy: Anatomy, side: str, axis: np.ndarray, centre: np.ndarray) -> Points:
+    """Where rays from the hippocampal centre, across its axis, meet the temporal surface."""
+    out = lateral(side) - (lateral(side) @ axis) * axis
+    out /= np.linalg.norm(out)
+    up = np.cross(axis, out)
+    up = up if up[2] > 0 else -up
+    frame = anatomy.frame
+    plane = Plane(frame.to_ras(centre), frame.axes @ out, frame.axes @ up)
+    tissue = HEMISPHERE[side] + HIPPOCAMPUS[side] + AMYGDALA[side] + TEMPORAL_HORN[side]
+    section = Section.of(plane, anatomy.head.field(tissue), (-45, 75), (-60, 70))
+    closed = section.closed(OUTLINE_CLOSING_MM)
+    found: Points = {}
+    for name, degrees in RAYS_DEG.items():
+        found[name] = _ray(closed.at, degrees, centre, out, up, last=True)
+    found["M"] = _ray(section.at, MEDIAL_DEG, centre, out, up, last=False)
+    return found
+
+
+def _ray(value, degrees, centre, out, up, *, last) -> np.ndarray | None:
+    angle = np.deg2rad(degrees)
+    direction = np.array([np.cos(angle), np.sin(angle)])
+    point = exit_along(value, np.zeros(2), direction, 70.0, last=last)
+    return None if point is None else centre + point[0] * out + point[1] * up
+
+
+def _midline_point(anatomy: Anatomy, both: dict[str, Hippocampus]) -> np.ndarray | None:
+    """Dorsal brain-stem surface on the MSP, in the plane of the two hippocampal axes."""
+    if len(both) < 2:
+        return None
+    points = np.array([p for h in both.values() for p in (h.head, h.body, h.tail)])
+    # The best plane that contains the left-right direction: its trace on the MSP is a line.
+    slope, height = np.polyfit(points[:, 1], points[:, 2], 1)
+    direction = np.array([0.0, -1.0, -slope]) / np.hypot(1.0, slope)
+    start = np.array([0.0, -15.0, height - 15.0 * slope])
+    stem = anatomy.head.field(BRAIN_STEM + FOURTH_VENTRICLE)
+    point = anatomy.exit(stem, start, direction, 40.0, last=True)
+    return None if point is None else point - (point @ RIGHT) * RIGHT

@@ -1,0 +1,73 @@
+"""The `brainlandmarks` command: one module per subcommand, each with `add_parser` and `run`.
+
+Only the chosen subcommand imports what it needs, so `brainlandmarks --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from BrainLandmarksLib import __version__
+from BrainLandmarksLib.cli import annotate, detect, models, protocol, train
+from BrainLandmarksLib.errors import UserError
+
+PROGRAM = "brainlandmarks"
+
+_EXAMPLE = """\
+examples:
+  brainlandmarks detect head.nii.gz -o results    find the landmarks of a T1 image
+  brainlandmarks protocol                         what the landmarks are
+  brainlandmarks COMMAND --help                   all options of a command, with examples
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other error of this program."""
+
+    def error(self, message: str) -> NoReturn:
+        report(f"{message}; see {self.prog} --help.")
+        raise SystemExit(2)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = _Parser(
+        prog=PROGRAM,
+        description="Find anatomical landmarks in MRI of the head.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (detect, protocol, annotate, train, models):
+        command.add_parser(subparsers)
+    return parser
+
+
+def report(sentence: object) -> None:
+    """Print one error sentence on stderr, under the program's name."""
+    print(f"{PROGRAM}: error: {sentence}", file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: Arguments without the program's name; None takes those of the process.
+
+    Returns:
+        0 when all went well, 2 after an error the user can put right (reported in one sentence on
+        stderr), 130 after Ctrl-C.
+    """
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except UserError as error:
+        report(error)
+        return 2
+    except KeyboardInterrupt:
+        report("stopped.")
+        return 130

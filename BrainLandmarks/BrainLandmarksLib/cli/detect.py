@@ -1,0 +1,273 @@
+"""`brainlandmarks detect`: find the landmarks of T1 images and write them down."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.resources import image_path
+
+if TYPE_CHECKING:
+    from BrainLandmarksLib.detection import Detection, Detector
+    from BrainLandmarksLib.images import Volume
+    from BrainLandmarksLib.landmarks import LandmarkSet
+
+_EXAMPLE = """\
+examples:
+  brainlandmarks detect head.nii.gz -o results    writes results/head_landmarks.mrk.json, .csv, .png
+  brainlandmarks detect *.nii.gz -o results       many images; a bad one does not stop the others
+  brainlandmarks detect dicom_folder -o results   the largest series of a folder of DICOM files
+  brainlandmarks detect sample:colin27 -o demo    the head that comes with the program
+"""
+DEFAULT_FORMATS = "mrk.json,csv"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "detect",
+        help="find the landmarks of T1 images",
+        description="Find the landmarks of T1-weighted images of the head, in any orientation. "
+        "Per image: landmarks for 3D Slicer (.mrk.json), a table in RAS millimetres (.csv) and a "
+        "picture (.png).",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="NIfTI, MGZ, NRRD or MetaImage file, or a folder of DICOM files",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="DIR", help="folder for the results"
+    )
+    parser.add_argument(
+        "--model",
+        default="brain88",
+        metavar="NAME|DIR",
+        help="a shipped model or a model folder (default: brain88)",
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "cuda", "mps"),
+        help="where the network runs; auto takes a working NVIDIA GPU, else the CPU",
+    )
+    parser.add_argument(
+        "--format",
+        default=DEFAULT_FORMATS,
+        metavar="LIST",
+        help=f"landmark files to write, of mrk.json,csv,fcsv (default: {DEFAULT_FORMATS})",
+    )
+    parser.add_argument("--no-picture", action="store_true", help="write no .png")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Detect the landmarks of every image and return the exit code: 2 if any image failed.
+
+    Raises:
+        UserError: nothing can be done at all: a wrong option, model or output folder.
+    """
+    from BrainLandmarksLib.images import stem
+
+    paths = [image_path(argument) for argument in arguments.images]
+    suffixes = _suffixes(arguments.format, picture=not arguments.no_picture)
+    _check_names([(path, stem(path)) for path in paths])
+    _check_folder(arguments.output)
+    load = _detector_loader(arguments.model, arguments.device)
+    failures = 0
+    for number, path in enumerate(paths):
+        _show_progress(number, len(paths), stem(path))
+        outputs = [arguments.output / f"{stem(path)}_landmarks{suffix}" for suffix in suffixes]
+        try:
+            if not arguments.overwrite:
+                _check_absent(outputs)
+            detection = _detect_one(path, outputs, load)
+        except UserError as error:
+            failures += 1
+            _report(error)
+        except Exception:
+            # A bug on one image: show it whole, and still do the others.
+            failures += 1
+            _clear_progress()
+            traceback.print_exc()
+        else:
+            if len(paths) == 1:
+                print(table(detection.landmarks))
+                print(_summary(detection, outputs))
+    _show_progress(len(paths), len(paths), "")
+    if len(paths) > 1:
+        done = len(paths) - failures
+        print(f"{done} of {len(paths)} images done, results in {arguments.output}")
+    return 2 if failures else 0
+
+
+def table(landmarks: LandmarkSet) -> str:
+    """The landmarks as text for a terminal: index, label, group, R A S in mm, confidence."""
+    protocol = landmarks.protocol
+    label_width = max(len("label"), *(len(landmark.label) for landmark in protocol.landmarks))
+    group_width = max(len("group"), *(len(group.name) for group in protocol.groups))
+    lines = [
+        f"{'index':>5}  {'label':<{label_width}}  {'group':<{group_width}}"
+        f"  {'R mm':>7}  {'A mm':>7}  {'S mm':>7}  confidence"
+    ]
+    for row, landmark in enumerate(protocol.landmarks):
+        start = f"{landmark.index:>5}  {landmark.label:<{label_width}}"
+        start += f"  {landmark.group:<{group_width}}"
+        if landmarks.status[row] == "missing":
+            lines.append(f"{start}  outside the image")
+            continue
+        r, a, s = landmarks.points[row]
+        lines.append(f"{start}  {r:7.1f}  {a:7.1f}  {s:7.1f}  {landmarks.confidence[row]:10.2f}")
+    return "\n".join(lines)
+
+
+def _summary(detection: Detection, outputs: Sequence[Path]) -> str:
+    found = int((~detection.landmarks.missing).sum())
+    seconds = sum(detection.seconds.values())
+    lines = [
+        f"\n{found} of {len(detection.landmarks)} landmarks found in {seconds:.1f} s "
+        f"on {detection.device} ({detection.precision})"
+    ]
+    lines += [f"wrote {path}" for path in outputs]
+    return "\n".join(lines)
+
+
+def _detect_one(path: Path, outputs: Sequence[Path], load: Callable[[], Detector]) -> Detection:
+    from BrainLandmarksLib.images import read_image
+
+    volume = read_image(path)
+    detection = load().detect(volume)
+    _write(volume, detection.landmarks, outputs)
+    return detection
+
+
+def _detector_loader(model: str, device: str) -> Callable[[], Detector]:
+    """A function that loads the model when it is first needed, and only once."""
+    loaded: list[Detector] = []
+
+    def load() -> Detector:
+        if not loaded:
+            from BrainLandmarksLib.detection import Detector
+
+            loaded.append(Detector(model, device))
+        return loaded[0]
+
+    return load
+
+
+def _write(volume: Volume, landmarks: LandmarkSet, outputs: Sequence[Path]) -> None:
+    """Write all results of one image, or none."""
+    from BrainLandmarksLib.formats import write_landmarks
+
+    folder = outputs[0].parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+    except OSError as error:
+        raise UserError(_unwritable(folder, error.strerror or "no permission")) from error
+    try:
+        for path in outputs:
+            if path.suffix == ".png":
+                from BrainLandmarksLib.pictures import draw_landmarks
+
+                title = path.name.removesuffix("_landmarks.png")
+                draw_landmarks(volume, landmarks, unfinished / path.name, title=title)
+            else:
+                write_landmarks(unfinished / path.name, landmarks)
+        for path in outputs:
+            os.replace(unfinished / path.name, path)
+    except OSError as error:
+        raise UserError(_unwritable(folder, error.strerror or "no permission")) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+# Checks before any work ---------------------------------------------------------------------------
+
+
+def _suffixes(formats: str, *, picture: bool) -> list[str]:
+    from BrainLandmarksLib.formats import FORMATS
+
+    names = [name.strip().lstrip(".") for name in formats.split(",") if name.strip()]
+    for name in names:
+        if name not in FORMATS:
+            raise UserError(f"--format does not know {name!r}; choose from {', '.join(FORMATS)}.")
+    if not names:
+        raise UserError(f"--format is empty; choose from {', '.join(FORMATS)}.")
+    suffixes = [f".{name}" for name in dict.fromkeys(names)]
+    return [*suffixes, ".png"] if picture else suffixes
+
+
+def _check_names(images: Sequence[tuple[Path, str]]) -> None:
+    first: dict[str, Path] = {}
+    for path, name in images:
+        if name in first:
+            raise UserError(
+                f"{first[name]} and {path} would be written to the same files; give them in two "
+                "runs with different output folders."
+            )
+        first[name] = path
+
+
+def _check_folder(folder: Path) -> None:
+    existing = folder
+    with suppress(OSError):
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+    if existing.exists() and not existing.is_dir():
+        raise UserError(_unwritable(folder, f"{existing} is a file"))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(_unwritable(folder, f"no permission in {existing}"))
+
+
+def _check_absent(outputs: Sequence[Path]) -> None:
+    for path in outputs:
+        if path.exists():
+            raise UserError(f"{path} exists; add --overwrite to replace it.")
+
+
+def _unwritable(folder: Path, reason: str) -> str:
+    return f"cannot write to the output folder {folder}: {reason}; choose another one."
+
+
+# Progress -----------------------------------------------------------------------------------------
+
+
+def _show_progress(done: int, total: int, name: str) -> None:
+    """A bar on the terminal's last line; on a log file one line per image; none for one image."""
+    if total == 1:
+        return
+    if not sys.stderr.isatty():
+        if done < total:
+            print(f"[{done + 1}/{total}] {name}", file=sys.stderr, flush=True)
+        return
+    _clear_progress()
+    if done < total:
+        filled = round(30 * done / total)
+        bar = "#" * filled + "." * (30 - filled)
+        print(f"[{bar}] {done}/{total} {name[:40]}", end="", file=sys.stderr, flush=True)
+
+
+def _clear_progress() -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _report(error: UserError) -> None:
+    from BrainLandmarksLib.cli import report
+
+    _clear_progress()
+    report(error)

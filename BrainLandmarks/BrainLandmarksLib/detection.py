@@ -1,0 +1,318 @@
+"""From an image of a head to its landmarks: find the head, look closely, say where.
+
+Two looks. A small network, the locator, sees the whole head coarsely in any pose; the rigid fit of
+the model's mean landmark shape to what it finds gives the pose of the head. The fine network then
+sees the head upright, resampled once from the original image. Heatmaps stay on the network's grid;
+only coordinates go back to the image.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from BrainLandmarksLib import decoding
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.geometry import (
+    FloatArray,
+    Grid,
+    apply_affine,
+    canonical,
+    cube,
+    rigid_fit,
+)
+from BrainLandmarksLib.images import Volume, foreground, resample
+from BrainLandmarksLib.intensity import air_to_zero, normalise
+from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.models import Look, Model, load_model
+from BrainLandmarksLib.network import (
+    FoldedHighRes3DNet,
+    HighRes3DNet,
+    bfloat16_is_fast,
+    fold_batch_norm,
+    inference_heatmaps,
+    keep_freed_memory,
+)
+
+LOCATOR_LOOKS = 2
+"""The locator runs this often, each time on a cube placed by the look before."""
+
+_HEAD_HEIGHT_MM = 170.0
+_COARSE_MM = 4.0
+_FIT_ROUNDS = 10
+_FIT_SCALE_MM = 8.0
+_NO_HEAD_MM = 35.0
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What was found on one head.
+
+    Args:
+        landmarks: The landmarks in RAS millimetres; those outside the image are missing.
+        pose: 4x4, from the model's mean head (head-centred RAS millimetres) to the image's RAS.
+        seconds: Time spent per stage: "prepare", "locate", "resample" and "network".
+        device: Where the network ran: "cpu", "cuda" or "mps".
+        precision: What it computed in: "float32" or "bfloat16".
+        notes: Sentences the user should see, such as a fall-back to the CPU.
+    """
+
+    landmarks: LandmarkSet
+    pose: FloatArray
+    seconds: dict[str, float]
+    device: str
+    precision: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Stopwatch:
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            passed = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + passed
+
+
+class Detector:
+    """Finds the landmarks of a model's protocol on images of heads.
+
+    >>> detector = Detector("brain88")
+    >>> detection = detector.detect(read_image("head.nii.gz"))
+    >>> detection.landmarks.point("CC_G")
+    array([ 0.6, 29.9,  4.1])
+
+    Args:
+        model: Name of a shipped model, a model folder, or a loaded model.
+        device: "auto" (a CUDA GPU that runs a kernel, else the CPU), "cpu", "cuda" or "mps".
+        precision: "auto" (bfloat16 where the hardware has it, else float32), "float32" or
+            "bfloat16".
+
+    Raises:
+        UserError: there is no such model, it is damaged, or the device does not work.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Model = "brain88",
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
+        self.model = model if isinstance(model, Model) else load_model(model)
+        self.device = choose_device(device)
+        self.precision = precision
+        self._notes: list[str] = []
+        self._networks = {
+            "locator": _for_inference(self.model.locator),
+            "fine": _for_inference(self.model.network),
+        }
+        self._place(self.device)
+
+    def detect(self, volume: Volume) -> Detection:
+        """Find the landmarks of one head.
+
+        Args:
+            volume: A T1-weighted image, any orientation, spacing and field of view.
+
+        Raises:
+            UserError: the image is empty, or shows no head that the locator recognises.
+        """
+        watch = _Stopwatch()
+        notes = len(self._notes)
+        with watch.stage("prepare"):
+            # One storage order from here on: what is found cannot depend on the file's.
+            data, affine = canonical(volume.data, volume.grid.affine)
+            head = Volume(air_to_zero(np.ascontiguousarray(data)), Grid(data.shape, affine))
+            center = head_center(head)
+        spec = self.model.spec
+        pose = np.eye(4)
+        pose[:3, 3] = center
+        with watch.stage("locate"):
+            for _ in range(LOCATOR_LOOKS):
+                grid = _posed_cube(pose, spec.locator)
+                decoded = self._run("locator", _look(head, grid))
+                weights = decoded.peak_mass[0].double().cpu().numpy()
+                pose = fit_pose(spec.mean_shape, _points(decoded, grid), weights)
+        grid = _posed_cube(pose, spec.fine)
+        with watch.stage("resample"):
+            sight = _look(head, grid)
+        with watch.stage("network"):
+            decoded = self._run("fine", sight)
+        points = _points(decoded, grid)
+        points[~volume.grid.contains(points)] = np.nan
+        confidence = self._confidence(decoded)
+        return Detection(
+            LandmarkSet.from_points(self.model.protocol, points, "model", confidence),
+            pose,
+            watch.seconds,
+            self.device.type,
+            self._precision_name(),
+            tuple(self._notes[notes:]),
+        )
+
+    def _run(self, name: str, sight: npt.NDArray[np.float32]) -> decoding.Decoded:
+        """Decoded heatmaps of one cube; on the CPU if the GPU's memory does not suffice."""
+        try:
+            return self._forward(name, sight)
+        except torch.OutOfMemoryError:
+            if self.device.type == "cpu":
+                raise
+            self._notes.append("the GPU's memory does not suffice, so the CPU does the work")
+            self._place(torch.device("cpu"))
+            return self._forward(name, sight)
+
+    @torch.inference_mode()
+    def _forward(self, name: str, sight: npt.NDArray[np.float32]) -> decoding.Decoded:
+        network = self._networks[name]
+        batch = torch.from_numpy(sight)[None, None].to(self.device)
+        if isinstance(network, FoldedHighRes3DNet):
+            heatmaps = inference_heatmaps(network, batch, self.precision)
+        else:
+            heatmaps = network(batch)
+        decoded = decoding.decode(heatmaps)
+        return decoding.Decoded(
+            decoded.coordinates.cpu(), decoded.spread.cpu(), decoded.peak_mass.cpu()
+        )
+
+    def _place(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cpu":
+            keep_freed_memory()
+        for network in self._networks.values():
+            network.to(device)
+
+    def _precision_name(self) -> str:
+        if self.precision != "auto":
+            return self.precision
+        return "bfloat16" if bfloat16_is_fast(self.device) else "float32"
+
+    def _confidence(self, decoded: decoding.Decoded) -> FloatArray:
+        calibration = self.model.spec.calibration
+        peak_mass = decoded.peak_mass[0].double().numpy()
+        if calibration is None:
+            return np.asarray(peak_mass)
+        if calibration.feature == "peak_mass":
+            return calibration(peak_mass)
+        spread = decoded.spread[0].double().numpy()
+        return calibration(spread * self.model.spec.fine.voxel_mm)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device to compute on; a GPU counts only if it runs a kernel now.
+
+    Args:
+        name: "auto", "cpu", "cuda" or "mps". auto never takes mps: 3-D convolutions there are
+            slower than on the CPU, or missing.
+
+    Raises:
+        UserError: a device was named that does not work here.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if name not in ("auto", "cuda", "mps"):
+        raise UserError(f"there is no device {name!r}; choose auto, cpu, cuda or mps.")
+    device = torch.device("mps" if name == "mps" else "cuda")
+    try:
+        # An installed driver proves little: the newest cards are often too new for the build.
+        probe = torch.nn.functional.conv3d(
+            torch.ones(1, 1, 4, 4, 4, device=device), torch.ones(1, 1, 3, 3, 3, device=device)
+        )
+        if probe.sum().item() == 8 * 27:
+            return device
+        reason = "it computes wrong numbers"
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it does not answer"
+    if name == "auto":
+        return torch.device("cpu")
+    raise UserError(f"the device {name} does not work here ({reason}); use --device cpu.")
+
+
+def head_center(volume: Volume) -> FloatArray:
+    """A first guess of the middle of the head, RAS millimetres, (3,).
+
+    The middle of the tissue in the topmost 170 mm, so that neck and shoulders do not count.
+
+    Args:
+        volume: Air near 0 (`intensity.air_to_zero`), head up to some 40 degrees from upright.
+
+    Raises:
+        UserError: there is no tissue at all.
+    """
+    step = np.maximum(1, np.round(_COARSE_MM / volume.grid.spacing)).astype(int)
+    coarse = volume.data[:: step[0], :: step[1], :: step[2]]
+    affine = volume.grid.affine.copy()
+    affine[:3, :3] *= step
+    grid = Grid(coarse.shape, affine)
+    tissue = foreground(Volume(coarse, grid))
+    if not tissue.any():
+        raise UserError("the image shows nothing but air; give a T1 image of a head.")
+    points = grid.ijk_to_ras(np.argwhere(tissue))
+    # One voxel in a thousand may be noise or a vitamin capsule above the head.
+    top = np.quantile(points[:, 2], 0.999)
+    head = points[points[:, 2] > top - _HEAD_HEIGHT_MM]
+    low, high = np.quantile(head, [0.02, 0.98], axis=0)
+    return np.asarray((low + high) / 2)
+
+
+def fit_pose(
+    mean_shape: FloatArray, points: FloatArray, weights: FloatArray | None = None
+) -> FloatArray:
+    """Rigid pose of a head from landmarks of which some may be far off.
+
+    Iteratively reweighted least squares with Cauchy weights (Holland & Welsch, Commun. Stat. A6,
+    1977): points that disagree with the rest lose their say.
+
+    Args:
+        mean_shape: (K, 3) mean landmarks, head-centred RAS millimetres.
+        points: (K, 3) found landmarks, RAS millimetres.
+        weights: (K,) how far to trust each.
+
+    Returns:
+        4x4 rigid affine from the mean head to the image.
+
+    Raises:
+        UserError: half of the points or more do not fit any pose: this is no head.
+    """
+    trust = np.ones(len(points)) if weights is None else weights
+    current = trust
+    for _ in range(_FIT_ROUNDS):
+        pose = rigid_fit(mean_shape, points, current)
+        distances = np.linalg.norm(apply_affine(pose, mean_shape) - points, axis=1)
+        scale = max(_FIT_SCALE_MM, float(np.median(distances)))
+        current = trust / (1 + (distances / scale) ** 2)
+    if np.median(distances) > _NO_HEAD_MM:
+        raise UserError(
+            "no head was recognised in the image; give a T1 image of a whole head whose header "
+            "says which way is up."
+        )
+    return pose
+
+
+def _for_inference(network: nn.Module) -> nn.Module:
+    """The fast form of our network; any other module from cubes to heatmaps as it is."""
+    return fold_batch_norm(network) if isinstance(network, HighRes3DNet) else network.eval()
+
+
+def _posed_cube(pose: FloatArray, look: Look) -> Grid:
+    return cube(pose[:3, 3], look.field_of_view_mm, look.size, pose[:3, :3])
+
+
+def _look(head: Volume, grid: Grid) -> npt.NDArray[np.float32]:
+    return normalise(resample(head, grid))
+
+
+def _points(decoded: decoding.Decoded, grid: Grid) -> FloatArray:
+    return grid.ijk_to_ras(decoded.coordinates[0].double().numpy())

@@ -1,0 +1,237 @@
+"""Affine algebra: every conversion between voxels and millimetres lives here.
+
+Frames are named in each function: *ijk* are voxel coordinates with voxel centres at integers,
+*ras* are world millimetres (right, anterior, superior positive), *lps* the DICOM/ITK convention.
+Only numpy is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+_LPS_SIGNS = np.array([-1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A regular lattice of voxels in the world: its shape and its ijk -> RAS affine.
+
+    >>> grid = Grid((64, 64, 64), np.diag([3.25, 3.25, 3.25, 1.0]))
+    >>> grid.ijk_to_ras([1, 0, 0])
+    array([3.25, 0.  , 0.  ])
+    >>> grid.spacing
+    array([3.25, 3.25, 3.25])
+
+    Args:
+        shape: Number of voxels along i, j, k.
+        affine: 4x4, homogeneous, maps voxel centres (ijk) to RAS millimetres.
+
+    Raises:
+        ValueError: If the affine is not a finite, invertible, homogeneous 4x4 matrix or the shape
+            not three positive numbers.
+    """
+
+    shape: tuple[int, int, int]
+    affine: FloatArray
+
+    def __post_init__(self) -> None:
+        i, j, k = (int(n) for n in self.shape)
+        affine = np.array(self.affine, dtype=np.float64)
+        if min(i, j, k) < 1:
+            raise ValueError(f"a grid needs at least one voxel along every axis, not {self.shape}")
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise ValueError("an affine is a 4x4 matrix of finite numbers")
+        if not np.array_equal(affine[3], [0, 0, 0, 1]):
+            raise ValueError("the last row of an affine is 0 0 0 1")
+        if is_singular(affine):
+            raise ValueError("the affine is singular: two voxel axes coincide or have no length")
+        affine.setflags(write=False)
+        object.__setattr__(self, "shape", (i, j, k))
+        object.__setattr__(self, "affine", affine)
+
+    def ijk_to_ras(self, points: npt.ArrayLike) -> FloatArray:
+        """World millimetres of voxel coordinates; (..., 3) -> (..., 3)."""
+        return apply_affine(self.affine, points)
+
+    def ras_to_ijk(self, points: npt.ArrayLike) -> FloatArray:
+        """Voxel coordinates of world millimetres; (..., 3) -> (..., 3)."""
+        return apply_affine(np.linalg.inv(self.affine), points)
+
+    @property
+    def spacing(self) -> FloatArray:
+        """Distance between neighbouring voxel centres along i, j, k in millimetres, (3,)."""
+        return voxel_sizes(self.affine)
+
+    @property
+    def center_ras(self) -> FloatArray:
+        """Centre of the lattice in RAS millimetres, (3,)."""
+        return self.ijk_to_ras((np.array(self.shape) - 1) / 2)
+
+    @property
+    def extent(self) -> FloatArray:
+        """Edge lengths of the box of voxels in millimetres, (3,): number of voxels x spacing."""
+        return self.spacing * np.array(self.shape)
+
+    def contains(self, points_ras: npt.ArrayLike, margin: float = 0.5) -> npt.NDArray[np.bool_]:
+        """Whether RAS points lie inside the voxels; (..., 3) -> (...).
+
+        `margin` is how far beyond the outer voxel *centres* still counts, in voxels; 0.5 is the
+        outer face of the voxels. NaN points are outside.
+        """
+        ijk = self.ras_to_ijk(points_ras)
+        upper = np.array(self.shape) - 1 + margin
+        return np.asarray(((ijk >= -margin) & (ijk <= upper)).all(axis=-1))
+
+    def window(self, start: npt.ArrayLike, shape: tuple[int, int, int]) -> Grid:
+        """The block of `shape` voxels that begins at ijk `start`; world coordinates stay put.
+
+        A start inside and a smaller shape is a crop, a negative start a padding.
+        """
+        affine = self.affine.copy()
+        affine[:3, 3] = self.ijk_to_ras(np.asarray(start, dtype=np.float64))
+        return Grid(shape, affine)
+
+
+def apply_affine(affine: npt.ArrayLike, points: npt.ArrayLike) -> FloatArray:
+    """Map points (..., 3) by a 4x4 homogeneous affine."""
+    matrix = np.asarray(affine, dtype=np.float64)
+    return np.asarray(points, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def ras_to_lps(points: npt.ArrayLike) -> FloatArray:
+    """RAS millimetres to LPS millimetres, (..., 3). Its own inverse."""
+    return np.asarray(points, dtype=np.float64) * _LPS_SIGNS
+
+
+def lps_to_ras(points: npt.ArrayLike) -> FloatArray:
+    """LPS millimetres to RAS millimetres, (..., 3). Its own inverse."""
+    return np.asarray(points, dtype=np.float64) * _LPS_SIGNS
+
+
+def lps_affine_to_ras(affine: npt.ArrayLike) -> FloatArray:
+    """An ijk -> LPS affine (ITK, DICOM) as the ijk -> RAS affine of the same voxels, 4x4."""
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(affine, dtype=np.float64)
+
+
+def voxel_sizes(affine: npt.ArrayLike) -> FloatArray:
+    """Lengths of the three columns of an ijk -> RAS affine in millimetres, (3,)."""
+    return np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
+
+
+def is_singular(affine: npt.ArrayLike) -> bool:
+    """Whether the voxel axes of a 4x4 affine span less than three dimensions."""
+    sizes = voxel_sizes(affine)
+    if not np.isfinite(sizes).all() or sizes.min() <= 0:
+        return True
+    directions = np.asarray(affine, dtype=np.float64)[:3, :3] / sizes
+    return bool(abs(np.linalg.det(directions)) < 1e-3)
+
+
+def shear_degrees(affine: npt.ArrayLike) -> float:
+    """Largest deviation from a right angle between two voxel axes, in degrees."""
+    directions = np.asarray(affine, dtype=np.float64)[:3, :3] / voxel_sizes(affine)
+    cosines = np.abs(directions.T @ directions - np.eye(3)).max()
+    return float(np.degrees(np.arcsin(min(cosines, 1.0))))
+
+
+def cube(
+    center_ras: npt.ArrayLike,
+    field_of_view_mm: float,
+    size: int,
+    rotation: npt.ArrayLike | None = None,
+) -> Grid:
+    """A cube of `size`^3 voxels covering `field_of_view_mm` along each edge.
+
+    Args:
+        center_ras: Centre of the cube, RAS millimetres.
+        rotation: 3x3; its columns are the RAS directions of the cube's i, j, k. None is the world's
+            axes.
+    """
+    axes = np.eye(3) if rotation is None else np.asarray(rotation, dtype=np.float64)
+    affine = np.eye(4)
+    affine[:3, :3] = axes * (field_of_view_mm / size)
+    affine[:3, 3] = np.asarray(center_ras, dtype=np.float64) - affine[:3, :3] @ (
+        np.full(3, (size - 1) / 2)
+    )
+    return Grid((size, size, size), affine)
+
+
+def rigid_fit(
+    source: npt.ArrayLike,
+    target: npt.ArrayLike,
+    weights: npt.ArrayLike | None = None,
+    scale: bool = False,
+) -> FloatArray:
+    """The rotation and translation (and one scale) that best carry source onto target.
+
+    Least squares in closed form: Kabsch, Acta Cryst. A32 (1976), and with `scale` Umeyama,
+    IEEE TPAMI 13 (1991), equations 40-42. Never a reflection.
+
+    Args:
+        source, target: (n, 3) corresponding points in millimetres. Rows with a NaN in either are
+            left out.
+        weights: (n,) non-negative; None weighs all points alike.
+
+    Returns:
+        4x4 affine that maps source to target.
+
+    Raises:
+        ValueError: With fewer than three points that are not on one line: they fix no rotation.
+    """
+    a = np.asarray(source, dtype=np.float64)
+    b = np.asarray(target, dtype=np.float64)
+    w = np.ones(len(a)) if weights is None else np.asarray(weights, dtype=np.float64)
+    used = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1) & (w > 0)
+    a, b, w = a[used], b[used], w[used]
+    if len(a) < 3:
+        raise ValueError("a rigid fit needs at least three pairs of points")
+    w = w / w.sum()
+    center_a, center_b = w @ a, w @ b
+    a, b = a - center_a, b - center_b
+    left, singular, right = np.linalg.svd(b.T @ (a * w[:, None]))
+    if singular[1] <= 1e-9 * max(singular[0], np.finfo(float).tiny):
+        raise ValueError("a rigid fit needs points that are not on one line")
+    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
+    rotation = (left * signs) @ right
+    factor = (singular * signs).sum() / (w @ (a**2).sum(axis=1)) if scale else 1.0
+    affine = np.eye(4)
+    affine[:3, :3] = factor * rotation
+    affine[:3, 3] = center_b - affine[:3, :3] @ center_a
+    return affine
+
+
+def canonical(data: np.ndarray, affine: npt.ArrayLike) -> tuple[np.ndarray, FloatArray]:
+    """Permute and flip the voxel axes so that i, j, k point most nearly right, anterior, superior.
+
+    Exact: voxels are re-ordered (the result is a view), never resampled, and keep their world
+    coordinates.
+
+    Args:
+        data: Array whose first three axes are i, j, k.
+        affine: Its ijk -> RAS affine, 4x4, not singular.
+
+    Returns:
+        (data, affine) in canonical order.
+    """
+    matrix = np.asarray(affine, dtype=np.float64)
+    cosines = matrix[:3, :3] / voxel_sizes(matrix)
+    # All six assignments are compared at once: a greedy choice, axis by axis, would depend on the
+    # storage order of strongly oblique images.
+    order = max(
+        permutations(range(3)), key=lambda axes: sum(abs(cosines[r, axes[r]]) for r in range(3))
+    )
+    data = np.transpose(data, order + tuple(range(3, data.ndim)))
+    matrix = matrix[:, [*order, 3]]
+    for axis in range(3):
+        if matrix[axis, axis] < 0:
+            matrix[:3, 3] = matrix[:3, 3] + (data.shape[axis] - 1) * matrix[:3, axis]
+            matrix[:3, axis] = -matrix[:3, axis]
+            data = np.flip(data, axis)
+    # -0.0 prints badly and differs between otherwise equal affines.
+    return data, matrix + 0.0

@@ -1,0 +1,416 @@
+"""Trained models on disk: a folder of two networks and one JSON file that says what they are.
+
+::
+
+    brain88/
+      model.json            name, protocol and its hash, networks, mean shape, calibration, errors
+      weights.safetensors   the fine network, which places the landmarks
+      locator.safetensors   the locator, which finds the head and its pose
+      protocol.json         only when the landmark protocol does not ship with the library
+
+Weights are safetensors, a format that holds numbers and nothing that runs. Nothing is believed
+unchecked: a model whose files do not fit together is refused with one sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from BrainLandmarksLib import resources
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.protocol import Protocol, load_protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from BrainLandmarksLib.decoding import Calibration
+    from BrainLandmarksLib.network import HighRes3DNet
+
+FORMAT = 1
+"""Version of model.json that this library reads and writes."""
+
+SPEC_FILE = "model.json"
+PROTOCOL_FILE = "protocol.json"
+WEIGHT_FILES = {"fine": "weights.safetensors", "locator": "locator.safetensors"}
+NORMALISATION = "foreground 99th percentile = 1, clipped to [0, 1.5]"
+
+
+@dataclass(frozen=True)
+class Look:
+    """The cube that one of the two networks looks at."""
+
+    size: int
+    """Voxels along each side, N."""
+    field_of_view_mm: float
+    """Side of the cube in mm."""
+
+    @property
+    def voxel_mm(self) -> float:
+        """Side of a voxel in mm."""
+        return self.field_of_view_mm / self.size
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What ``model.json`` says, besides the protocol and the networks' inner sizes."""
+
+    name: str
+    fine: Look
+    locator: Look
+    mean_shape: np.ndarray
+    """``(K, 3)`` mean landmark positions, RAS mm, relative to their head's centre."""
+    calibration: Calibration | None = None
+    """Turns a heatmap feature into a confidence; None when it was never fitted."""
+    normalisation: str = NORMALISATION
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Summary of the training: heads, steps, hours, machine."""
+    held_out: Mapping[str, Any] = field(default_factory=dict)
+    """Error table on heads that training never saw."""
+    command: str = ""
+    """The command that made the model."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model: what it finds, and the two networks that find it.
+
+    >>> model = load_model("brain88")
+    >>> len(model.protocol), model.spec.fine.size
+    (88, 64)
+
+    The networks are in eval mode, in float32, on the CPU.
+    """
+
+    protocol: Protocol
+    network: HighRes3DNet
+    """The fine network."""
+    locator: HighRes3DNet
+    spec: ModelSpec
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """One line of the list of models."""
+
+    name: str
+    protocol: str
+    landmarks: int
+    size: int
+    held_out: Mapping[str, Any]
+    folder: Path
+
+
+def list_models() -> list[ModelSummary]:
+    """The models that come with the library, by name; reads no weights and is quick.
+
+    Raises:
+        UserError: a model.json is damaged.
+    """
+    summaries = []
+    for name in resources.model_names():
+        folder = resources.model_folder(name)
+        data = _read_json(folder)
+        summaries.append(
+            ModelSummary(
+                name=_get(data, folder, "name", str),
+                protocol=_get(data, folder, "protocol.name", str),
+                landmarks=_get(data, folder, "protocol.landmarks", int),
+                size=_get(data, folder, "networks.fine.size", int),
+                held_out=data.get("held_out", {}),
+                folder=folder,
+            )
+        )
+    return summaries
+
+
+def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None = None) -> Model:
+    """Load a shipped model by name, or any model from its folder.
+
+    Args:
+        name_or_path: "brain88", or a folder that :func:`save_model` wrote.
+        protocol: the landmark protocol the caller wants; the model must have been trained for
+            exactly this one. By default it is the one the model names.
+
+    Raises:
+        UserError: there is no such model, a file of it is missing or damaged, or its weights,
+            protocol and sizes do not fit together.
+    """
+    folder = _find(name_or_path)
+    data = _read_json(folder)
+    version = data.get("format")
+    if version != FORMAT:
+        raise UserError(
+            f"model {folder.name} has format {version!r} and this library reads {FORMAT}; "
+            "install a matching version of BrainLandmarks."
+        )
+    matched = _match_protocol(data, folder, protocol)
+    networks = {}
+    looks = {}
+    for part in WEIGHT_FILES:
+        size = _get(data, folder, f"networks.{part}.size", int)
+        side = float(_get(data, folder, f"networks.{part}.field_of_view_mm", (int, float)))
+        if size < 8 or not (math.isfinite(side) and side > 0):
+            raise _damaged(folder, f"networks.{part} has an impossible size")
+        looks[part] = Look(size, side)
+        architecture = _get(data, folder, f"networks.{part}.architecture", dict)
+        networks[part] = _load_network(folder, part, architecture, len(matched))
+    return Model(
+        matched,
+        networks["fine"],
+        networks["locator"],
+        ModelSpec(
+            name=_get(data, folder, "name", str),
+            fine=looks["fine"],
+            locator=looks["locator"],
+            mean_shape=_mean_shape(data, folder, len(matched)),
+            calibration=_calibration(data, folder),
+            normalisation=_get(data, folder, "normalisation", str),
+            training=_get(data, folder, "training", dict),
+            held_out=_get(data, folder, "held_out", dict),
+            command=_get(data, folder, "command", str),
+        ),
+    )
+
+
+def save_model(model: Model, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write a model folder; it appears whole or not at all.
+
+    Args:
+        model: the model; its networks may be on any device.
+        folder: the folder to make.
+        overwrite: replace a model that is there already.
+
+    Raises:
+        UserError: the folder exists and ``overwrite`` is off or it holds no model, or it cannot be
+            written.
+        ValueError: the parts of the model contradict each other.
+    """
+    target = Path(folder)
+    data = _to_json(model)
+    if target.exists() and not (overwrite and (target / SPEC_FILE).is_file()):
+        raise UserError(f"{target} exists already; choose another folder or remove it first.")
+    unfinished = target.with_name(f".{os.getpid()}.{target.name}")
+    replaced = target.with_name(f".{os.getpid()}.{target.name}.old")
+    try:
+        unfinished.mkdir(parents=True)
+        _write_parts(model, data, unfinished)
+        if target.exists():
+            os.replace(target, replaced)
+        os.replace(unfinished, target)
+    except OSError as error:
+        with suppress(OSError):
+            if replaced.exists() and not target.exists():
+                os.replace(replaced, target)
+        raise UserError(
+            f"cannot write model {target}: {error.strerror or type(error).__name__}; "
+            "choose a folder you can write to."
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+    return target
+
+
+def _to_json(model: Model) -> dict[str, Any]:
+    spec, protocol = model.spec, model.protocol
+    if spec.mean_shape.shape != (len(protocol), 3):
+        raise ValueError(f"mean shape must be ({len(protocol)}, 3), got {spec.mean_shape.shape}")
+    networks = {}
+    for part, network, look in (
+        ("fine", model.network, spec.fine),
+        ("locator", model.locator, spec.locator),
+    ):
+        if network.out_channels != len(protocol):
+            raise ValueError(
+                f"the {part} network has {network.out_channels} heatmaps "
+                f"for {len(protocol)} landmarks"
+            )
+        networks[part] = {
+            "size": look.size,
+            "field_of_view_mm": look.field_of_view_mm,
+            "architecture": network.spec(),
+        }
+    return {
+        "format": FORMAT,
+        "name": spec.name,
+        "protocol": {
+            "name": protocol.name,
+            "hash": protocol.hash,
+            "landmarks": len(protocol),
+        },
+        "networks": networks,
+        "normalisation": spec.normalisation,
+        "training": dict(spec.training),
+        "held_out": dict(spec.held_out),
+        "command": spec.command,
+        "calibration": spec.calibration.to_dict() if spec.calibration else None,
+        "mean_shape": [[round(float(x), 3) for x in p] for p in spec.mean_shape],
+    }
+
+
+def _write_parts(model: Model, data: dict[str, Any], folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    text = json.dumps(data, indent=1, allow_nan=False)
+    (folder / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
+    for part, network in (("fine", model.network), ("locator", model.locator)):
+        tensors = {k: v.detach().cpu().contiguous() for k, v in _weights_of(network).items()}
+        save_file(tensors, folder / WEIGHT_FILES[part])
+    if not _ships(model.protocol):
+        (folder / PROTOCOL_FILE).write_text(model.protocol.to_json(), encoding="utf-8")
+
+
+def _weights_of(network: HighRes3DNet) -> dict[str, Tensor]:
+    """The numbers that matter: not the step counters of batch norm."""
+    return {k: v for k, v in network.state_dict().items() if v.dtype.is_floating_point}
+
+
+def _ships(protocol: Protocol) -> bool:
+    name = protocol.name
+    return name in resources.protocol_names() and load_protocol(name).hash == protocol.hash
+
+
+def _find(name_or_path: str | os.PathLike[str]) -> Path:
+    text = os.fspath(name_or_path)
+    if text in resources.model_names():
+        return resources.model_folder(text)
+    folder = Path(text)
+    if folder.is_dir():
+        if not (folder / SPEC_FILE).is_file():
+            raise UserError(
+                f"{folder} is not a model: it has no {SPEC_FILE}; give the folder of a model."
+            )
+        return folder
+    shipped = ", ".join(resources.model_names()) or "none"
+    raise UserError(
+        f"there is no model {text!r}; give the folder of a model or one that is installed "
+        f"({shipped})."
+    )
+
+
+def _damaged(folder: Path, what: str) -> UserError:
+    return UserError(f"model {folder.name} is damaged: {what}; install or train it again.")
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
+    try:
+        data = json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        raise _damaged(folder, f"{SPEC_FILE} cannot be read") from None
+    if not isinstance(data, dict):
+        raise _damaged(folder, f"{SPEC_FILE} is not a JSON object")
+    return data
+
+
+def _get(data: Any, folder: Path, path: str, kind: type | tuple[type, ...]) -> Any:
+    """The value at a dotted path of model.json, of the right type."""
+    for key in path.split("."):
+        if not isinstance(data, dict) or key not in data:
+            raise _damaged(folder, f"{SPEC_FILE} lacks {path}")
+        data = data[key]
+    if not isinstance(data, kind) or isinstance(data, bool):
+        raise _damaged(folder, f"{path} in {SPEC_FILE} has the wrong type")
+    return data
+
+
+def _match_protocol(data: dict[str, Any], folder: Path, wanted: Protocol | None) -> Protocol:
+    name = _get(data, folder, "protocol.name", str)
+    count = _get(data, folder, "protocol.landmarks", int)
+    trained_for = _get(data, folder, "protocol.hash", str)
+    own = folder / PROTOCOL_FILE
+    if wanted is not None:
+        protocol = wanted
+    elif own.is_file():
+        protocol = load_protocol(own)
+    elif name in resources.protocol_names():
+        protocol = load_protocol(name)
+    else:
+        raise _damaged(folder, f"its landmark protocol {name!r} comes neither with it nor with us")
+    if protocol.name != name or len(protocol) != count:
+        raise UserError(
+            f"model {folder.name} was trained for protocol {name!r} ({count} landmarks), not for "
+            f"{protocol.name!r} ({len(protocol)}); choose a model of your protocol."
+        )
+    if protocol.hash != trained_for:
+        raise UserError(
+            f"model {folder.name} was trained for another version of protocol {name!r}; "
+            "use the protocol it was trained for or train it again."
+        )
+    return protocol
+
+
+def _mean_shape(data: dict[str, Any], folder: Path, count: int) -> np.ndarray:
+    rows = _get(data, folder, "mean_shape", list)
+    try:
+        shape = np.asarray(rows, dtype=np.float64)
+    except (TypeError, ValueError):
+        shape = np.empty(0)
+    if shape.shape != (count, 3) or not np.isfinite(shape).all():
+        raise _damaged(folder, f"its mean shape is not {count} points of three numbers")
+    return shape
+
+
+def _calibration(data: dict[str, Any], folder: Path) -> Calibration | None:
+    if data.get("calibration") is None:
+        return None
+    from BrainLandmarksLib.decoding import Calibration
+
+    try:
+        return Calibration.from_dict(_get(data, folder, "calibration", dict))
+    except ValueError as error:
+        raise _damaged(folder, str(error)) from None
+
+
+def _load_network(
+    folder: Path, part: str, architecture: dict[str, Any], count: int
+) -> HighRes3DNet:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from BrainLandmarksLib.network import HighRes3DNet
+
+    try:
+        network = HighRes3DNet(**architecture)
+    except (TypeError, ValueError, RuntimeError):
+        raise _damaged(folder, f"networks.{part}.architecture describes no network") from None
+    if network.out_channels != count:
+        raise UserError(
+            f"the {part} network of model {folder.name} finds {network.out_channels} landmarks "
+            f"but its protocol has {count}; choose a model of your protocol."
+        )
+    file = WEIGHT_FILES[part]
+    try:
+        weights = load_file(folder / file)
+    except FileNotFoundError:
+        raise _damaged(folder, f"{file} is missing") from None
+    except (OSError, SafetensorError):
+        raise _damaged(folder, f"{file} is truncated or not a safetensors file") from None
+    expected = _weights_of(network)
+    for kind, names in (
+        ("lacks", expected.keys() - weights.keys()),
+        ("has the unknown", weights.keys() - expected.keys()),
+    ):
+        if names:
+            raise _damaged(folder, f"{file} {kind} tensor {min(names)}")
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
+            raise _damaged(
+                folder,
+                f"tensor {name} in {file} is {tuple(tensor.shape)} instead of "
+                f"{tuple(expected[name].shape)}",
+            )
+        if not torch.isfinite(tensor).all():
+            raise _damaged(folder, f"tensor {name} in {file} is not finite")
+    network.load_state_dict(weights, strict=False)
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,81 @@
+"""Where the files that come with the library lie: protocols, models and the sample head.
+
+They are found through `importlib.resources`, so a pip install, a source checkout and a Slicer
+extension need no setting.
+
+>>> from BrainLandmarksLib import resources
+>>> resources.sample_head().name
+'ch2.nii.gz'
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from BrainLandmarksLib.errors import UserError
+
+SAMPLE_PREFIX = "sample:"
+_SAMPLES = {"colin27": "ch2.nii.gz"}
+
+
+def folder(name: str) -> Path:
+    """Return the folder `name` ("protocols", "models" or "sample") of the installed library."""
+    # Both supported installs unpack the package to disk, so the traversable is a real path.
+    return Path(str(resources.files("BrainLandmarksLib"))) / name
+
+
+def protocol_names() -> list[str]:
+    """Return the names of the shipped landmark protocols, sorted."""
+    return sorted(
+        path.stem
+        for path in folder("protocols").glob("*.json")
+        if not path.name.endswith(".schema.json")
+    )
+
+
+def protocol_file(name: str) -> Path:
+    """Return the file of the shipped protocol `name`; it may not exist."""
+    return folder("protocols") / f"{name}.json"
+
+
+def protocol_schema() -> Path:
+    """Return the JSON schema that every protocol file satisfies."""
+    return folder("protocols") / "protocol.schema.json"
+
+
+def model_names() -> list[str]:
+    """Return the names of the shipped models (folders that hold a model.json), sorted."""
+    return sorted(path.parent.name for path in folder("models").glob("*/model.json"))
+
+
+def model_folder(name: str) -> Path:
+    """Return the folder of the shipped model `name`; it may not exist."""
+    return folder("models") / name
+
+
+def sample_head(name: str = "colin27") -> Path:
+    """Return the NIfTI file of a sample head that comes with the library.
+
+    "colin27" is a T1-weighted whole head, 1 mm, 181 x 217 x 181 voxels: the mean of 27 scans of
+    one person (Holmes et al., J Comput Assist Tomogr 22:324-333, 1998).
+
+    Raises:
+        UserError: there is no sample of this name.
+    """
+    if name not in _SAMPLES:
+        raise UserError(
+            f"there is no sample head called {name!r}; the library has {', '.join(_SAMPLES)}."
+        )
+    return folder("sample") / _SAMPLES[name]
+
+
+def image_path(argument: str) -> Path:
+    """Turn an image argument of the command line into a path: "sample:colin27" names a sample.
+
+    Raises:
+        UserError: the argument starts with "sample:" and there is no such sample.
+    """
+    if argument.startswith(SAMPLE_PREFIX):
+        return sample_head(argument[len(SAMPLE_PREFIX) :])
+    return Path(argument)

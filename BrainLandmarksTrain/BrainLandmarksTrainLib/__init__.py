@@ -1,0 +1,1 @@
+"""Training of BrainLandmarks networks: synthetic heads, losses, the training loop, evaluation."""

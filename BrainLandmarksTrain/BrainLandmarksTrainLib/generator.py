@@ -1,0 +1,466 @@
+"""Synthetic training heads: label maps turned into images of random anatomy, pose and contrast.
+
+A head that exists only as labels becomes an endless supply of images (Billot et al., SynthSeg,
+Med. Image Anal. 86:102789, 2023). Every sample draws
+
+* an anatomy: affine plus smooth non-linear deformation, left-right flip;
+* a scanner: contrast per tissue (T1-like in half of the samples), texture, partial volume, slice
+  thickness, bias field, noise;
+* a protocol: pose in the scanner, field of view that may cut the neck or the top.
+
+The landmarks are carried through the very same functions, point by point: the deformation is a
+cubic B-spline whose value at a point is known exactly, and its inverse is solved to 1e-3 mm.
+Everything runs on torch tensors, on any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from BrainLandmarksLib import intensity
+from BrainLandmarksLib.geometry import apply_affine, rigid_fit
+
+# Tissues: FreeSurfer/SynthSeg numbers that share an MR signal, with the signal they have on a T1
+# (white matter = 1). Left and right structures share a tissue, so contrast never tells the side.
+TISSUES: dict[str, tuple[tuple[int, ...], float]] = {
+    "cerebral white matter": ((2, 41, 77, 78, 79, 251, 252, 253, 254, 255), 1.00),
+    "cerebral cortex": ((3, 42), 0.68),
+    "cerebrospinal fluid": ((24, 4, 5, 14, 15, 43, 44, 72), 0.22),
+    "cerebellar white matter": ((7, 46), 0.97),
+    "cerebellar cortex": ((8, 47), 0.66),
+    "thalamus": ((10, 49), 0.84),
+    "caudate": ((11, 50), 0.74),
+    "putamen": ((12, 51), 0.78),
+    "pallidum": ((13, 52), 0.93),
+    "brain stem": ((16,), 0.92),
+    "ventral diencephalon": ((28, 60), 0.88),
+    "hippocampus and amygdala": ((17, 18, 53, 54), 0.70),
+    "accumbens": ((26, 58), 0.74),
+    "vessels and choroid plexus": ((30, 62, 31, 63, 25, 57, 136, 137, 163, 164), 0.40),
+    "optic chiasm": ((85,), 0.80),
+    "eyes": ((506,), 0.25),
+    "dura and sinuses": ((514, 530, 502), 0.45),
+    "spinal cord": ((512,), 0.90),
+    "soft tissue": ((507,), 0.60),
+    "skin": ((511,), 0.75),
+    "bone": ((515,), 0.15),
+    "marrow": ((516,), 0.85),
+    "airways": ((509, 508), 0.35),
+}
+EXTRACEREBRAL = (
+    "eyes", "dura and sinuses", "spinal cord", "soft tissue", "skin", "bone", "marrow", "airways"
+)
+_NAMES = ("air", *TISSUES)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A label map ready for rendering.
+
+    ``tissues`` (I, J, K) uint8 tensor of tissue numbers, ``affine`` ijk -> RAS, ``landmarks``
+    (K, 3) RAS mm with NaN for missing points, ``to_head`` 4x4 from canonical to this head's RAS.
+    """
+
+    name: str
+    tissues: torch.Tensor
+    affine: np.ndarray
+    landmarks: np.ndarray
+    to_head: np.ndarray
+
+
+def make_head(
+    name: str,
+    labels: np.ndarray,
+    affine: np.ndarray,
+    landmarks: np.ndarray,
+    mean_shape: np.ndarray,
+    device: torch.device | str = "cpu",
+) -> Head:
+    """Head from an integer label array; its pose comes from ``mean_shape`` (K, 3)."""
+    highest = max(int(labels.max()), max(max(numbers) for numbers, _ in TISSUES.values()))
+    lookup = np.zeros(highest + 1, np.uint8)
+    # A label that the table does not know is something in the head: soft tissue.
+    lookup[1:] = _NAMES.index("soft tissue")
+    for number, (members, _) in enumerate(TISSUES.values(), start=1):
+        lookup[list(members)] = number
+    known = np.isfinite(landmarks).all(1)
+    to_head = rigid_fit(mean_shape[known], landmarks[known])
+    tissues = torch.from_numpy(lookup[labels.astype(np.int64)]).to(device)
+    return Head(name, tissues, np.asarray(affine, float), np.asarray(landmarks, float), to_head)
+
+
+@dataclass(frozen=True)
+class Variation:
+    """Ranges of everything that varies between samples (mm, degrees, ratios)."""
+
+    rotation_deg: float = 7.0
+    translation_mm: float = 5.0
+    scale: float = 0.10
+    stretch: float = 0.06
+    shear: float = 0.04
+    warp_mm: tuple[float, ...] = (6.0, 3.0, 1.5)
+    warp_spacing_mm: tuple[float, ...] = (96.0, 48.0, 28.0)
+    t1_share: float = 0.5
+    bias: float = 0.35
+    noise: float = 0.04
+    texture: float = 0.06
+    thickness_mm: float = 6.0
+    thick_share: float = 0.35
+    cut_share: float = 0.35
+    stripped_share: float = 0.05
+    flip_share: float = 0.5
+
+
+CANONICAL = Variation()
+"""What the fine network meets: heads already brought close to the canonical pose."""
+
+ANY_POSE = replace(
+    CANONICAL, rotation_deg=40.0, translation_mm=35.0, thickness_mm=8.0
+)
+"""What the locator meets: any head in any pose."""
+
+
+class Spline:
+    """Uniform cubic B-spline of a lattice of coefficients on a cube centred at the origin."""
+
+    def __init__(self, coefficients: torch.Tensor, spacing_mm: float) -> None:
+        self.coefficients = coefficients  # (C, n, n, n)
+        self.spacing = spacing_mm
+        self.first = -spacing_mm * (coefficients.shape[1] - 1) / 2
+
+    @classmethod
+    def random(
+        cls, channels: int, deviation: float, spacing_mm: float, reach_mm: float,
+        generator: torch.Generator, device: torch.device | str,
+    ) -> Spline:
+        count = int(np.ceil(2 * reach_mm / spacing_mm)) + 4
+        shape = (channels, count, count, count)
+        # A B-spline of independent coefficients has 0.31 of their variance on average
+        # (0.4794 per axis, cubed, is 0.11; its root 0.33): undo it, so ``deviation`` is the field's.
+        noise = torch.randn(shape, generator=generator).to(device)
+        return cls(noise * (deviation / 0.33), spacing_mm)
+
+    def basis(self, at: torch.Tensor) -> torch.Tensor:
+        """(n,) positions in mm -> (n, count) weights."""
+        knots = self.first + self.spacing * torch.arange(
+            self.coefficients.shape[1], device=at.device, dtype=at.dtype
+        )
+        t = ((at[:, None] - knots) / self.spacing).abs()
+        return torch.where(
+            t < 1, 2 / 3 - t**2 + t**3 / 2, torch.where(t < 2, (2 - t).clamp(min=0) ** 3 / 6, 0.0)
+        )
+
+    def on_lattice(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """Values on the lattice x * y * z: (C, nx, ny, nz)."""
+        c = self.coefficients
+        values = torch.tensordot(self.basis(x), c, ([1], [1]))  # (x, c, j, k)
+        values = torch.tensordot(self.basis(y), values, ([1], [2]))  # (y, x, c, k)
+        values = values.permute(2, 1, 0, 3)
+        return values @ self.basis(z).T
+
+    def at(self, points: np.ndarray) -> np.ndarray:
+        """Values at (n, 3) points: (n, C), float64; only the 4^3 coefficients that matter."""
+        c = self.coefficients.cpu().numpy().astype(float)
+        count = c.shape[1]
+        where = (points - self.first) / self.spacing
+        base = np.floor(where)
+        t = where - base
+        weights = np.stack(
+            [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], -1
+        ) / 6  # (n, 3, 4)
+        index = base.astype(int)[..., None] + np.arange(-1, 3)
+        weights *= (index >= 0) & (index < count)
+        index = index.clip(0, count - 1)
+        near = c[
+            :, index[:, 0, :, None, None], index[:, 1, None, :, None], index[:, 2, None, None, :]
+        ]
+        return np.einsum("cnijk,ni,nj,nk->nc", near, *weights.transpose(1, 0, 2), optimize=True)
+
+
+class Deformation:
+    """Point of the rendered image -> point of the canonical head: x -> matrix x + shift + warp(x)."""
+
+    def __init__(self, matrix: np.ndarray, shift: np.ndarray, warps: Sequence[Spline]) -> None:
+        self.matrix = matrix
+        self.shift = shift
+        self.warps = list(warps)
+
+    @classmethod
+    def random(
+        cls, variation: Variation, rng: np.random.Generator, generator: torch.Generator,
+        reach_mm: float, device: torch.device | str,
+    ) -> Deformation:
+        angles = np.deg2rad(rng.uniform(-1, 1, 3) * variation.rotation_deg)
+        rotation = _rotation(angles)
+        size = np.exp(
+            rng.uniform(-1, 1) * variation.scale + rng.uniform(-1, 1, 3) * variation.stretch
+        )
+        shear = np.eye(3)
+        shear[np.triu_indices(3, 1)] = rng.uniform(-1, 1, 3) * variation.shear
+        # Anatomy first (in the head's own axes), pose last: image -> head undoes the pose first.
+        matrix = np.diag(1 / size) @ shear @ rotation
+        if rng.random() < variation.flip_share:
+            matrix = np.diag([-1.0, 1.0, 1.0]) @ matrix
+        shift = -matrix @ (rng.uniform(-1, 1, 3) * variation.translation_mm)
+        warps = [
+            Spline.random(3, rng.uniform(0, deviation), spacing, reach_mm, generator, device)
+            for deviation, spacing in zip(variation.warp_mm, variation.warp_spacing_mm)
+        ]
+        return cls(matrix, shift, warps)
+
+    @property
+    def flips(self) -> bool:
+        """Whether left and right are exchanged."""
+        return bool(np.linalg.det(self.matrix) < 0)
+
+    def on_lattice(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """Canonical points of the lattice x * y * z: (3, nx, ny, nz)."""
+        m = torch.as_tensor(self.matrix, dtype=x.dtype, device=x.device)
+        s = torch.as_tensor(self.shift, dtype=x.dtype, device=x.device)
+        mapped = (
+            (m[:, 0, None] * x)[:, :, None, None]
+            + (m[:, 1, None] * y)[:, None, :, None]
+            + (m[:, 2, None] * z)[:, None, None, :]
+            + s[:, None, None, None]
+        )
+        for warp in self.warps:
+            mapped += warp.on_lattice(x, y, z)
+        return mapped
+
+    def displacement(self, points: np.ndarray) -> np.ndarray:
+        """Sum of the warps at (n, 3) image points, mm."""
+        return np.sum([warp.at(points) for warp in self.warps], axis=0)
+
+    def inverse(self, points: np.ndarray, tolerance_mm: float = 1e-3) -> np.ndarray:
+        """Image points whose canonical points are ``points`` (n, 3); NaN where none is found."""
+        inverse = np.linalg.inv(self.matrix)
+        guess = (points - self.shift) @ inverse.T
+        for _ in range(60):
+            new = (points - self.shift - self.displacement(guess)) @ inverse.T
+            moved = np.abs(new - guess).max(initial=0.0)
+            guess = new
+            if moved < tolerance_mm / 4:
+                break
+        reached = guess @ self.matrix.T + self.shift + self.displacement(guess)
+        lost = np.abs(reached - points).max(1) > tolerance_mm
+        guess[lost] = np.nan
+        return guess
+
+
+def _rotation(angles: np.ndarray) -> np.ndarray:
+    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
+    rx = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    ry = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    rz = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return rz @ ry @ rx
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Rendered voxels: ``shape`` voxels of ``spacing_mm``, centred on the canonical origin.
+
+    ``oversampling`` sub-voxels per axis give the partial volume.
+    """
+
+    shape: tuple[int, int, int]
+    spacing_mm: float
+    oversampling: int = 2
+
+    def axes(self, device: torch.device | str) -> list[torch.Tensor]:
+        """Sub-voxel centres along each axis, mm."""
+        result = []
+        for count in self.shape:
+            n = count * self.oversampling
+            step = self.spacing_mm / self.oversampling
+            result.append((torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2) * step)
+        return result
+
+    def to_ijk(self, points: np.ndarray) -> np.ndarray:
+        """Image mm -> voxel coordinates (voxel centres at integers)."""
+        return points / self.spacing_mm + (np.array(self.shape) - 1) / 2
+
+
+class HeadGenerator:
+    """Draws synthetic images of one or more heads.
+
+    Example::
+
+        generator = HeadGenerator(heads, protocol.mirror_permutation(), CANONICAL)
+        image, points = generator.sample(Lattice((64, 64, 64), 3.25), np.random.default_rng(0))
+
+    ``mirror`` (K,) exchanges left and right landmarks when a sample is flipped.
+    """
+
+    def __init__(self, heads: Sequence[Head], mirror: np.ndarray, variation: Variation) -> None:
+        self.heads = list(heads)
+        self.mirror = np.asarray(mirror)
+        self.variation = variation
+
+    def sample(
+        self, lattice: Lattice, rng: np.random.Generator, head: Head | None = None
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """One image and its landmarks.
+
+        Returns (image, points): image float32 (I, J, K), not normalised, air = 0; points (K, 3) in
+        voxel coordinates of the lattice, NaN where the landmark is not in the image.
+        """
+        v = self.variation
+        head = head or self.heads[rng.integers(len(self.heads))]
+        device = head.tissues.device
+        noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        reach = max(lattice.shape) * lattice.spacing_mm / 2
+        deformation = Deformation.random(v, rng, noise, reach, device)
+        axes = lattice.axes(device)
+        tissue = self._tissues(head, deformation.on_lattice(*axes))
+        stripped = rng.random() < v.stripped_share
+        image = self._signal(tissue, rng, noise, stripped)
+        bias = Spline.random(1, rng.uniform(0, v.bias), 90.0, reach, noise, device)
+        image *= bias.on_lattice(*axes)[0].exp()
+        image = self._thick_slices(image, lattice, rng)
+        shape = lattice.shape
+        n = lattice.oversampling
+        image = image.view(shape[0], n, shape[1], n, shape[2], n).mean((1, 3, 5))
+        image = self._add_noise(image, rng, noise)
+        to_canonical = np.linalg.inv(head.to_head)
+        canonical = apply_affine(to_canonical, head.landmarks)
+        points = np.full_like(canonical, np.nan)
+        known = np.isfinite(canonical).all(1)
+        points[known] = deformation.inverse(canonical[known])
+        if deformation.flips:
+            points = points[self.mirror]
+        image, seen = self._cut(image, lattice, points, rng)
+        ijk = lattice.to_ijk(points)
+        low, high = -0.5, np.array(shape) - 0.5
+        ijk[~(((ijk >= low) & (ijk <= high)).all(1) & seen)] = np.nan
+        return image, ijk
+
+    @staticmethod
+    def _tissues(head: Head, canonical: torch.Tensor) -> torch.Tensor:
+        """Tissue number at canonical points (3, ...): nearest voxel, air outside the map."""
+        to_voxel = np.linalg.inv(head.affine) @ head.to_head
+        m = torch.as_tensor(to_voxel, dtype=torch.float32, device=canonical.device)
+        shape = head.tissues.shape
+        flat = canonical.reshape(3, -1)
+        voxel = torch.addmm(m[:3, 3:], m[:3, :3], flat).add_(0.5).floor_().to(torch.int32)
+        inside = torch.ones(flat.shape[1], dtype=torch.bool, device=flat.device)
+        for k in range(3):
+            inside &= (voxel[k] >= 0) & (voxel[k] < shape[k])
+        index = (voxel[0] * shape[1] + voxel[1]) * shape[2] + voxel[2]
+        index = torch.where(inside, index, 0)
+        found = torch.where(inside, head.tissues.flatten()[index], 0)
+        return found.view(canonical.shape[1:])
+
+    def _signal(
+        self, tissue: torch.Tensor, rng: np.random.Generator, noise: torch.Generator, strip: bool
+    ) -> torch.Tensor:
+        """Signal of every sub-voxel: a mean and a texture per tissue."""
+        v = self.variation
+        t1 = np.array([0.0] + [signal for _, signal in TISSUES.values()])
+        if rng.random() < v.t1_share:
+            spread = np.where(np.isin(_NAMES, EXTRACEREBRAL), 0.30, 0.06)
+            mean = t1 * (1 + spread * rng.standard_normal(len(t1)))
+            # The grey-white and grey-fluid contrasts vary with the sequence, not their order.
+            mean = np.clip(mean, 0, 1.4) ** rng.uniform(0.7, 1.5)
+        else:
+            mean = rng.uniform(0, 1, len(t1))
+        texture = rng.uniform(0, v.texture, len(t1))
+        mean[0] = 0.0
+        texture[0] = 0.0
+        if strip:
+            hidden = np.isin(_NAMES, EXTRACEREBRAL)
+            mean[hidden] = 0.0
+            texture[hidden] = 0.0
+        device = tissue.device
+        index = tissue.to(torch.int64)
+        means = torch.as_tensor(mean, dtype=torch.float32, device=device)
+        textures = torch.as_tensor(texture, dtype=torch.float32, device=device)
+        grain = torch.randn(tissue.shape, generator=noise).to(device)
+        return (means[index] + textures[index] * grain).clamp_(min=0)
+
+    def _thick_slices(
+        self, image: torch.Tensor, lattice: Lattice, rng: np.random.Generator
+    ) -> torch.Tensor:
+        """Blur of the acquired voxel: a little in plane, a lot across thick slices."""
+        v = self.variation
+        size = np.full(3, rng.uniform(0.5, 2.0))
+        if rng.random() < v.thick_share:
+            size[rng.integers(3)] = rng.uniform(2.0, v.thickness_mm)
+        step = lattice.spacing_mm / lattice.oversampling
+        for axis in range(3):
+            sigma = size[axis] / 2.355 / step
+            if sigma > 0.3:
+                image = _blur(image, sigma, axis)
+        return image
+
+    def _add_noise(
+        self, image: torch.Tensor, rng: np.random.Generator, noise: torch.Generator
+    ) -> torch.Tensor:
+        """Rician noise: the magnitude of a complex signal."""
+        scale = rng.uniform(0, self.variation.noise) * float(image.max())
+        real = torch.randn(image.shape, generator=noise).to(image.device)
+        imaginary = torch.randn(image.shape, generator=noise).to(image.device)
+        return torch.hypot(image + scale * real, scale * imaginary)
+
+    def _cut(
+        self, image: torch.Tensor, lattice: Lattice, points: np.ndarray, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """End of the field of view: beyond one or two planes there is nothing.
+
+        Returns the cut image and which of ``points`` (image mm) are still in it.
+        """
+        seen = np.isfinite(points).all(1)
+        if rng.random() >= self.variation.cut_share:
+            return image, seen
+        known = points[seen]
+        for normal in _cut_directions(rng):
+            # Mostly below everything that matters (a neck), sometimes through the landmarks.
+            height = known @ normal
+            low, high = height.min(), height.max()
+            end = high + 25 - rng.exponential(22.0) if len(known) else np.inf
+            end = max(end, (low + high) / 2)
+            axes = [
+                torch.as_tensor(
+                    (np.arange(n) - (n - 1) / 2) * lattice.spacing_mm * normal[k],
+                    dtype=torch.float32, device=image.device,
+                )
+                for k, n in enumerate(lattice.shape)
+            ]
+            level = axes[0][:, None, None] + axes[1][None, :, None] + axes[2][None, None, :]
+            image = torch.where(level <= end, image, 0.0)
+            with np.errstate(invalid="ignore"):
+                seen &= points @ normal <= end
+        return image, seen
+
+    def training_sample(
+        self, lattice: Lattice, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalised cube (1, I, J, K) and points (K, 3) in voxels, as the trainer takes them."""
+        image, points = self.sample(lattice, rng)
+        cube = intensity.normalise(image)[None]
+        return cube, torch.as_tensor(points, dtype=torch.float32)
+
+
+def _cut_directions(rng: np.random.Generator) -> list[np.ndarray]:
+    """Unit vectors pointing out of the field of view: neck mostly, top or a side at times."""
+    main = [
+        np.array([0.0, 0.0, -1.0]), np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 0.0]),
+        np.array([0.0, -1.0, 0.0]), np.array([1.0, 0.0, 0.0]), np.array([-1.0, 0.0, 0.0]),
+    ]
+    chosen = rng.choice(6, p=[0.6, 0.1, 0.1, 0.1, 0.05, 0.05])
+    direction = _rotation(np.deg2rad(rng.uniform(-15, 15, 3))) @ main[chosen]
+    return [direction / np.linalg.norm(direction)]
+
+
+def _blur(image: torch.Tensor, sigma: float, axis: int) -> torch.Tensor:
+    """Gaussian along one axis, sigma in voxels, nothing (0) outside."""
+    radius = int(np.ceil(3 * sigma))
+    t = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
+    kernel = torch.exp(-0.5 * (t / sigma) ** 2)
+    kernel /= kernel.sum()
+    moved = image.movedim(axis, -1)
+    flat = moved.reshape(-1, 1, moved.shape[-1])
+    blurred = torch.nn.functional.conv1d(flat, kernel[None, None], padding=radius)
+    return blurred.view(moved.shape).movedim(-1, axis).contiguous()

@@ -1,0 +1,203 @@
+"""From label maps to a model that ships: annotate, train the two networks, measure, save.
+
+A recipe is one JSON or YAML file; ``brainlandmarks train RECIPE`` runs it. Each network is an
+ordinary training run (:mod:`.trainer`), so an interrupted recipe goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.models import Look, Model, ModelSpec, save_model
+from BrainLandmarksLib.network import HighRes3DNet
+from BrainLandmarksLib.protocol import load_protocol
+
+from .config import TrainingConfig, config_from_dict, read_settings
+from .evaluation import ErrorTable, evaluate_held_out
+from .generator import ANY_POSE, CANONICAL, Head, HeadGenerator, Lattice, Variation
+from .heads import find_label_maps, read_annotated
+from .shape import mean_shape
+from .trainer import Trainer, averaged_weights
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a model is made of.
+
+    >>> recipe = load_recipe("brain88.json")
+    >>> model_folder = cook(recipe)
+    """
+
+    name: str
+    protocol: str
+    label_maps: tuple[str, ...]
+    """Folders or files."""
+    held_out: tuple[str, ...]
+    """Stems of the label maps that training never sees."""
+    output: str
+    """Folder of the runs; the model is written to ``output/model``."""
+    locator: TrainingConfig
+    fine: TrainingConfig
+    crop: tuple[int, int, int] | None = None
+    """Voxels of the fine cube that training renders (all of it by default). The network is fully
+    convolutional, so a box round the landmarks teaches the same at less cost."""
+    samples_per_head: int = 10
+    """Unseen scans of each held-out head that the error table is measured on."""
+    device: str = "auto"
+    command: str = field(default="", compare=False)
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe; paths in it are relative to the file.
+
+    Raises:
+        UserError: a setting is unknown, missing or wrong.
+    """
+    path = Path(path)
+    values = dict(read_settings(path))
+    known = {f.name for f in dataclasses.fields(Recipe)} - {"command"}
+    for name in values:
+        if name not in known:
+            raise UserError(
+                f"unknown recipe setting {name!r}; the settings are {', '.join(sorted(known))}."
+            )
+    for name in ("name", "label_maps", "held_out", "output", "locator", "fine"):
+        if name not in values:
+            raise UserError(f"the recipe lacks {name!r}; add it.")
+    base = path.parent
+    output = base / str(values["output"])
+    networks = {}
+    for part in ("locator", "fine"):
+        settings = {"output": str(output / part), **dict(values.pop(part))}
+        networks[part] = config_from_dict(settings)
+    crop = values.pop("crop", None)
+    return Recipe(
+        name=str(values["name"]),
+        protocol=str(values.get("protocol", "brain88")),
+        label_maps=tuple(str(base / item) for item in values["label_maps"]),
+        held_out=tuple(str(item) for item in values["held_out"]),
+        output=str(output),
+        crop=None if crop is None else tuple(int(n) for n in crop),  # type: ignore[arg-type]
+        samples_per_head=int(values.get("samples_per_head", 10)),
+        device=str(values.get("device", "auto")),
+        command=f"brainlandmarks train {path.name}",
+        **networks,
+    )
+
+
+def cook(recipe: Recipe, say: Say = print) -> Path | None:
+    """Run a recipe; returns the model's folder, or None when training was interrupted."""
+    protocol = load_protocol(recipe.protocol)
+    output = Path(recipe.output)
+    say("annotating the label maps")
+    maps = read_annotated(find_label_maps(recipe.label_maps), protocol, output / "annotations")
+    names = {m.name for m in maps}
+    for name in recipe.held_out:
+        if name not in names:
+            raise UserError(f"the held-out head {name!r} is not among the label maps.")
+    train = [m for m in maps if m.name not in recipe.held_out]
+    mirror = protocol.mirror_permutation()
+    shape = mean_shape([m.landmarks.points for m in train], mirror)
+    device = "cuda" if recipe.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
+    heads = [m.head(shape, device) for m in train]
+    weights = {}
+    for part, variation in (("locator", ANY_POSE), ("fine", CANONICAL)):
+        config = replace(getattr(recipe, part), protocol=recipe.protocol)
+        if part == "fine" and config.init_from is None:
+            config = replace(config, init_from=recipe.locator.output)
+        shape_of_cube = recipe.crop if part == "fine" and recipe.crop else (config.size,) * 3
+        lattice = Lattice(shape_of_cube, config.voxel_mm, 2 if part == "fine" else 3)
+        say(f"training the {part} network")
+        if not _train(config, heads, mirror, variation, lattice, len(protocol), say):
+            return None
+        weights[part] = averaged_weights(config.output)
+    networks = {}
+    for part, state in weights.items():
+        networks[part] = HighRes3DNet(
+            out_channels=len(protocol), features=getattr(recipe, part).features
+        )
+        networks[part].load_state_dict(state)
+        networks[part].eval()
+    spec = ModelSpec(
+        name=recipe.name,
+        fine=Look(recipe.fine.size, recipe.fine.field_of_view_mm),
+        locator=Look(recipe.locator.size, recipe.locator.field_of_view_mm),
+        mean_shape=shape,
+        training=_summary(recipe, [h.name for h in heads]),
+        command=recipe.command,
+    )
+    model = Model(protocol, networks["fine"], networks["locator"], spec)
+    say("measuring on held-out heads")
+    held_out = [m.head(shape) for m in maps if m.name in recipe.held_out]
+    return finish(model, held_out, recipe, output / "model", say)
+
+
+def finish(model: Model, held_out: list[Head], recipe: Recipe, folder: Path, say: Say) -> Path:
+    """Measure a model on held-out heads, calibrate its confidence, and save it."""
+    result = evaluate_held_out(model, held_out, recipe.samples_per_head, device=recipe.device)
+    table = ErrorTable.of(model.protocol, result.errors)
+    say(table.markdown())
+    spec = replace(
+        model.spec,
+        calibration=result.calibration(),
+        held_out={
+            "heads": list(dict.fromkeys(result.heads)),
+            "scans_per_head": recipe.samples_per_head,
+            "errors_mm": table.to_dict(),
+            "missed": int(np.isnan(result.errors).sum()),
+        },
+    )
+    save_model(replace(model, spec=spec), folder)
+    np.savez(
+        folder.parent / "held_out.npz",
+        heads=np.array(result.heads), errors=result.errors, features=result.features,
+    )
+    return folder
+
+
+def _train(
+    config: TrainingConfig, heads: list[Head], mirror: np.ndarray, variation: Variation,
+    lattice: Lattice, landmarks: int, say: Say,
+) -> bool:
+    generator = HeadGenerator(heads, mirror, variation)
+
+    def sampler(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        return generator.training_sample(lattice, rng)
+
+    def log(row: dict[str, Any]) -> None:
+        say(
+            f"step {row['step']:.0f}  {row['seconds'] / 60:.1f} min  loss {row['total']:.3f}  "
+            f"error {row['error_mm']:.1f} mm"
+        )
+
+    network = HighRes3DNet(
+        out_channels=landmarks, features=config.features, dropout=config.dropout
+    )
+    return Trainer(network, sampler, config, on_log=log).train().finished
+
+
+def _summary(recipe: Recipe, heads: list[str]) -> dict[str, Any]:
+    summary: dict[str, Any] = {"heads": heads, "crop": recipe.crop}
+    for part in ("locator", "fine"):
+        config = getattr(recipe, part)
+        settings = config.to_dict()
+        for machine_specific in ("output", "init_from", "label_maps", "threads"):
+            settings.pop(machine_specific, None)
+        log = Path(config.output) / "log.csv"
+        last = log.read_text().strip().splitlines()[-1].split(",") if log.exists() else ["0", "0"]
+        summary[part] = {
+            "settings": settings,
+            "steps": int(float(last[0])),
+            "minutes": round(float(last[1]) / 60, 1),
+        }
+    return json.loads(json.dumps(summary))

@@ -1,0 +1,47 @@
+# Every target is complete on a machine that has git, python3 (3.10 to 3.13) and make: it creates
+# .venv, installs what it needs from the locked versions in constraints.txt, and runs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INPUTS := pyproject.toml constraints.txt
+
+.PHONY: demo test test-slow bench lint type docs clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/brainlandmarks detect sample:colin27 -o demo --overwrite
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/.dev
+	set -e; for script in Testing/Benchmarks/bench_*.py; do $(BIN)/python $$script; done
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/.dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/build.py
+
+clean:
+	rm -rf demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# Two stages, so that the demo does not wait for the test tools. The stamps make a second call skip
+# the installation until the requirements change.
+$(VENV)/.runtime: $(INPUTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) setuptools
+	$(INSTALL) --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(INSTALL) --no-build-isolation --editable ".[dev]"
+	touch $@

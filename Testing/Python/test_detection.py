@@ -1,0 +1,338 @@
+"""From image to landmarks: the pose, the two looks, and what storage and sampling must not change.
+
+Most tests run a stand-in network that finds balls of known brightness in a phantom head, so that
+every error is the geometry's. The last ones run the shipped model on the sample head.
+"""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from BrainLandmarksLib.detection import Detector, choose_device, fit_pose, head_center
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.geometry import Grid, apply_affine, cube
+from BrainLandmarksLib.images import Volume, read_image, resample
+from BrainLandmarksLib.models import Look, Model, ModelSpec
+from BrainLandmarksLib.protocol import load_protocol
+
+BALLS = np.array([[-38, 10, -15], [38, 12, -20], [2, 50, 15], [0, -52, 5], [3, -2, 48.0]])
+LEVELS = (0.3, 0.42, 0.54, 0.66, 0.78)
+RADIUS = 17.0
+
+
+class BallFinder(nn.Module):
+    """One heatmap per brightness: high where a voxel and all its neighbours have it."""
+
+    def __init__(self, sharpness: float) -> None:
+        super().__init__()
+        self.sharpness = sharpness
+        self.register_buffer("levels", torch.tensor(LEVELS)[None, :, None, None, None])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        misfit = torch.nn.functional.avg_pool3d((x - self.levels).abs(), 3, 1, 1)
+        return -self.sharpness * misfit
+
+
+@pytest.fixture(scope="session")
+def ball_protocol(tmp_path_factory):
+    labels = ["A_L", "A_R", "B_M", "C_M", "D_M"]
+    landmarks = [
+        {
+            "index": n + 1,
+            "label": label,
+            "name": f"ball {label}",
+            "group": "Balls",
+            "side": label[-1],
+            "role": "primary",
+            "rule": "The centre of the ball.",
+            "mirror": {"A_L": "A_R", "A_R": "A_L"}.get(label, label),
+        }
+        for n, label in enumerate(labels)
+    ]
+    groups = [{"name": "Balls", "first": 1, "last": 5, "color": "#3674fe"}]
+    path = tmp_path_factory.mktemp("protocol") / "balls.json"
+    path.write_text(
+        json.dumps({"name": "balls", "title": "Balls", "groups": groups, "landmarks": landmarks})
+    )
+    return load_protocol(path)
+
+
+@pytest.fixture(scope="session")
+def detector(ball_protocol):
+    shape = BALLS - [0, 0, 5]
+    spec = ModelSpec("balls", Look(64, 208.0), Look(32, 256.0), shape)
+    return Detector(Model(ball_protocol, BallFinder(300.0), BallFinder(120.0), spec), "cpu")
+
+
+def phantom(grid: Grid, pose: np.ndarray | None = None) -> Volume:
+    """A head of brightness 100 with five darker balls, partial volume at every edge."""
+    to_head = np.linalg.inv(np.eye(4) if pose is None else pose) @ grid.affine
+    ijk = np.moveaxis(np.indices(grid.shape), 0, -1)
+    head = apply_affine(to_head, ijk)
+    edge = 2.0 / grid.spacing.min()
+    tissue = np.clip(0.5 + edge * 20 * (1 - np.linalg.norm(head / [78, 98, 92], axis=-1)), 0, 1)
+    for center, level in zip(BALLS, LEVELS, strict=True):
+        distance = np.linalg.norm(head - center, axis=-1)
+        inside = np.clip(0.5 + edge * (RADIUS - distance), 0, 1)
+        tissue = tissue * (1 - inside) + level * inside
+    return Volume((100 * tissue).astype(np.float32), grid)
+
+
+def head_grid(spacing=(2, 2, 2), extent=(190, 230, 220)) -> Grid:
+    shape = tuple(int(np.ceil(e / s)) for e, s in zip(extent, spacing, strict=True))
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = -(np.array(shape) - 1) / 2 * spacing
+    return Grid(shape, affine)
+
+
+def pose_of(degrees: tuple[float, float, float], shift: tuple[float, float, float]) -> np.ndarray:
+    pose = np.eye(4)
+    for axis, angle in enumerate(np.radians(degrees)):
+        turn = np.eye(3)
+        a, b = [n for n in range(3) if n != axis]
+        turn[[a, a, b, b], [a, b, a, b]] = (
+            np.cos(angle),
+            -np.sin(angle),
+            np.sin(angle),
+            np.cos(angle),
+        )
+        pose[:3, :3] = pose[:3, :3] @ turn
+    pose[:3, 3] = shift
+    return pose
+
+
+def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(a - b, axis=1)
+
+
+# The head and its pose ----------------------------------------------------------------------------
+
+
+def test_head_center_ignores_the_neck():
+    head = phantom(head_grid())
+    neck_grid = head.grid.window([0, 0, -80], (*head.grid.shape[:2], head.grid.shape[2] + 80))
+    data = np.zeros(neck_grid.shape, np.float32)
+    data[:, :, 80:] = head.data
+    data[40:90, 50:100, :110] = 70
+    np.testing.assert_allclose(head_center(head), 0, atol=12)
+    np.testing.assert_allclose(head_center(Volume(data, neck_grid)), 0, atol=15)
+
+
+def test_head_center_needs_tissue():
+    with pytest.raises(UserError, match="air"):
+        head_center(Volume(np.zeros((20, 20, 20), np.float32), Grid((20, 20, 20), np.eye(4))))
+
+
+def test_fit_pose_survives_a_third_of_wild_points():
+    rng = np.random.default_rng(3)
+    shape = rng.normal(0, 45, (30, 3))
+    pose = pose_of((20, -15, 30), (5, 40, -12))
+    points = apply_affine(pose, shape) + rng.normal(0, 1, (30, 3))
+    points[:10] += rng.normal(0, 80, (10, 3))
+    found = fit_pose(shape, points)
+    assert np.median(distances(apply_affine(found, shape), apply_affine(pose, shape))) < 1.5
+
+
+def test_fit_pose_refuses_points_that_fit_no_head():
+    rng = np.random.default_rng(3)
+    with pytest.raises(UserError, match="no head"):
+        fit_pose(rng.normal(0, 45, (30, 3)), rng.uniform(-128, 128, (30, 3)))
+
+
+# What must not matter -----------------------------------------------------------------------------
+
+
+def test_finds_the_balls(detector):
+    result = detector.detect(phantom(head_grid()))
+    assert distances(result.landmarks.points, BALLS).max() < 0.5
+    assert result.landmarks.status == ["model"] * 5
+    assert result.device == "cpu"
+    assert set(result.seconds) == {"prepare", "locate", "resample", "network"}
+    np.testing.assert_allclose(result.pose[:3, :3], np.eye(3), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "shift"),
+    [((0, 0, 0), (200, -340, 77)), ((25, -20, 30), (10, 0, -15)), ((-35, 15, -10), (0, 20, 0))],
+)
+def test_pose_of_the_head_does_not_matter(detector, degrees, shift):
+    pose = pose_of(degrees, shift)
+    grid = head_grid(extent=(260, 260, 260))
+    affine = grid.affine.copy()
+    affine[:3, 3] += shift
+    result = detector.detect(phantom(Grid(grid.shape, affine), pose))
+    assert distances(result.landmarks.points, apply_affine(pose, BALLS)).max() < 1.0
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2), (2, 1, 0)])
+@pytest.mark.parametrize("flips", [(False, False, False), (True, False, True), (True, True, True)])
+def test_storage_order_does_not_matter(detector, order, flips):
+    head = phantom(head_grid())
+    data, affine = head.data.transpose(order), head.grid.affine[:, [*order, 3]].copy()
+    for axis, flip in enumerate(flips):
+        if flip:
+            affine[:3, 3] += (data.shape[axis] - 1) * affine[:3, axis]
+            affine[:3, axis] *= -1
+            data = np.flip(data, axis)
+    expected = detector.detect(head).landmarks.points
+    found = detector.detect(Volume(data, Grid(data.shape, affine))).landmarks.points
+    assert distances(found, expected).max() < 0.01
+
+
+def test_padding_and_cropping_air_do_not_matter(detector):
+    head = phantom(head_grid())
+    expected = detector.detect(head).landmarks.points
+    shape = tuple(n + 41 for n in head.grid.shape)
+    grid = head.grid.window([-17, -30, -5], shape)
+    data = np.zeros(shape, np.float32)
+    data[17:-24, 30:-11, 5:-36] = head.data
+    assert distances(detector.detect(Volume(data, grid)).landmarks.points, expected).max() < 0.5
+    used = np.argwhere(head.data > 0)
+    low, high = used.min(axis=0), used.max(axis=0) + 1
+    block = head.data[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    cropped = Volume(block, head.grid.window(low, block.shape))
+    assert distances(detector.detect(cropped).landmarks.points, expected).max() < 0.5
+
+
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (0.9, 0.9, 3), (5, 1.2, 1.2), (2.5, 2.5, 2.5)])
+def test_spacing_does_not_matter(detector, spacing):
+    result = detector.detect(phantom(head_grid(spacing)))
+    assert distances(result.landmarks.points, BALLS).max() < 1.5
+
+
+def test_oblique_sampling_does_not_matter(detector):
+    turned = cube([3, -5, 2], 250, 125, pose_of((12, 20, -25), (0, 0, 0))[:3, :3])
+    assert distances(detector.detect(phantom(turned)).landmarks.points, BALLS).max() < 1.0
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(0.001, 0), (40, 0), (10, 500), (1, -1024)])
+def test_grey_scale_does_not_matter(detector, factor, offset):
+    head = phantom(head_grid())
+    expected = detector.detect(head).landmarks.points
+    changed = Volume(factor * head.data + np.float32(offset), head.grid)
+    assert distances(detector.detect(changed).landmarks.points, expected).max() < 0.5
+
+
+class Fixed(nn.Module):
+    """Points at the same voxels whatever it sees."""
+
+    def __init__(self, points: np.ndarray, look: Look) -> None:
+        super().__init__()
+        self.look = look
+        ijk = cube([0, 0, 0], look.field_of_view_mm, look.size).ras_to_ijk(points)
+        self.register_buffer("ijk", torch.from_numpy(ijk).float()[:, None, None, None])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        index = [torch.arange(self.look.size)] * 3
+        lattice = torch.stack(torch.meshgrid(*index, indexing="ij"), dim=-1)
+        return -((lattice - self.ijk) ** 2).sum(dim=-1)[None]
+
+
+def test_points_outside_the_image_are_missing(ball_protocol):
+    spec = ModelSpec("fixed", Look(32, 208.0), Look(16, 256.0), BALLS)
+    networks = (Fixed(BALLS, spec.fine), Fixed(BALLS, spec.locator))
+    head = phantom(head_grid(extent=(72, 230, 220)))
+    landmarks = Detector(Model(ball_protocol, *networks, spec), "cpu").detect(head).landmarks
+    # The slab ends 36 mm from the midline, the paired balls are 38 mm from it.
+    assert landmarks.status == ["missing", "missing", "model", "model", "model"]
+    assert np.isnan(landmarks.points[:2]).all()
+    assert np.isnan(landmarks.confidence[:2]).all()
+    assert distances(landmarks.points[2:], BALLS[2:]).max() < 15
+
+
+# Devices ------------------------------------------------------------------------------------------
+
+
+def test_auto_takes_the_cpu_when_the_gpu_fails_its_kernel(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("no kernel image is available for execution on the device\nmore")
+
+    monkeypatch.setattr(torch, "ones", broken)
+    assert choose_device("auto").type == "cpu"
+    with pytest.raises(UserError, match="no kernel image") as error:
+        choose_device("cuda")
+    assert "\n" not in str(error.value)
+
+
+def test_auto_never_takes_mps(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto").type == "cpu"
+
+
+def test_unknown_device():
+    with pytest.raises(UserError, match="tpu"):
+        choose_device("tpu")
+
+
+def test_gpu_out_of_memory_goes_on_on_the_cpu(detector, ball_protocol, monkeypatch):
+    own = Detector(detector.model, "cpu")
+    own.device = torch.device("meta")  # stands for a GPU
+    real = own._forward
+
+    def forward(name, sight):
+        if own.device.type == "meta":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(name, sight)
+
+    monkeypatch.setattr(own, "_forward", forward)
+    result = own.detect(phantom(head_grid((2, 2, 2))))
+    assert result.device == "cpu"
+    assert "memory" in result.notes[0]
+    assert not own.detect(phantom(head_grid((2, 2, 2)))).notes
+
+
+# The shipped model --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return Detector("brain88", "cpu")
+
+
+@pytest.fixture(scope="module")
+def sample_volume(sample_head):
+    return read_image(sample_head)
+
+
+@pytest.fixture(scope="module")
+def sample_points(shipped, sample_volume):
+    return shipped.detect(sample_volume).landmarks.points
+
+
+@pytest.mark.parametrize(("order", "flip"), [((2, 0, 1), (0,)), ((1, 0, 2), (0, 1, 2))])
+def test_shipped_model_does_not_see_the_storage_order(
+    shipped, sample_volume, sample_points, order, flip
+):
+    data, affine = sample_volume.data.transpose(order), sample_volume.grid.affine[:, [*order, 3]]
+    for axis in flip:
+        affine[:3, 3] += (data.shape[axis] - 1) * affine[:3, axis]
+        affine[:3, axis] *= -1
+        data = np.flip(data, axis)
+    found = shipped.detect(Volume(data, Grid(data.shape, affine))).landmarks.points
+    assert np.nanmax(distances(found, sample_points)) < 0.01
+
+
+def test_shipped_model_does_not_see_padding(shipped, sample_volume, sample_points):
+    shape = tuple(n + 30 for n in sample_volume.grid.shape)
+    data = np.zeros(shape, np.float32)
+    data[10:-20, 20:-10, 15:-15] = sample_volume.data
+    padded = Volume(data, sample_volume.grid.window([-10, -20, -15], shape))
+    assert np.nanmax(distances(shipped.detect(padded).landmarks.points, sample_points)) < 0.5
+
+
+@pytest.mark.parametrize("spacing", [(1.3, 0.8, 1.1), (1, 1, 2.0)])
+def test_shipped_model_hardly_sees_the_spacing(shipped, sample_volume, sample_points, spacing):
+    shape = tuple(int(e / s) for e, s in zip(sample_volume.grid.extent, spacing, strict=True))
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = sample_volume.grid.center_ras - (np.array(shape) - 1) / 2 * spacing
+    grid = Grid(shape, affine)
+    found = shipped.detect(Volume(resample(sample_volume, grid), grid)).landmarks.points
+    both = np.isfinite(found) & np.isfinite(sample_points)
+    assert both.all(axis=1).sum() > 80
+    assert np.nanmax(distances(found, sample_points)) < 1.5

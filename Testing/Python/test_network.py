@@ -1,0 +1,235 @@
+"""The network: equal to the published one, and the same numbers whichever way it is run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from BrainLandmarksLib.decoding import spatial_softmax
+from BrainLandmarksLib.network import (
+    CHANNELS_LAST,
+    HighRes3DNet,
+    ResidualBlock,
+    bfloat16_is_fast,
+    channels_last,
+    fold_batch_norm,
+    inference_heatmaps,
+    keep_freed_memory,
+    merge_lattice,
+    pad_channels,
+    split_lattice,
+)
+from torch import Tensor, nn
+
+
+def randomise(network: nn.Module, seed: int = 0) -> None:
+    """Weights and batch-norm statistics that hide no mistake: nothing is 0 or 1."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            for tensor in (module.weight, module.running_var):
+                tensor.data.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+            for tensor in (module.bias, module.running_mean):
+                tensor.data.copy_(0.3 * torch.randn(tensor.shape, generator=generator))
+        elif isinstance(module, nn.Conv3d):
+            fan_in = module.weight[0].numel()
+            noise = torch.randn(module.weight.shape, generator=generator)
+            module.weight.data.copy_(noise * (2.0 / fan_in) ** 0.5)
+
+
+def layers(network: nn.Module) -> list[nn.Module]:
+    """Convolutions and batch norms in the order in which data meets them."""
+    return [m for m in network.modules() if isinstance(m, (nn.Conv3d, nn.BatchNorm3d))]
+
+
+def copy_published(source: nn.Module, target: HighRes3DNet) -> None:
+    """Copy weights layer by layer: the published implementations list layers in the same order."""
+    pairs = list(zip(layers(source), layers(target), strict=True))
+    for theirs, ours in pairs:
+        assert type(theirs) is type(ours)
+        ours.load_state_dict(theirs.state_dict())
+
+
+@pytest.fixture(scope="module")
+def cube() -> Tensor:
+    return torch.rand(1, 1, 24, 20, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_equals_highresnet(cube: Tensor) -> None:
+    highresnet = pytest.importorskip("highresnet")
+    published = highresnet.HighRes3DNet(1, 88, add_dropout_layer=True).eval()
+    randomise(published)
+    ours = HighRes3DNet(out_channels=88, classifier_norm=True).eval()
+    copy_published(published, ours)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(cube), published(cube), atol=1e-4, rtol=1e-4)
+
+
+def test_equals_monai(cube: Tensor) -> None:
+    nets = pytest.importorskip("monai.networks.nets")
+    published = nets.HighResNet(spatial_dims=3, in_channels=1, out_channels=88).eval()
+    randomise(published)
+    ours = HighRes3DNet(out_channels=88, classifier_norm=True).eval()
+    copy_published(published, ours)
+    with torch.no_grad():
+        # MONAI clips the last layer with a ReLU, which the published segmentation network and a
+        # heatmap do not have.
+        torch.testing.assert_close(ours(cube).relu(), published(cube), atol=1e-4, rtol=1e-4)
+
+
+def test_published_network_trains_alike(cube: Tensor) -> None:
+    """Also with the statistics of the batch, and in the gradients (split lattices)."""
+    highresnet = pytest.importorskip("highresnet")
+    published = highresnet.HighRes3DNet(1, 5, add_dropout_layer=True)
+    randomise(published)
+    for module in published.modules():
+        if isinstance(module, nn.Dropout3d):
+            module.p = 0.0
+    ours = HighRes3DNet(out_channels=5, classifier_norm=True)
+    copy_published(published, ours)
+    weight = torch.randn(1, 5, *cube.shape[2:], generator=torch.Generator().manual_seed(2))
+    for network in (published, ours):
+        network.train()
+        network(cube).mul(weight).mean().backward()
+    for theirs, own in zip(layers(published), layers(ours), strict=True):
+        scale = float(theirs.weight.grad.abs().max())
+        torch.testing.assert_close(own.weight.grad, theirs.weight.grad, atol=2e-4 * scale, rtol=0)
+        if isinstance(theirs, nn.BatchNorm3d):
+            torch.testing.assert_close(own.running_var, theirs.running_var)
+
+
+def test_identity_is_padded_on_both_sides() -> None:
+    x = torch.rand(1, 2, 3, 3, 3)
+    padded = pad_channels(x, 7)
+    assert padded.shape[1] == 7
+    torch.testing.assert_close(padded[:, 2:4], x)
+    assert padded[:, [0, 1, 4, 5, 6]].abs().sum() == 0
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_lattice_round_trip(factor: int) -> None:
+    x = torch.rand(2, 3, 8, 4, 12)
+    assert torch.equal(merge_lattice(split_lattice(x, factor), factor), x)
+
+
+@pytest.mark.parametrize("dilation", [2, 4])
+def test_block_on_sub_lattices_is_the_dilated_block(dilation: int) -> None:
+    torch.manual_seed(0)
+    block = ResidualBlock(4, 6, dilation).double()
+    x = torch.randn(2, 4, 8, 12, 16, dtype=torch.float64, requires_grad=True)
+    direct = block(x)
+    split = merge_lattice(block(split_lattice(x, dilation), 1), dilation)
+    torch.testing.assert_close(split, direct)
+    weight = torch.randn_like(direct)
+    parameters = [x, *block.parameters()]
+    for a, b in zip(
+        torch.autograd.grad(split, parameters, weight),
+        torch.autograd.grad(direct, parameters, weight),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 16), (12, 16, 20), (10, 13, 9)])
+def test_training_layout_gives_the_same_heatmaps(shape: tuple[int, int, int]) -> None:
+    """With gradients (split where the size allows it) and without (dilated), to rounding."""
+    torch.manual_seed(0)
+    network = HighRes3DNet(out_channels=3, features=4).eval()
+    randomise(network)
+    x = torch.rand(2, 1, *shape)
+    with_gradients = network(x)
+    with torch.no_grad():
+        without = network(x)
+    assert with_gradients.shape == (2, 3, *shape)
+    torch.testing.assert_close(with_gradients, without, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dilations", [(1, 2, 4), (1, 1, 2), (2, 2), (1,), (1, 4)])
+def test_any_chain_of_dilations(dilations: tuple[int, ...]) -> None:
+    network = HighRes3DNet(out_channels=2, features=2, dilations=dilations).eval()
+    randomise(network)
+    x = torch.rand(1, 1, 8, 8, 8)
+    with torch.no_grad():
+        plain = network(x)
+    torch.testing.assert_close(network(x), plain, atol=1e-5, rtol=1e-5)
+
+
+def test_dilations_must_divide() -> None:
+    with pytest.raises(ValueError, match="divide"):
+        HighRes3DNet(dilations=(1, 2, 3))
+
+
+def test_spec_rebuilds_the_network() -> None:
+    network = HighRes3DNet(out_channels=7, features=4, dropout=0.25, dilations=(1, 2))
+    again = HighRes3DNet(**network.spec())
+    again.load_state_dict(network.state_dict())
+    assert again.spec() == network.spec()
+
+
+@pytest.mark.parametrize("classifier_norm", [False, True])
+def test_folding_changes_nothing(cube: Tensor, classifier_norm: bool) -> None:
+    network = HighRes3DNet(
+        out_channels=9, features=8, dropout=0.5, classifier_norm=classifier_norm
+    ).eval()
+    randomise(network)
+    folded = fold_batch_norm(network)
+    assert not any(isinstance(m, nn.BatchNorm3d) for m in folded.modules())
+    with torch.no_grad():
+        expected = network(cube)
+    torch.testing.assert_close(folded(cube), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        inference_heatmaps(network, cube, "float32"), expected, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_reduced_precision_keeps_the_landmarks() -> None:
+    """bfloat16 moves no landmark of peaked heatmaps by 0.03 voxel."""
+    network = peaked_network()
+    x = torch.rand(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(3))
+    exact = inference_heatmaps(network, x, "float32")
+    fast = inference_heatmaps(network, x, "bfloat16")
+    assert fast.dtype == torch.float32
+    moved = (spatial_softmax(exact) - spatial_softmax(fast)).norm(dim=-1)
+    assert float(moved.max()) < 0.03
+
+
+def peaked_network() -> HighRes3DNet:
+    """A network whose heatmaps have one peak each, without training one."""
+    torch.manual_seed(0)
+    network = HighRes3DNet(out_channels=12, features=8).eval()
+    randomise(network)
+    x = torch.rand(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        body = network.body(x)
+        # Each heatmap matches the features of one voxel: a logit that is highest there.
+        voxels = torch.randint(8, 24, (12, 3), generator=torch.Generator().manual_seed(4))
+        flat = body[0].flatten(1)
+        centred = body[0, :, voxels[:, 0], voxels[:, 1], voxels[:, 2]].T - flat.mean(1)
+        network.classifier.weight.copy_((centred / flat.var(1))[:, :, None, None, None])
+        network.classifier.weight.mul_(0.5)
+    return network
+
+
+def test_unknown_precision() -> None:
+    network = HighRes3DNet(out_channels=1, features=2)
+    with pytest.raises(ValueError, match="precision"):
+        inference_heatmaps(network, torch.zeros(1, 1, 8, 8, 8), "float16")
+
+
+def test_auto_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = fold_batch_norm(HighRes3DNet(out_channels=2, features=2))
+    x = torch.rand(1, 1, 8, 8, 8)
+    for fast, name in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr("BrainLandmarksLib.network.bfloat16_is_fast", lambda _, f=fast: f)
+        assert torch.equal(inference_heatmaps(network, x), inference_heatmaps(network, x, name))
+
+
+def test_device_queries() -> None:
+    assert isinstance(bfloat16_is_fast("cpu"), bool)
+    assert bfloat16_is_fast("meta") is False
+    keep_freed_memory()
+
+
+def test_layout_is_channels_last() -> None:
+    network = channels_last(HighRes3DNet(out_channels=4, features=4))
+    assert network.first[0].weight.is_contiguous(memory_format=CHANNELS_LAST)
+    assert network(torch.rand(2, 1, 8, 8, 8)).is_contiguous(memory_format=CHANNELS_LAST)

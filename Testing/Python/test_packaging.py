@@ -1,0 +1,273 @@
+"""What is shipped: the wheel, the Slicer extension's file lists and the catalogue entry."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import BrainLandmarksLib
+from BrainLandmarksLib import resources
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARIES = {
+    "BrainLandmarksLib": ROOT / "BrainLandmarks" / "BrainLandmarksLib",
+    "BrainLandmarksTrainLib": ROOT / "BrainLandmarksTrain" / "BrainLandmarksTrainLib",
+}
+PYTHON_FILES = [path for folder in LIBRARIES.values() for path in sorted(folder.rglob("*.py"))]
+
+
+def library_files(name: str) -> list[str]:
+    """All files of a library in the tree, as "Library/sub/file"."""
+    folder = LIBRARIES[name]
+    return sorted(
+        path.relative_to(folder.parent).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
+    )
+
+
+# pip ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    # A build writes build/ and *.egg-info beside the sources, so it gets a copy of them.
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    source = folder / "source"
+    for name in tracked:
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run(
+        [*command, "--no-index", "--wheel-dir", str(folder), str(source)],
+        check=True,
+        capture_output=True,
+    )
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_wheel_holds_every_file_of_both_libraries_and_no_other(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    packed = sorted(name for name in names if ".dist-info/" not in name)
+    assert packed == sorted(
+        library_files("BrainLandmarksLib") + library_files("BrainLandmarksTrainLib")
+    )
+
+
+def test_wheel_holds_no_file_twice(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        contents = Counter(
+            (info.CRC, info.file_size) for info in archive.infolist() if info.file_size > 1000
+        )
+        names = Counter(archive.namelist())
+    licence = (ROOT / "BrainLandmarks/BrainLandmarksLib/sample/LICENSE.txt").stat().st_size
+    # The notice of the sample head lies beside it and among the licences of the wheel.
+    assert [key for key, count in contents.items() if count > 1 and key[1] != licence] == []
+    assert max(names.values()) == 1
+
+
+def test_wheel_says_what_it_is(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = archive.read(name).decode()
+        entry_points = archive.read(name.replace("METADATA", "entry_points.txt")).decode()
+    assert "\nName: brainlandmarks\n" in metadata
+    assert f"\nVersion: {BrainLandmarksLib.__version__}\n" in metadata
+    assert "\nLicense-Expression: Apache-2.0\n" in metadata
+    assert "brainlandmarks = BrainLandmarksLib.cli:main" in entry_points
+    runtime = [line for line in metadata.splitlines() if line.startswith("Requires-Dist")]
+    pinned = [line for line in runtime if "==" in line.split(";")[0]]
+    assert runtime
+    assert pinned == [], "users get lower bounds, constraints.txt alone is exact"
+
+
+def test_constraints_lock_every_requirement():
+    locked = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower()
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    requirements = re.findall(r'"([A-Za-z][\w.-]*)(?:>=)[\d.]+"', project)
+    assert {"torch", "numpy", "pytest"} <= set(requirements)
+    for name in requirements:
+        assert f"\n{name.lower()}==" in locked, name
+    assert "\ntorch==2.13.0\n" in locked
+
+
+def test_resources_are_found():
+    assert resources.protocol_schema().is_file()
+    assert all(resources.protocol_file(name).is_file() for name in resources.protocol_names())
+    assert resources.image_path("sample:colin27") == resources.sample_head()
+    assert resources.sample_head().stat().st_size > 3_000_000
+    assert (resources.sample_head().parent / "LICENSE.txt").is_file()
+    for name in resources.model_names():
+        folder = resources.model_folder(name)
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "locator.safetensors",
+            "model.json",
+            "weights.safetensors",
+        ]
+
+
+def test_image_path_leaves_other_arguments_alone():
+    assert resources.image_path("scans/head.nii.gz") == Path("scans/head.nii.gz")
+    with pytest.raises(BrainLandmarksLib.errors.UserError, match="no sample head called 'mni'"):
+        resources.image_path("sample:mni")
+
+
+# Python -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_file_is_python_3_10(path):
+    ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 10))
+
+
+HEAVY = {"torch", "nibabel", "matplotlib", "scipy", "SimpleITK", "jsonschema"}
+SLICER = {"qt", "ctk", "slicer", "vtk", "PythonQt"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["", ".errors", ".protocol", ".resources", ".geometry", ".landmarks", ".formats", ".cli"],
+)
+def test_import_is_light(module):
+    code = f"import sys, BrainLandmarksLib{module}; print(*(m.split('.')[0] for m in sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert set(result.stdout.split()) & (HEAVY | SLICER) == set()
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_file_imports_nothing_of_slicer_and_only_downwards(path):
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.split(".")[0])
+    assert not imported & SLICER
+    if path.is_relative_to(LIBRARIES["BrainLandmarksLib"]) and path.parent.name != "cli":
+        assert "BrainLandmarksTrainLib" not in imported
+
+
+# Slicer extension ---------------------------------------------------------------------------------
+
+
+def cmake_list(text: str, name: str) -> list[str]:
+    """The entries of set(NAME ...) in a CMake file."""
+    found = re.search(rf"set\({name}\s(.*?)\)", text, flags=re.DOTALL)
+    assert found, f"set({name} ...) is missing"
+    return found[1].split()
+
+
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [("BrainLandmarks", "BrainLandmarksLib"), ("BrainLandmarksTrain", "BrainLandmarksTrainLib")],
+)
+def test_cmake_lists_every_file_of_the_module(module, library):
+    text = (ROOT / module / "CMakeLists.txt").read_text(encoding="utf-8")
+    files = library_files(library)
+    # The marker of typed packages means nothing inside Slicer.
+    files.remove(f"{library}/py.typed")
+    assert cmake_list(text, "SCRIPTS") == [name for name in files if name.endswith(".py")]
+    assert cmake_list(text, "RESOURCES") == [name for name in files if not name.endswith(".py")]
+
+
+def test_extension_carries_the_catalogue_name_and_dependencies():
+    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    catalogue = json.loads((ROOT / "BrainLandmarks.json").read_text(encoding="utf-8"))
+    assert "project(BrainLandmarks)" in text
+    (depends,) = re.findall(r'set\(EXTENSION_DEPENDS "(.*)"\)', text)
+    assert depends.split() == catalogue["build_dependencies"]
+    for module in ("BrainLandmarks", "BrainLandmarksTrain"):
+        assert f"add_subdirectory({module})" in text
+
+
+def test_catalogue_entry_keeps_the_rules_of_the_extensions_index():
+    text = (ROOT / "BrainLandmarks.json").read_text(encoding="utf-8")
+    entry = json.loads(text)
+    assert set(entry) == {
+        "$schema",
+        "build_dependencies",
+        "build_subdirectory",
+        "category",
+        "scm_revision",
+        "scm_url",
+        "tier",
+    }
+    assert entry["$schema"].endswith("slicer-extension-catalog-entry-schema-v1.0.1.json#")
+    assert entry["category"] == "Neuroimaging"
+    assert entry["tier"] in (1, 3, 5)
+    # The repository's name starts with "Slicer", the extension's does not.
+    assert re.fullmatch(r"https://github\.com/[\w-]+/SlicerBrainLandmarks\.git", entry["scm_url"])
+    assert "\r" not in text
+    assert text.endswith("}\n")
+
+
+def test_icon_is_a_png_of_128_by_128():
+    data = (ROOT / "Resources" / "BrainLandmarks.png").read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert [int.from_bytes(data[start : start + 4], "big") for start in (16, 20)] == [128, 128]
+    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert re.search(r'EXTENSION_ICONURL "https://\S+/main/Resources/BrainLandmarks\.png"', text)
+
+
+def test_licence_is_apache_2_under_a_name_the_index_accepts():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+# Documentation ------------------------------------------------------------------------------------
+
+
+def load_docs_builder():
+    spec = importlib.util.spec_from_file_location("docs_build", ROOT / "docs" / "build.py")
+    builder = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(builder)
+    return builder
+
+
+def test_readme_tables_are_those_of_the_shipped_model():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert load_docs_builder().filled(readme) == readme, "run: make docs"
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/protocol.md"])
+def test_pictures_and_files_that_a_document_links_to_exist(document):
+    path = ROOT / document
+    links = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
+    assert links
+    for link in links:
+        if not link.startswith("https://"):
+            assert (path.parent / link).is_file(), link
+
+
+def test_readme_commands_are_targets_of_the_makefile():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"`?make ([a-z-]+)`", readme)) | set(
+        re.findall(r"^make ([a-z-]+)", readme, flags=re.MULTILINE)
+    )
+    assert {"demo", "test", "bench", "lint", "type"} <= named
+    for target in named:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
