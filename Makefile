@@ -29,7 +29,7 @@ type: $(VENV)/.dev
 	$(BIN)/mypy
 
 docs: $(VENV)/.dev
-	$(BIN)/python docs/build.py
+	$(BIN)/python docs/build.py $(if $(AFIDS),--afids $(AFIDS)) $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS))
 
 clean:
 	rm -rf demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

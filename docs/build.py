@@ -1,21 +1,31 @@
 """Regenerate everything under docs/ and in the README that follows from code, protocol and model.
 
     make docs
+    make docs AFIDS=tpl-MNIColin27_desc-groundtruth_afids.fcsv LABEL_MAPS=folder
 
 writes docs/protocol.md, the pictures in docs/images/, and the tables of README.md between
-`<!-- table:NAME -->` and `<!-- /table -->`.
+`<!-- table:NAME -->` and `<!-- /table -->`. What needs data that does not come with the project is
+made anew only when it is given: AFIDS, the experts' points on Colin27 (github.com/afids/autoafids),
+and LABEL_MAPS, the SynthSeg training label maps (github.com/BBillot/SynthSeg).
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from BrainLandmarksLib import guide, resources
+from BrainLandmarksLib.cli.distance import distances
 from BrainLandmarksLib.cli.protocol import draw_pictures
+from BrainLandmarksLib.formats import read_landmarks
+from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.protocol import load_protocol
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,16 +36,25 @@ MODEL = "brain88"
 
 def main() -> None:
     """Write the protocol document, the pictures and the tables of the README."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--afids", type=Path, metavar="FCSV", help="experts' points on Colin27")
+    parser.add_argument("--label-maps", type=Path, metavar="DIR", help="head label maps")
+    arguments = parser.parse_args()
     protocol = load_protocol(PROTOCOL)
     document = guide.markdown(protocol, pictures=Path("images"))
     (ROOT / "docs" / "protocol.md").write_text(document, encoding="utf-8")
     draw_pictures(protocol, IMAGES)
-    draw_overview()
+    found = draw_overview()
+    tables: dict[str, Callable[[], str]] = {"heldout": held_out, "bench": bench}
+    if arguments.afids:
+        tables["afids"] = lambda: afids(found, arguments.afids)
+    if arguments.label_maps:
+        draw_confidence(arguments.label_maps)
     readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    readme.write_text(filled(readme.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 
-def draw_overview() -> None:
+def draw_overview() -> LandmarkSet:
     """Draw the picture that `brainlandmarks detect sample:colin27` writes, for the README."""
     from BrainLandmarksLib.detection import Detector
     from BrainLandmarksLib.images import read_image
@@ -44,48 +63,67 @@ def draw_overview() -> None:
     volume = read_image(resources.sample_head())
     found = Detector(MODEL).detect(volume).landmarks
     draw_landmarks(volume, found, IMAGES / "landmarks.png", title="Colin27")
+    return found
 
 
-def filled(text: str) -> str:
-    """Return the README with every table between its markers made anew from the model."""
-    path = resources.model_folder(MODEL) / "model.json"
-    model = json.loads(path.read_text(encoding="utf-8"))
+def draw_confidence(label_maps: Path) -> None:
+    """Draw confidence against error on the held-out heads (`brainlandmarks evaluate`)."""
+    from BrainLandmarksLib.models import load_model
+    from BrainLandmarksTrainLib.report import held_out_report
+
+    with tempfile.TemporaryDirectory() as folder:
+        held_out_report(load_model(MODEL), [label_maps], None, Path(folder))
+        shutil.copy(Path(folder) / "confidence.png", IMAGES / "confidence.png")
+
+
+def filled(text: str, tables: dict[str, Callable[[], str]]) -> str:
+    """Return the README with the tables made anew; those that cannot be made stay as they are."""
 
     def table(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{TABLES[match[2]](model)}\n{match[3]}"
+        make = tables.get(match[2])
+        return match[0] if make is None else f"{match[1]}\n{make()}\n{match[3]}"
 
     return re.sub(r"(<!-- table:(\w+) -->).*?(<!-- /table -->)", table, text, flags=re.DOTALL)
 
 
-def held_out(model: dict[str, Any]) -> str:
-    """The error on the held-out heads, per group."""
-    evaluation = model["held_out"]
+def held_out() -> str:
+    """The error on the held-out heads, per group, as it is stored with the model."""
+    path = resources.model_folder(MODEL) / "model.json"
+    evaluation = json.loads(path.read_text(encoding="utf-8"))["held_out"]
+    heads, scans = ", ".join(evaluation["heads"]), evaluation["scans_per_head"]
     lines = [
-        f"{evaluation['description']}.",
+        f"Held-out heads: {heads}; {scans} synthetic T1 scans of each.",
         "",
         "| group | mean | median | 90 % below | within 2 mm | within 3 mm | within 4 mm |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for row in evaluation["rows"]:
-        millimetres = [f"{row[key]:.2f} mm" for key in ("mean_mm", "median_mm", "p90_mm")]
-        rates = [f"{100 * row[key]:.0f} %" for key in ("sdr_2mm", "sdr_3mm", "sdr_4mm")]
-        lines.append(f"| {' | '.join([row['group'], *millimetres, *rates])} |")
+    for group, error in evaluation["errors_mm"].items():
+        millimetres = [f"{error[key]:.2f} mm" for key in ("mean", "median", "p90")]
+        rates = [f"{100 * error[key]:.0f} %" for key in ("sdr_2", "sdr_3", "sdr_4")]
+        lines.append(f"| {' | '.join([group, *millimetres, *rates])} |")
     return "\n".join(lines)
 
 
-def afids(model: dict[str, Any]) -> str:
+def afids(found: LandmarkSet, expert: Path) -> str:
     """The distance from the experts' AFIDs on Colin27."""
-    protocol, fiducials = load_protocol(PROTOCOL), load_protocol("afids32")
+    fiducials = load_protocol("afids32")
+    pairs = dict(distances(found, read_landmarks(expert, fiducials)))
     lines = ["| landmark | AFID | distance |", "| --- | --- | ---: |"]
-    for row in model["held_out"]["afids_colin27"]:
-        name = protocol.by_label(row["label"]).name
-        other = fiducials.landmarks[row["afid"] - 1].name
-        distance = f"{row['distance_mm']:.1f} mm"
-        lines.append(f"| {name} (`{row['label']}`) | {row['afid']}, {other} | {distance} |")
+    for landmark in found.protocol:
+        if landmark.label in pairs and landmark.afid is not None:
+            other = f"{landmark.afid}, {fiducials.landmarks[landmark.afid - 1].name}"
+            distance = f"{pairs[landmark.label]:.1f} mm"
+            lines.append(f"| {landmark.name} (`{landmark.label}`) | {other} | {distance} |")
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"heldout": held_out, "afids": afids}
+def bench() -> str:
+    """What the benchmarks print on this machine."""
+    printed = [
+        subprocess.run([sys.executable, script], check=True, capture_output=True, text=True).stdout
+        for script in sorted((ROOT / "Testing" / "Benchmarks").glob("bench_*.py"))
+    ]
+    return "```\n" + "".join(printed) + "```"
 
 
 if __name__ == "__main__":

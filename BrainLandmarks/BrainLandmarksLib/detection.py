@@ -111,10 +111,12 @@ class Detector:
         device: str = "auto",
         precision: str = "auto",
     ) -> None:
-        self.model = model if isinstance(model, Model) else load_model(model)
-        self.device = choose_device(device)
-        self.precision = precision
         self._notes: list[str] = []
+        self.device = choose_device(device)
+        if device == "auto" and self.device.type == "cpu" and torch.cuda.is_available():
+            self._notes.append("the GPU does not run this PyTorch, so the CPU does the work")
+        self.model = model if isinstance(model, Model) else load_model(model)
+        self.precision = precision
         self._networks = {
             "locator": _for_inference(self.model.locator),
             "fine": _for_inference(self.model.network),
@@ -131,7 +133,6 @@ class Detector:
             UserError: the image is empty, or shows no head that the locator recognises.
         """
         watch = _Stopwatch()
-        notes = len(self._notes)
         with watch.stage("prepare"):
             # One storage order from here on: what is found cannot depend on the file's.
             data, affine = canonical(volume.data, volume.grid.affine)
@@ -154,13 +155,14 @@ class Detector:
         points = _points(decoded, grid)
         points[~volume.grid.contains(points)] = np.nan
         confidence = self._confidence(decoded)
+        notes, self._notes = tuple(self._notes), []
         return Detection(
             LandmarkSet.from_points(self.model.protocol, points, "model", confidence),
             pose,
             watch.seconds,
             self.device.type,
             self._precision_name(),
-            tuple(self._notes[notes:]),
+            notes,
         )
 
     def _run(self, name: str, sight: npt.NDArray[np.float32]) -> decoding.Decoded:
@@ -288,12 +290,16 @@ def fit_pose(
     """
     trust = np.ones(len(points)) if weights is None else weights
     current = trust
-    for _ in range(_FIT_ROUNDS):
-        pose = rigid_fit(mean_shape, points, current)
-        distances = np.linalg.norm(apply_affine(pose, mean_shape) - points, axis=1)
-        scale = max(_FIT_SCALE_MM, float(np.median(distances)))
-        current = trust / (1 + (distances / scale) ** 2)
-    if np.median(distances) > _NO_HEAD_MM:
+    try:
+        for _ in range(_FIT_ROUNDS):
+            pose = rigid_fit(mean_shape, points, current)
+            distances = np.linalg.norm(apply_affine(pose, mean_shape) - points, axis=1)
+            scale = max(_FIT_SCALE_MM, float(np.median(distances)))
+            current = trust / (1 + (distances / scale) ** 2)
+        fits = bool(np.median(distances) <= _NO_HEAD_MM)
+    except ValueError:  # all points in one place or on one line
+        fits = False
+    if not fits:
         raise UserError(
             "no head was recognised in the image; give a T1 image of a whole head whose header "
             "says which way is up."

@@ -289,7 +289,7 @@ def _check_values(name: str, data: ImageArray) -> None:
     if not np.isfinite(data.sum(dtype=np.float64)) and not np.isfinite(data).all():
         count = int((~np.isfinite(data)).sum())
         raise UserError(
-            f"{name} has {count} voxels that are not numbers (NaN or infinite); replace them, "
+            f"{name} has voxels that are not numbers ({count} are NaN or infinite); replace them, "
             "for example with 0, and try again."
         )
     if data.min() == data.max():

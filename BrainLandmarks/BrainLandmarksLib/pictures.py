@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_PANELS = 6
+MIN_PANELS, MAX_PANELS = 3, 6
 NEAR_MM = 4.0
 """A landmark is drawn on a slice that passes it by no more than this."""
 
@@ -104,9 +104,10 @@ def draw_landmarks(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    slices = choose_slices(landmarks)
+    slices = choose_slices(landmarks, volume.grid.center_ras)
     figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, facecolor=_BACKGROUND)
     low, high = _window(volume)
+    # NaN compares as far away: missing landmarks are on no slice.
     shown = [s.distances(landmarks.points) <= NEAR_MM for s in slices]
     projected = _projected(slices, landmarks, shown)
     columns, rows = 3, math.ceil(len(slices) / 3)
@@ -117,7 +118,7 @@ def draw_landmarks(
         axes = figure.add_axes((left, bottom, width, height))
         _draw_slice(axes, plane, volume, (low, high))
         _draw_points(axes, plane, landmarks, near, rings)
-    _draw_legend(figure, landmarks, np.any(shown, axis=0) if shown else landmarks.missing, title)
+    _draw_legend(figure, landmarks, np.any(shown, axis=0), title)
     with whole_file(path) as unfinished:
         FigureCanvasAgg(figure).print_png(str(unfinished))
 
@@ -125,11 +126,14 @@ def draw_landmarks(
 # Which slices -------------------------------------------------------------------------------------
 
 
-def choose_slices(landmarks: LandmarkSet, most: int = MAX_PANELS) -> list[Slice]:
-    """The slices that show most of the landmarks, at most `most` of them.
+def choose_slices(landmarks: LandmarkSet, image_center: npt.ArrayLike = (0, 0, 0)) -> list[Slice]:
+    """Three to six slices that show most of the landmarks.
 
     First the planes that the protocol names, where at least three points fit one; then, for
     points not yet shown, upright sagittal, coronal and axial slices through them.
+
+    Args:
+        image_center: RAS millimetres, (3,); what to look at when there are no landmarks.
     """
     points = landmarks.points
     frame = _head_axes(landmarks)
@@ -143,10 +147,10 @@ def choose_slices(landmarks: LandmarkSet, most: int = MAX_PANELS) -> list[Slice]
         if orientation is not None:
             slices.append(_slice(name.capitalize(), orientation, center, normal, frame))
     near = np.array([s.distances(points) <= NEAR_MM for s in slices]).reshape(-1, len(points))
-    order = np.argsort(-near.sum(axis=1), kind="stable")[:most]
+    order = np.argsort(-near.sum(axis=1), kind="stable")[:MAX_PANELS]
     slices = [slices[n] for n in sorted(order)]
     left = ~landmarks.missing & ~near[sorted(order)].any(axis=0)
-    while len(slices) < most and left.any():
+    while len(slices) < MAX_PANELS and left.any():
         candidates = [
             _slice(orientation.capitalize(), orientation, point, frame[:, axis], frame)
             for orientation, axis in _AXES.items()
@@ -161,7 +165,15 @@ def choose_slices(landmarks: LandmarkSet, most: int = MAX_PANELS) -> list[Slice]
         best = _slice(best.title, best.orientation, center, frame[:, axis], frame)
         left &= ~inside
         slices.append(best)
-    return [_centred(s, landmarks) for s in slices]
+    present = points[~landmarks.missing]
+    middle = np.asarray(image_center, dtype=np.float64)
+    if len(present):
+        middle = (present.min(axis=0) + present.max(axis=0)) / 2
+    for orientation, axis in _AXES.items():
+        if len(slices) < MIN_PANELS and orientation not in [s.orientation for s in slices]:
+            title = orientation.capitalize()
+            slices.append(_slice(title, orientation, middle, frame[:, axis], frame))
+    return [_centred(s, middle) for s in slices]
 
 
 def _rows_by_plane(landmarks: LandmarkSet) -> dict[str, npt.NDArray[np.int64]]:
@@ -231,10 +243,8 @@ def _slice(
     return Slice(title, orientation, center, sideways * np.sign(sideways @ across), up)
 
 
-def _centred(plane: Slice, landmarks: LandmarkSet) -> Slice:
-    """The same plane, looked at where the head is: the middle of all landmarks."""
-    present = landmarks.points[~landmarks.missing]
-    middle = (present.min(axis=0) + present.max(axis=0)) / 2
+def _centred(plane: Slice, middle: FloatArray) -> Slice:
+    """The same plane, looked at where the head is."""
     center = middle - ((middle - plane.center) @ plane.normal) * plane.normal
     return Slice(plane.title, plane.orientation, center, plane.right, plane.up)
 

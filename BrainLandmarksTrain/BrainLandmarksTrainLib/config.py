@@ -14,6 +14,7 @@ from BrainLandmarksLib.errors import UserError
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "coordinate_loss": ("mse", "euclidean"),
+    "optimizer": ("muon", "adamw"),
     "precision": ("auto", "bfloat16", "float32"),
 }
 
@@ -50,6 +51,8 @@ class TrainingConfig:
     minutes: float | None = None
     """Time budget in minutes of training, summed over resumed sessions."""
     batch_size: int = 1
+    optimizer: str = "muon"
+    """muon (convolution kernels; AdamW for the rest) or adamw."""
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     warmup_steps: int = 100

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from BrainLandmarksLib.decoding import Calibration
 from BrainLandmarksLib.detection import Detector
 from BrainLandmarksLib.geometry import FloatArray, Grid
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 DETECTION_RATES_MM = (2.0, 3.0, 4.0)
 
 UNSEEN_T1 = replace(
-    CANONICAL, t1_share=1.0, rotation_deg=15.0, translation_mm=10.0, stripped_share=0.0,
+    CANONICAL,
+    t1_share=1.0,
+    rotation_deg=15.0,
+    translation_mm=10.0,
+    stripped_share=0.0,
     flip_share=0.0,
 )
 """What held-out heads are rendered as: T1-like scans, turned up to 15 degrees about each axis."""
@@ -48,7 +53,7 @@ class ErrorTable:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {name: values for name, values in self.rows}
+        return dict(self.rows)
 
     def markdown(self) -> str:
         """A Markdown table, millimetres and per cent."""
@@ -58,7 +63,9 @@ class ErrorTable:
             "|---|---|---|---|---|" + "---|" * len(rates),
         ]
         for name, v in self.rows:
-            shares = " | ".join(f"{100 * v[f'sdr_{limit:g}']:.1f} %" for limit in DETECTION_RATES_MM)
+            shares = " | ".join(
+                f"{100 * v[f'sdr_{limit:g}']:.1f} %" for limit in DETECTION_RATES_MM
+            )
             lines.append(
                 f"| {name} | {v['count']:.0f} | {v['mean']:.2f} | {v['median']:.2f} "
                 f"| {v['p90']:.2f} | {shares} |"
@@ -67,7 +74,7 @@ class ErrorTable:
 
 
 def summary(errors: FloatArray) -> dict[str, float]:
-    """Mean, median, 90th percentile (mm) and detection rates of errors of any shape, NaN left out."""
+    """Mean, median, 90th percentile (mm) and detection rates of errors; NaN are left out."""
     e = np.ravel(errors)
     e = e[np.isfinite(e)]
     if len(e) == 0:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+
 from BrainLandmarksLib import intensity
 from BrainLandmarksLib.geometry import apply_affine, rigid_fit
 
@@ -51,7 +52,14 @@ TISSUES: dict[str, tuple[tuple[int, ...], float]] = {
     "airways": ((509, 508), 0.35),
 }
 EXTRACEREBRAL = (
-    "eyes", "dura and sinuses", "spinal cord", "soft tissue", "skin", "bone", "marrow", "airways"
+    "eyes",
+    "dura and sinuses",
+    "spinal cord",
+    "soft tissue",
+    "skin",
+    "bone",
+    "marrow",
+    "airways",
 )
 _NAMES = ("air", *TISSUES)
 
@@ -117,9 +125,7 @@ class Variation:
 CANONICAL = Variation()
 """What the fine network meets: heads already brought close to the canonical pose."""
 
-ANY_POSE = replace(
-    CANONICAL, rotation_deg=40.0, translation_mm=35.0, thickness_mm=8.0
-)
+ANY_POSE = replace(CANONICAL, rotation_deg=40.0, translation_mm=35.0, thickness_mm=8.0)
 """What the locator meets: any head in any pose."""
 
 
@@ -133,13 +139,19 @@ class Spline:
 
     @classmethod
     def random(
-        cls, channels: int, deviation: float, spacing_mm: float, reach_mm: float,
-        generator: torch.Generator, device: torch.device | str,
+        cls,
+        channels: int,
+        deviation: float,
+        spacing_mm: float,
+        reach_mm: float,
+        generator: torch.Generator,
+        device: torch.device | str,
     ) -> Spline:
+        """Random smooth field of a given standard deviation (mm or log units) up to a reach."""
         count = int(np.ceil(2 * reach_mm / spacing_mm)) + 4
         shape = (channels, count, count, count)
-        # A B-spline of independent coefficients has 0.31 of their variance on average
-        # (0.4794 per axis, cubed, is 0.11; its root 0.33): undo it, so ``deviation`` is the field's.
+        # Per axis a B-spline keeps 0.48 of the variance of independent coefficients on average,
+        # in three dimensions 0.11, which is 0.33 of their deviation.
         noise = torch.randn(shape, generator=generator).to(device)
         return cls(noise * (deviation / 0.33), spacing_mm)
 
@@ -168,9 +180,12 @@ class Spline:
         where = (points - self.first) / self.spacing
         base = np.floor(where)
         t = where - base
-        weights = np.stack(
-            [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], -1
-        ) / 6  # (n, 3, 4)
+        weights = (
+            np.stack(
+                [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], -1
+            )
+            / 6
+        )  # (n, 3, 4)
         index = base.astype(int)[..., None] + np.arange(-1, 3)
         weights *= (index >= 0) & (index < count)
         index = index.clip(0, count - 1)
@@ -181,7 +196,7 @@ class Spline:
 
 
 class Deformation:
-    """Point of the rendered image -> point of the canonical head: x -> matrix x + shift + warp(x)."""
+    """Image point to canonical head point: x -> matrix x + shift + warp(x)."""
 
     def __init__(self, matrix: np.ndarray, shift: np.ndarray, warps: Sequence[Spline]) -> None:
         self.matrix = matrix
@@ -190,9 +205,14 @@ class Deformation:
 
     @classmethod
     def random(
-        cls, variation: Variation, rng: np.random.Generator, generator: torch.Generator,
-        reach_mm: float, device: torch.device | str,
+        cls,
+        variation: Variation,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+        reach_mm: float,
+        device: torch.device | str,
     ) -> Deformation:
+        """Draw pose, size, shear and warps."""
         angles = np.deg2rad(rng.uniform(-1, 1, 3) * variation.rotation_deg)
         rotation = _rotation(angles)
         size = np.exp(
@@ -275,7 +295,9 @@ class Lattice:
         for count in self.shape:
             n = count * self.oversampling
             step = self.spacing_mm / self.oversampling
-            result.append((torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2) * step)
+            result.append(
+                (torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2) * step
+            )
         return result
 
     def to_ijk(self, points: np.ndarray) -> np.ndarray:
@@ -424,7 +446,8 @@ class HeadGenerator:
             axes = [
                 torch.as_tensor(
                     (np.arange(n) - (n - 1) / 2) * lattice.spacing_mm * normal[k],
-                    dtype=torch.float32, device=image.device,
+                    dtype=torch.float32,
+                    device=image.device,
                 )
                 for k, n in enumerate(lattice.shape)
             ]
@@ -446,8 +469,12 @@ class HeadGenerator:
 def _cut_directions(rng: np.random.Generator) -> list[np.ndarray]:
     """Unit vectors pointing out of the field of view: neck mostly, top or a side at times."""
     main = [
-        np.array([0.0, 0.0, -1.0]), np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 0.0]),
-        np.array([0.0, -1.0, 0.0]), np.array([1.0, 0.0, 0.0]), np.array([-1.0, 0.0, 0.0]),
+        np.array([0.0, 0.0, -1.0]),
+        np.array([0.0, 0.0, 1.0]),
+        np.array([0.0, 1.0, 0.0]),
+        np.array([0.0, -1.0, 0.0]),
+        np.array([1.0, 0.0, 0.0]),
+        np.array([-1.0, 0.0, 0.0]),
     ]
     chosen = rng.choice(6, p=[0.6, 0.1, 0.1, 0.1, 0.05, 0.05])
     direction = _rotation(np.deg2rad(rng.uniform(-15, 15, 3))) @ main[chosen]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from BrainLandmarksLib.annotation import annotate
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.formats import read_landmarks, write_landmarks
@@ -58,9 +59,7 @@ def find_label_maps(folders: Iterable[str | Path]) -> list[Path]:
     return found
 
 
-def read_annotated(
-    paths: Sequence[Path], protocol: Protocol, cache: Path
-) -> list[AnnotatedMap]:
+def read_annotated(paths: Sequence[Path], protocol: Protocol, cache: Path) -> list[AnnotatedMap]:
     """Read label maps and annotate them by rule; annotations are kept in ``cache``.
 
     An annotation already in ``cache`` (``<stem>.mrk.json``) is used as it is, so a person may

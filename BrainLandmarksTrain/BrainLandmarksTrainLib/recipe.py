@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.models import Look, Model, ModelSpec, save_model
 from BrainLandmarksLib.network import HighRes3DNet
@@ -28,6 +30,11 @@ from .shape import mean_shape
 from .trainer import Trainer, averaged_weights
 
 Say = Callable[[str], None]
+
+_COMMAND_OPTIONS = {
+    "label_maps": "add it to the file or give --label-maps",
+    "output": "add it to the file or give --output",
+}
 
 
 @dataclass(frozen=True)
@@ -57,14 +64,28 @@ class Recipe:
     command: str = field(default="", compare=False)
 
 
-def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe; paths in it are relative to the file.
+def load_recipe(
+    name_or_path: str | Path,
+    label_maps: Sequence[str | Path] | None = None,
+    output: str | Path | None = None,
+) -> Recipe:
+    """Read a recipe that ships with the library, or any recipe file.
+
+    Args:
+        name_or_path: "brain88", or a .json or .yaml file; its paths are relative to the file.
+        label_maps: folders or files instead of the recipe's own.
+        output: folder instead of the recipe's own.
 
     Raises:
         UserError: a setting is unknown, missing or wrong.
     """
-    path = Path(path)
+    shipped = Path(str(resources.files(__package__) / "recipes" / f"{name_or_path}.json"))
+    path = shipped if shipped.is_file() else Path(name_or_path)
     values = dict(read_settings(path))
+    if label_maps:
+        values["label_maps"] = [str(Path(item).absolute()) for item in label_maps]
+    if output is not None:
+        values["output"] = str(Path(output).absolute())
     known = {f.name for f in dataclasses.fields(Recipe)} - {"command"}
     for name in values:
         if name not in known:
@@ -73,12 +94,13 @@ def load_recipe(path: str | Path) -> Recipe:
             )
     for name in ("name", "label_maps", "held_out", "output", "locator", "fine"):
         if name not in values:
-            raise UserError(f"the recipe lacks {name!r}; add it.")
+            hint = _COMMAND_OPTIONS.get(name, "add it to the file")
+            raise UserError(f"the recipe lacks {name!r}; {hint}.")
     base = path.parent
-    output = base / str(values["output"])
+    folder = base / str(values["output"])
     networks = {}
     for part in ("locator", "fine"):
-        settings = {"output": str(output / part), **dict(values.pop(part))}
+        settings = {"output": str(folder / part), **dict(values.pop(part))}
         networks[part] = config_from_dict(settings)
     crop = values.pop("crop", None)
     return Recipe(
@@ -86,11 +108,11 @@ def load_recipe(path: str | Path) -> Recipe:
         protocol=str(values.get("protocol", "brain88")),
         label_maps=tuple(str(base / item) for item in values["label_maps"]),
         held_out=tuple(str(item) for item in values["held_out"]),
-        output=str(output),
+        output=str(folder),
         crop=None if crop is None else tuple(int(n) for n in crop),  # type: ignore[arg-type]
         samples_per_head=int(values.get("samples_per_head", 10)),
         device=str(values.get("device", "auto")),
-        command=f"brainlandmarks train {path.name}",
+        command=f"brainlandmarks train {path.stem if path == shipped else path.name}",
         **networks,
     )
 
@@ -160,14 +182,21 @@ def finish(model: Model, held_out: list[Head], recipe: Recipe, folder: Path, say
     save_model(replace(model, spec=spec), folder)
     np.savez(
         folder.parent / "held_out.npz",
-        heads=np.array(result.heads), errors=result.errors, features=result.features,
+        heads=np.array(result.heads),
+        errors=result.errors,
+        features=result.features,
     )
     return folder
 
 
 def _train(
-    config: TrainingConfig, heads: list[Head], mirror: np.ndarray, variation: Variation,
-    lattice: Lattice, landmarks: int, say: Say,
+    config: TrainingConfig,
+    heads: list[Head],
+    mirror: np.ndarray,
+    variation: Variation,
+    lattice: Lattice,
+    landmarks: int,
+    say: Say,
 ) -> bool:
     generator = HeadGenerator(heads, mirror, variation)
 
@@ -180,9 +209,7 @@ def _train(
             f"error {row['error_mm']:.1f} mm"
         )
 
-    network = HighRes3DNet(
-        out_channels=landmarks, features=config.features, dropout=config.dropout
-    )
+    network = HighRes3DNet(out_channels=landmarks, features=config.features, dropout=config.dropout)
     return Trainer(network, sampler, config, on_log=log).train().finished
 
 

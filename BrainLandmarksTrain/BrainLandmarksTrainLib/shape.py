@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from BrainLandmarksLib.geometry import FloatArray, apply_affine, rigid_fit
 
 _ROUNDS = 30

@@ -39,6 +39,7 @@ from BrainLandmarksLib.network import (
 )
 from BrainLandmarksTrainLib.config import TrainingConfig
 from BrainLandmarksTrainLib.losses import LossParts, MixedLoss
+from BrainLandmarksTrainLib.optimizer import Muon
 
 #: Makes one sample: (step, generator) -> cube (1, D, H, W) float32, ijk points (K, 3), NaN missing.
 Sampler = Callable[[int, np.random.Generator], tuple[Tensor, Tensor]]
@@ -214,9 +215,7 @@ class Trainer:
         if config.init_from:
             load_weights(self.network, config.init_from)
         self.average = Average(self.network, config.average_decay)
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups(self.network, config.weight_decay), lr=config.learning_rate
-        )
+        self.optimizer = _optimizer(self.network, config)
         self.step = 0
         self.seconds = 0.0
         self.norm_frozen = False
@@ -224,6 +223,10 @@ class Trainer:
         newest = latest_checkpoint(self.folder)
         if newest is not None:
             self.load(newest)
+
+    def stop(self) -> None:
+        """Ask :meth:`train` to stop after the present step; callable from another thread."""
+        self._stop_asked = True
 
     def progress(self) -> float:
         """How much of the run is done, 0 to 1, by steps or by time, whichever is further."""
@@ -454,7 +457,7 @@ class Trainer:
             return
 
         def stop(_number: int, _frame: FrameType | None) -> None:
-            self._stop_asked = True
+            self.stop()
 
         previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -516,14 +519,27 @@ def _norms(network: nn.Module) -> list[nn.BatchNorm3d]:
     return [m for m in network.modules() if isinstance(m, nn.BatchNorm3d)]
 
 
-def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for convolution kernels only: batch norm and biases have none to spare."""
+def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Weight decay for convolution kernels only: batch norm and biases have none to spare.
+
+    Muon takes the kernels between the first and the last layer; those two map to and from the
+    image and the landmarks, whose directions have sizes of their own.
+    """
     kernels = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
-    return [
-        {"params": kernels, "weight_decay": weight_decay},
+    decay = config.weight_decay
+    if config.optimizer == "muon":
+        groups: list[dict[str, Any]] = [
+            {"params": kernels[1:-1], "weight_decay": decay, "orthogonal": True},
+            {"params": [kernels[0], kernels[-1]], "weight_decay": decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        return Muon(groups, lr=config.learning_rate)
+    groups = [
+        {"params": kernels, "weight_decay": decay},
         {"params": others, "weight_decay": 0.0},
     ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
 def _device(name: str) -> torch.device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,6 @@ settings.register_profile(
     "project", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("project")
-
-# Many small matrix products: more threads than cores only wait for each other.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +61,59 @@ def blob_head() -> Volume:
     ):
         tissue += height * np.exp(-(((ras - center) / width) ** 2).sum(axis=-1))
     return Volume((100 * np.clip(tissue, 0, None)).astype(np.float32), grid)
+
+
+@pytest.fixture(scope="session")
+def tiny_protocol(tmp_path_factory: pytest.TempPathFactory) -> Protocol:
+    """Five landmarks in two groups: no code may count on 88."""
+    names = ["A_L", "A_R", "B_M", "C_L", "C_R"]
+    landmarks = [
+        {
+            "index": index,
+            "label": label,
+            "name": f"point {label}",
+            "group": "Front" if index <= 3 else "Back",
+            "side": label[-1],
+            "role": "primary",
+            "rule": "Somewhere.",
+            "mirror": label[:-1] + {"L": "R", "R": "L", "M": "M"}[label[-1]],
+        }
+        for index, label in enumerate(names, start=1)
+    ]
+    groups = [
+        {"name": "Front", "first": 1, "last": 3, "color": "#3674fe"},
+        {"name": "Back", "first": 4, "last": 5, "color": "#ffab00"},
+    ]
+    path = tmp_path_factory.mktemp("protocol") / "tiny.json"
+    content = {"name": "tiny", "title": "Tiny", "groups": groups, "landmarks": landmarks}
+    path.write_text(json.dumps(content))
+    return load_protocol(path)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_protocol: Protocol) -> Path:
+    """A model folder that runs in no time and finds five points in the middle of the image."""
+    import torch
+
+    from BrainLandmarksLib.models import Look, Model, ModelSpec, save_model
+    from BrainLandmarksLib.network import HighRes3DNet
+
+    torch.manual_seed(5)
+    networks = [
+        HighRes3DNet(out_channels=5, features=2, residual_blocks=1, penultimate=8).eval()
+        for _ in range(2)
+    ]
+    shape = np.array([[-9, 8, 0], [9, 8, 0], [0, 0, 7], [-6, -8, 1], [6, -8, -4.0]])
+    spec = ModelSpec("tiny", Look(16, 208.0), Look(16, 256.0), shape)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    return save_model(Model(tiny_protocol, *networks, spec), folder)
+
+
+@pytest.fixture(scope="session")
+def head_file(tmp_path_factory: pytest.TempPathFactory, blob_head: Volume) -> Path:
+    """`blob_head` as a NIfTI file."""
+    import nibabel as nib
+
+    path = tmp_path_factory.mktemp("images") / "head.nii.gz"
+    nib.save(nib.Nifti1Image(blob_head.data, blob_head.grid.affine), path)
+    return path

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from phantom import phantom_head
+from scipy import ndimage
+
 from BrainLandmarksLib.annotation import annotate
 from BrainLandmarksLib.annotation.anatomy import Anatomy
 from BrainLandmarksLib.annotation.labelmap import LabelMap
@@ -19,8 +22,6 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import Grid
 from BrainLandmarksLib.images import Volume, read_image
 from BrainLandmarksLib.protocol import load_protocol
-from phantom import phantom_head
-from scipy import ndimage
 
 PROTOCOL = load_protocol("brain88")
 SIDED = {2: 41, 3: 42, 4: 43, 5: 44, 7: 46, 8: 47, 10: 49, 11: 50, 12: 51, 13: 52, 17: 53,

@@ -140,6 +140,8 @@ def test_fit_pose_refuses_points_that_fit_no_head():
     rng = np.random.default_rng(3)
     with pytest.raises(UserError, match="no head"):
         fit_pose(rng.normal(0, 45, (30, 3)), rng.uniform(-128, 128, (30, 3)))
+    with pytest.raises(UserError, match="no head"):
+        fit_pose(rng.normal(0, 45, (30, 3)), np.zeros((30, 3)))
 
 
 # What must not matter -----------------------------------------------------------------------------
@@ -151,7 +153,7 @@ def test_finds_the_balls(detector):
     assert result.landmarks.status == ["model"] * 5
     assert result.device == "cpu"
     assert set(result.seconds) == {"prepare", "locate", "resample", "network"}
-    np.testing.assert_allclose(result.pose[:3, :3], np.eye(3), atol=0.02)
+    np.testing.assert_allclose(result.pose[:3, :3], np.eye(3), atol=0.1)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,9 @@ def test_padding_and_cropping_air_do_not_matter(detector):
     assert distances(detector.detect(cropped).landmarks.points, expected).max() < 0.5
 
 
-@pytest.mark.parametrize("spacing", [(1, 1, 1), (0.9, 0.9, 3), (5, 1.2, 1.2), (2.5, 2.5, 2.5)])
+@pytest.mark.parametrize(
+    "spacing", [(1.4, 1.4, 1.4), (0.9, 0.9, 3.2), (5, 1.2, 1.2), (2.5, 2.5, 2.5)]
+)
 def test_spacing_does_not_matter(detector, spacing):
     result = detector.detect(phantom(head_grid(spacing)))
     assert distances(result.landmarks.points, BALLS).max() < 1.5
@@ -257,6 +261,15 @@ def test_auto_takes_the_cpu_when_the_gpu_fails_its_kernel(monkeypatch):
     with pytest.raises(UserError, match="no kernel image") as error:
         choose_device("cuda")
     assert "\n" not in str(error.value)
+
+
+def test_falling_back_to_the_cpu_is_said_once(detector, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.nn.functional, "conv3d", lambda *args: torch.zeros(1))
+    own = Detector(detector.model, "auto")
+    head = phantom(head_grid((3, 3, 3)))
+    assert "GPU" in own.detect(head).notes[0]
+    assert not own.detect(head).notes
 
 
 def test_auto_never_takes_mps(monkeypatch):

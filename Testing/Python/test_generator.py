@@ -7,6 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
 from BrainLandmarksTrainLib.generator import (
     ANY_POSE,
     CANONICAL,
@@ -16,9 +20,6 @@ from BrainLandmarksTrainLib.generator import (
     Spline,
     make_head,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import ndimage
 
 QUIET = {"bias": 0.0, "noise": 0.0, "texture": 0.0, "thick_share": 0.0, "cut_share": 0.0,
          "stripped_share": 0.0, "t1_share": 1.0}  # fmt: skip

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from BrainLandmarksLib.decoding import spatial_softmax
+from torch import Tensor, nn
+
 from BrainLandmarksLib.network import (
-    CHANNELS_LAST,
     HighRes3DNet,
     ResidualBlock,
     bfloat16_is_fast,
-    channels_last,
     fold_batch_norm,
     inference_heatmaps,
     keep_freed_memory,
@@ -18,7 +17,6 @@ from BrainLandmarksLib.network import (
     pad_channels,
     split_lattice,
 )
-from torch import Tensor, nn
 
 
 def randomise(network: nn.Module, seed: int = 0) -> None:
@@ -88,11 +86,11 @@ def test_published_network_trains_alike(cube: Tensor) -> None:
     copy_published(published, ours)
     weight = torch.randn(1, 5, *cube.shape[2:], generator=torch.Generator().manual_seed(2))
     for network in (published, ours):
-        network.train()
-        network(cube).mul(weight).mean().backward()
+        # float64: in float32 a rounding error that flips one ReLU already shows in the gradient.
+        network.double().train()
+        network(cube.double()).mul(weight).mean().backward()
     for theirs, own in zip(layers(published), layers(ours), strict=True):
-        scale = float(theirs.weight.grad.abs().max())
-        torch.testing.assert_close(own.weight.grad, theirs.weight.grad, atol=2e-4 * scale, rtol=0)
+        torch.testing.assert_close(own.weight.grad, theirs.weight.grad)
         if isinstance(theirs, nn.BatchNorm3d):
             torch.testing.assert_close(own.running_var, theirs.running_var)
 
@@ -181,32 +179,14 @@ def test_folding_changes_nothing(cube: Tensor, classifier_norm: bool) -> None:
     )
 
 
-def test_reduced_precision_keeps_the_landmarks() -> None:
-    """bfloat16 moves no landmark of peaked heatmaps by 0.03 voxel."""
-    network = peaked_network()
-    x = torch.rand(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(3))
-    exact = inference_heatmaps(network, x, "float32")
-    fast = inference_heatmaps(network, x, "bfloat16")
-    assert fast.dtype == torch.float32
-    moved = (spatial_softmax(exact) - spatial_softmax(fast)).norm(dim=-1)
-    assert float(moved.max()) < 0.03
-
-
-def peaked_network() -> HighRes3DNet:
-    """A network whose heatmaps have one peak each, without training one."""
-    torch.manual_seed(0)
-    network = HighRes3DNet(out_channels=12, features=8).eval()
+def test_reduced_precision_keeps_the_logits(cube: Tensor) -> None:
+    """bfloat16 operands err like bfloat16: by less than 2 per cent of the logits' spread."""
+    network = HighRes3DNet(out_channels=12).eval()
     randomise(network)
-    x = torch.rand(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(3))
-    with torch.no_grad():
-        body = network.body(x)
-        # Each heatmap matches the features of one voxel: a logit that is highest there.
-        voxels = torch.randint(8, 24, (12, 3), generator=torch.Generator().manual_seed(4))
-        flat = body[0].flatten(1)
-        centred = body[0, :, voxels[:, 0], voxels[:, 1], voxels[:, 2]].T - flat.mean(1)
-        network.classifier.weight.copy_((centred / flat.var(1))[:, :, None, None, None])
-        network.classifier.weight.mul_(0.5)
-    return network
+    exact = inference_heatmaps(network, cube, "float32")
+    fast = inference_heatmaps(network, cube, "bfloat16")
+    assert fast.dtype == torch.float32
+    assert float((fast - exact).std() / exact.std()) < 0.02
 
 
 def test_unknown_precision() -> None:
@@ -227,9 +207,3 @@ def test_device_queries() -> None:
     assert isinstance(bfloat16_is_fast("cpu"), bool)
     assert bfloat16_is_fast("meta") is False
     keep_freed_memory()
-
-
-def test_layout_is_channels_last() -> None:
-    network = channels_last(HighRes3DNet(out_channels=4, features=4))
-    assert network.first[0].weight.is_contiguous(memory_format=CHANNELS_LAST)
-    assert network(torch.rand(2, 1, 8, 8, 8)).is_contiguous(memory_format=CHANNELS_LAST)

@@ -1,4 +1,4 @@
-"""What every rule needs: the label map in its head frame, the mid-sagittal plane, ray and cap rules.
+"""What every rule needs: the label map in its head frame, the midline, and ways to pick points.
 
 All points here are head-frame millimetres (x right of the mid-sagittal plane, y anterior,
 z superior); ``Anatomy.to_ras`` is applied once, at the very end.
@@ -55,8 +55,13 @@ class Anatomy:
         return Section.of(self.msp, highest, (-110, 100), (-100, 110))
 
     def exit(
-        self, field: Field, start: np.ndarray, direction: np.ndarray, reach_mm: float,
-        *, last: bool = False,
+        self,
+        field: Field,
+        start: np.ndarray,
+        direction: np.ndarray,
+        reach_mm: float,
+        *,
+        last: bool = False,
     ) -> np.ndarray | None:
         """Where a ray in the head frame leaves a structure."""
         return exit_along(

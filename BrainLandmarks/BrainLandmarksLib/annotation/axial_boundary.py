@@ -11,8 +11,18 @@ from .outline import Plane, Section, along, arc, length, resampled
 LEVEL_MM = 10.0
 """Height of the plane above the highest point of the corpus callosum."""
 
-LABELS = ("AX_1_L", "AX_2_L", "AX_3_L", "AX_4_L", "AX_5_L",
-          "AX_5_R", "AX_4_R", "AX_3_R", "AX_2_R", "AX_1_R")
+LABELS = (
+    "AX_1_L",
+    "AX_2_L",
+    "AX_3_L",
+    "AX_4_L",
+    "AX_5_L",
+    "AX_5_R",
+    "AX_4_R",
+    "AX_3_R",
+    "AX_2_R",
+    "AX_1_R",
+)
 """In the order of the contour: from the anterior midline down the left side and back."""
 
 

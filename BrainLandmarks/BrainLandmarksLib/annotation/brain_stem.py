@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
+
 import numpy as np
 
 from .anatomy import Anatomy, Points, on_midline
@@ -65,7 +68,10 @@ def _lowest_part(points: np.ndarray) -> float:
     return float(-points[:, 1].min()) if len(points) >= 12 else -np.inf
 
 
-def _met(value, start: np.ndarray, direction: np.ndarray) -> np.ndarray | None:
+def _met(
+    value: Callable[[np.ndarray], np.ndarray], start: np.ndarray, direction: np.ndarray
+) -> np.ndarray | None:
+    """Midline point where a ray leaves the tissue."""
     point = exit_along(value, start, direction, 45.0)
     return None if point is None else on_midline(point)
 
@@ -81,7 +87,7 @@ def _deepest(curve: np.ndarray, inward: np.ndarray) -> np.ndarray:
     even = resampled(curve, 0.25)
     hull = _upper_hull(even, inward)
     depth = np.zeros(len(even))
-    for a, b in zip(hull[:-1], hull[1:]):
+    for a, b in pairwise(hull):
         chord = even[b] - even[a]
         normal = np.array([-chord[1], chord[0]]) / max(np.linalg.norm(chord), 1e-9)
         if normal @ inward < 0:

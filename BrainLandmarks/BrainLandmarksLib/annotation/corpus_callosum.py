@@ -15,15 +15,25 @@ from .outline import (
     between,
     exit_along,
     extreme,
-    length,
     nearest,
     resampled,
     spread,
 )
 
 LABELS = (
-    "CC_R", "CC_G", "CC_U1", "CC_U2", "CC_T", "CC_U3", "CC_I", "CC_S", "CC_ST",
-    "CC_L1", "CC_L2", "CC_L3", "CC_GI",
+    "CC_R",
+    "CC_G",
+    "CC_U1",
+    "CC_U2",
+    "CC_T",
+    "CC_U3",
+    "CC_I",
+    "CC_S",
+    "CC_ST",
+    "CC_L1",
+    "CC_L2",
+    "CC_L3",
+    "CC_GI",
 )
 
 ISTHMUS = 11 / 15
@@ -60,8 +70,13 @@ def corpus_callosum(anatomy: Anatomy) -> Points:
     fall = np.vstack([top, upper[(s > at_top) & (s < at_isthmus)], isthmus])
     below = _stretch(under, tip, inner)
     points = {
-        "CC_R": rostrum, "CC_G": genu, "CC_T": top, "CC_I": isthmus, "CC_S": splenium,
-        "CC_ST": tip, "CC_GI": inner,
+        "CC_R": rostrum,
+        "CC_G": genu,
+        "CC_T": top,
+        "CC_I": isthmus,
+        "CC_S": splenium,
+        "CC_ST": tip,
+        "CC_GI": inner,
     }
     points["CC_U1"], points["CC_U2"] = spread(rise, 2)
     (points["CC_U3"],) = spread(fall, 1)

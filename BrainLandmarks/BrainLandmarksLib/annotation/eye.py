@@ -28,7 +28,5 @@ def eyes(anatomy: Anatomy) -> Points:
         side = "L" if centre @ RIGHT < 0 else "R"
         out = lateral(side)
         for name, direction in (("A", ANTERIOR), ("P", -ANTERIOR), ("M", -out), ("LAT", out)):
-            found[f"EYE_{name}_{side}"] = anatomy.exit(
-                field, centre, direction, 20.0, last=True
-            )
+            found[f"EYE_{name}_{side}"] = anatomy.exit(field, centre, direction, 20.0, last=True)
     return found

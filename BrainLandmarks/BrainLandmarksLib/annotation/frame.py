@@ -42,9 +42,8 @@ class HeadFrame:
 
 
 # Midpoints of the left and right nuclei in the head frame (y, z in mm): the mean of the 20 SynthSeg
-# training label maps after generalised Procrustes alignment without scaling. Their common turn is
-# set so that the mean splenium-to-genu line of those heads makes the same angle with y as it makes
-# with the AC-PC line on the four AFIDs template annotations (see docs/annotation.md).
+# training label maps after generalised Procrustes alignment without scaling, turned to the AC-PC
+# direction (docs/annotation.md says how, and how well).
 REFERENCE_MIDPOINTS: dict[str, tuple[float, float]] = {
     "thalamus": (-12.96, 8.08),
     "caudate": (11.95, 13.81),
@@ -90,9 +89,7 @@ def fit_mid_sagittal_plane(head: LabelMap) -> tuple[np.ndarray, np.ndarray]:
     l_values, r_values = left.values, right.at(ras)
     difference = l_values - r_values
     both = np.minimum(l_values, r_values) > 0.04
-    crossing = (
-        (difference[:-1] > 0) & (difference[1:] <= 0) & both[:-1] & both[1:]
-    )
+    crossing = (difference[:-1] > 0) & (difference[1:] <= 0) & both[:-1] & both[1:]
     index = np.argwhere(crossing)
     if len(index) < 200:
         raise UserError(
@@ -111,7 +108,8 @@ def fit_mid_sagittal_plane(head: LabelMap) -> tuple[np.ndarray, np.ndarray]:
         normal = np.linalg.eigh(scatter)[1][:, 0]
         distance = (points - centre) @ normal
         weights = 1.0 / (1.0 + (distance / 0.7) ** 2)
-    if normal @ (head.centre(HEMISPHERE["R"]) - head.centre(HEMISPHERE["L"])) < 0:
+    towards_right = right.centre() - left.centre()
+    if normal @ towards_right < 0:
         normal = -normal
     return centre, normal
 
@@ -127,7 +125,7 @@ def nuclei_midpoints(head: LabelMap) -> dict[str, np.ndarray]:
 
 
 def fit_head_frame(head: LabelMap) -> HeadFrame:
-    """Head frame of a label map (../shared definition: MSP normal, AC-PC-like y, superior z).
+    """Head frame of a label map: MSP normal, AC-PC-like y, superior z.
 
     Raises ``UserError`` if the hemispheres or at least three pairs of deep nuclei are missing.
     """

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from ..errors import UserError
 from ..geometry import Grid
+
 if TYPE_CHECKING:
     from ..images import Volume
 
@@ -34,9 +35,7 @@ BRAIN_STEM = (16,)
 SPINAL_CORD = (512,)
 EYES = (506,)
 
-HEMISPHERE = {
-    side: CEREBRAL_WHITE[side] + CEREBRAL_CORTEX[side] for side in ("L", "R")
-}
+HEMISPHERE = {side: CEREBRAL_WHITE[side] + CEREBRAL_CORTEX[side] for side in ("L", "R")}
 
 
 class LabelMap:
@@ -136,7 +135,11 @@ class Field:
         values = ndimage.gaussian_filter(cropped, sigma, truncate=3.0)
         affine = np.array(grid.affine, float)
         affine[:3, 3] = grid.ijk_to_ras(low.astype(float))
-        return cls(values, Grid(tuple(int(n) for n in values.shape), affine))
+        return cls(values, Grid(values.shape, affine))
+
+    def centre(self) -> np.ndarray:
+        """Centre of mass, RAS mm."""
+        return self.grid.ijk_to_ras(np.array(ndimage.center_of_mass(self.values)))
 
     def at(self, points: np.ndarray) -> np.ndarray:
         """Trilinear values at RAS points (..., 3); zero outside."""

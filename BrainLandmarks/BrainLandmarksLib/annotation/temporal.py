@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from .labelmap import (
 from .outline import Plane, Section, exit_along
 
 RAYS_DEG = {"SL": 25.0, "L": 0.0, "IL": -40.0, "I": -80.0}
-"""Directions from the hippocampal centre, from lateral (0) towards superior (90), to the surface."""
+"""Directions from the hippocampal centre to the surface: lateral is 0, superior 90 degrees."""
 
 MEDIAL_DEG = -150.0
 """Direction to the medial surface: medially and 30 degrees down, through the parahippocampus."""
@@ -129,7 +130,7 @@ def _horn_tip(anatomy: Anatomy, side: str, amygdala: np.ndarray | None) -> np.nd
 
 
 def _pole(anatomy: Anatomy, side: str, amygdala: np.ndarray | None) -> np.ndarray | None:
-    """Most anterior cortex of the temporal lobe, below the amygdala and so below the Sylvian stem."""
+    """Most anterior cortex of the temporal lobe: below the amygdala, so below the Sylvian stem."""
     if amygdala is None:
         return None
     inner, outer = sorted((12.0 * lateral(side)[0], 62.0 * lateral(side)[0]))
@@ -156,7 +157,16 @@ def _outline(anatomy: Anatomy, side: str, axis: np.ndarray, centre: np.ndarray) 
     return found
 
 
-def _ray(value, degrees, centre, out, up, *, last) -> np.ndarray | None:
+def _ray(
+    value: Callable[[np.ndarray], np.ndarray],
+    degrees: float,
+    centre: np.ndarray,
+    out: np.ndarray,
+    up: np.ndarray,
+    *,
+    last: bool,
+) -> np.ndarray | None:
+    """Where a ray in the plane (out, up) through ``centre`` leaves a section."""
     angle = np.deg2rad(degrees)
     direction = np.array([np.cos(angle), np.sin(angle)])
     point = exit_along(value, np.zeros(2), direction, 70.0, last=last)

@@ -6,12 +6,21 @@ Only the chosen subcommand imports what it needs, so `brainlandmarks --help` ans
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from BrainLandmarksLib import __version__
-from BrainLandmarksLib.cli import annotate, detect, models, protocol, train
+from BrainLandmarksLib.cli import (
+    annotate,
+    detect,
+    distance,
+    evaluate,
+    models,
+    protocol,
+    train,
+)
 from BrainLandmarksLib.errors import UserError
 
 PROGRAM = "brainlandmarks"
@@ -42,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (detect, protocol, annotate, train, models):
+    for command in (detect, distance, protocol, annotate, train, evaluate, models):
         command.add_parser(subparsers)
     return parser
 
@@ -60,14 +69,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 when all went well, 2 after an error the user can put right (reported in one sentence on
-        stderr), 130 after Ctrl-C.
+        stderr), 130 after Ctrl-C, 141 if the reader of the output went away.
     """
     arguments = build_parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return code
     except UserError as error:
         report(error)
         return 2
+    except BrokenPipeError:
+        # The reader of our output (head, less) has seen enough; Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         report("stopped.")
         return 130

@@ -104,6 +104,9 @@ def run(arguments: argparse.Namespace) -> int:
             _clear_progress()
             traceback.print_exc()
         else:
+            for note in detection.notes:
+                _clear_progress()
+                print(f"brainlandmarks: note: {note}.", file=sys.stderr)
             if len(paths) == 1:
                 print(table(detection.landmarks))
                 print(_summary(detection, outputs))

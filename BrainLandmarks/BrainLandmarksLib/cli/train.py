@@ -1,43 +1,41 @@
-"""`brainlandmarks train`: train a model from a settings file."""
+"""`brainlandmarks train`: train a model from a recipe."""
 
 from __future__ import annotations
 
 import argparse
 from importlib.util import find_spec
-from pathlib import Path
 
 from BrainLandmarksLib.errors import UserError
-
-_EXAMPLE = """\
-example:
-  brainlandmarks train settings.json      starts a run, or goes on with one that was stopped
-"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
+    about = "Train a model from a recipe: label maps in, a measured model folder out."
+    if find_spec("BrainLandmarksTrainLib") is None:
+        parser = subparsers.add_parser("train", help="train a model", description=about)
+        parser.add_argument("config", metavar="CONFIG", nargs="*")
+        parser.set_defaults(run=lambda arguments: need_training_library())
+        return
+    from BrainLandmarksTrainLib.__main__ import EXAMPLE, add_arguments, run
+
     parser = subparsers.add_parser(
         "train",
         help="train a model",
-        description="Train a model with the settings of a JSON or YAML file. Ctrl-C writes a "
-        "checkpoint; the same command goes on from it.",
-        epilog=_EXAMPLE,
+        description=about,
+        epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", metavar="CONFIG", type=Path, help="settings, .json or .yaml")
+    add_arguments(parser)
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Train and return the exit code.
+def need_training_library() -> None:
+    """Check that the training library is there.
 
     Raises:
-        UserError: the training library is not installed, or the settings are wrong.
+        UserError: it is not installed.
     """
     if find_spec("BrainLandmarksTrainLib") is None:
         raise UserError(
-            "training needs the library BrainLandmarksTrainLib; install BrainLandmarks with pip."
+            "this needs the library BrainLandmarksTrainLib; install BrainLandmarks with pip."
         )
-    from BrainLandmarksTrainLib.__main__ import main
-
-    return int(main([str(arguments.config)]))

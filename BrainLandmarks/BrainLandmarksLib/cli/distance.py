@@ -1,0 +1,91 @@
+"""`brainlandmarks distance`: how far two landmark files of one head are apart."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from BrainLandmarksLib.errors import UserError
+
+if TYPE_CHECKING:
+    from BrainLandmarksLib.landmarks import LandmarkSet
+
+_EXAMPLE = """\
+examples:
+  brainlandmarks distance found.mrk.json truth.mrk.json
+  brainlandmarks distance found.mrk.json expert.fcsv --reference-protocol afids32
+      compares the landmarks that are the same point as one of the 32 AFIDs
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "distance",
+        help="compare two landmark files of one head",
+        description="Print the distance in mm between the landmarks of two files, each .mrk.json, "
+        ".csv or .fcsv.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("found", metavar="FOUND", type=Path, help="landmark file to judge")
+    parser.add_argument("reference", metavar="REFERENCE", type=Path, help="landmark file to trust")
+    parser.add_argument(
+        "--protocol", default="brain88", metavar="NAME|FILE", help="protocol of FOUND (brain88)"
+    )
+    parser.add_argument(
+        "--reference-protocol",
+        metavar="NAME|FILE",
+        help="protocol of REFERENCE, if another; landmarks are then matched by their AFID number",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print one line per landmark that both files have, and a summary; returns 0.
+
+    Raises:
+        UserError: a file cannot be read, or the two have no landmark in common.
+    """
+    from BrainLandmarksLib.formats import read_landmarks
+    from BrainLandmarksLib.protocol import load_protocol
+
+    protocol = load_protocol(arguments.protocol)
+    other = load_protocol(arguments.reference_protocol or arguments.protocol)
+    found = read_landmarks(arguments.found, protocol)
+    reference = read_landmarks(arguments.reference, other)
+    rows = distances(found, reference)
+    if not rows:
+        raise UserError(
+            "the two files have no landmark in common; check --protocol and --reference-protocol."
+        )
+    width = max(len(label) for label, _ in rows)
+    for label, distance in rows:
+        print(f"{label:<{width}}  {distance:7.2f} mm")
+    values = [distance for _, distance in rows]
+    print(
+        f"{len(rows)} landmarks: mean {np.mean(values):.2f} mm, median {np.median(values):.2f} mm, "
+        f"largest {np.max(values):.2f} mm"
+    )
+    return 0
+
+
+def distances(found: LandmarkSet, reference: LandmarkSet) -> list[tuple[str, float]]:
+    """(label, mm) of every landmark that both sets have.
+
+    Landmarks are the same if they have the same label in the same protocol, or if the one's
+    ``afid`` is the other's index.
+    """
+    same = found.protocol.hash == reference.protocol.hash
+    rows = []
+    for row, landmark in enumerate(found.protocol.landmarks):
+        index = landmark.index if same else landmark.afid
+        if index is None or index > len(reference.protocol):
+            continue
+        distance = float(np.linalg.norm(found.points[row] - reference.points[index - 1]))
+        if np.isfinite(distance):
+            rows.append((landmark.label, distance))
+    return rows

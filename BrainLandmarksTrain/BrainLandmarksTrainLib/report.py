@@ -1,0 +1,109 @@
+"""The held-out report: error table, errors as numbers, confidence against error."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from BrainLandmarksLib.decoding import Calibration
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.files import whole_file
+from BrainLandmarksLib.models import Model
+
+from .evaluation import ErrorTable, HeldOut, evaluate_held_out
+from .heads import find_label_maps, read_annotated
+
+
+def held_out_report(
+    model: Model,
+    label_maps: Sequence[Path],
+    heads: Sequence[str] | None,
+    folder: Path,
+    *,
+    scans: int = 10,
+    device: str = "auto",
+) -> str:
+    """Measure a model, write ``errors.csv``, ``errors.md`` and ``confidence.png``.
+
+    Args:
+        heads: stems of the label maps to use; by default those the model says were held out.
+
+    Returns:
+        The error table as Markdown.
+
+    Raises:
+        UserError: a head is not among the label maps, or none is named.
+    """
+    names = list(heads or model.spec.held_out.get("heads", ()))
+    if not names:
+        raise UserError("the model does not say which heads were held out; name them with --heads.")
+    paths = {path.name.split(".")[0]: path for path in find_label_maps(label_maps)}
+    absent = [name for name in names if name not in paths]
+    if absent:
+        raise UserError(f"there is no label map {absent[0]} in --label-maps; choose with --heads.")
+    maps = read_annotated([paths[name] for name in names], model.protocol, folder / "annotations")
+    posed = [m.head(model.spec.mean_shape) for m in maps]
+    result = evaluate_held_out(model, posed, scans, device=device)
+    table = ErrorTable.of(model.protocol, result.errors).markdown()
+    with whole_file(folder / "errors.md") as path:
+        path.write_text(table + "\n", encoding="utf-8")
+    with whole_file(folder / "errors.csv") as path, path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["scan", "head", *model.protocol.labels])
+        for number, (name, errors) in enumerate(zip(result.heads, result.errors), start=1):
+            writer.writerow([number, name, *(f"{e:.3f}" for e in errors)])
+    with whole_file(folder / "confidence.png") as path:
+        draw_confidence(result, model.spec.calibration, path)
+    return table
+
+
+def draw_confidence(result: HeldOut, shipped: Calibration | None, path: Path) -> None:
+    """Confidence against error, and whether a confidence of p is right in p of the cases.
+
+    The confidence of a head's landmarks comes from a table fitted on the *other* heads, so the
+    plot says how the calibration does on a head it has not seen.
+    """
+    feature = shipped.feature if shipped else "peak_mass"
+    threshold = shipped.threshold_mm if shipped else 4.0
+    confidence = np.full_like(result.features, np.nan)
+    for name in dict.fromkeys(result.heads):
+        rows = [k for k, head in enumerate(result.heads) if head == name]
+        table = result.calibration(without=name, feature=feature)
+        confidence[rows] = table(result.features[rows])
+    good = np.isfinite(confidence) & np.isfinite(result.errors)
+    p, error = confidence[good], result.errors[good]
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    left.plot(p, np.clip(error, 0.05, None), ".", markersize=2, alpha=0.35, color="#0072B2")
+    left.set(
+        yscale="log",
+        xlabel="confidence",
+        ylabel="error, mm",
+        title=f"{len(p)} landmarks of held-out heads",
+    )
+    left.axhline(threshold, color="#D55E00", linewidth=1, label=f"{threshold:g} mm")
+    left.legend(loc="lower left")
+    order = np.argsort(p)
+    bins = np.array_split(order, 10)
+    right.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    right.plot(
+        [p[b].mean() for b in bins],
+        [(error[b] <= threshold).mean() for b in bins],
+        "o-",
+        color="#009E73",
+    )
+    right.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        xlabel="confidence",
+        aspect="equal",
+        ylabel=f"share with error up to {threshold:g} mm",
+        title="each head by the others' table",
+    )
+    figure.savefig(path, dpi=110, format="png")

@@ -1,0 +1,266 @@
+"""Model folders: written whole, read back, and refused with one sentence when anything is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from BrainLandmarksLib import models, resources
+from BrainLandmarksLib.decoding import Calibration
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.models import Look, Model, ModelSpec, list_models, load_model, save_model
+from BrainLandmarksLib.network import HighRes3DNet
+from BrainLandmarksLib.protocol import Protocol, load_protocol
+
+
+def tiny_network(landmarks: int, seed: int) -> HighRes3DNet:
+    torch.manual_seed(seed)
+    return HighRes3DNet(out_channels=landmarks, features=2, residual_blocks=1, penultimate=4).eval()
+
+
+def tiny_model(protocol: Protocol, name: str = "tiny") -> Model:
+    """A model of the right shape that has learnt nothing."""
+    count = len(protocol)
+    rng = np.random.default_rng(0)
+    spec = ModelSpec(
+        name=name,
+        fine=Look(16, 208.0),
+        locator=Look(8, 256.0),
+        mean_shape=np.round(rng.normal(0, 40, (count, 3)), 3),
+        calibration=Calibration((2.0, 8.0), (0.95, 0.2), count=50),
+        training={"steps": 3, "heads": ["1", "2"]},
+        held_out={"errors_mm": {"All": {"mean": 2.5}}},
+        command="brainlandmarks train tiny.json",
+    )
+    return Model(protocol, tiny_network(count, 0), tiny_network(count, 1), spec)
+
+
+@pytest.fixture(scope="module")
+def afids32() -> Protocol:
+    return load_protocol("afids32")
+
+
+@pytest.fixture
+def saved(tmp_path: Path, afids32: Protocol) -> Path:
+    return save_model(tiny_model(afids32), tmp_path / "tiny")
+
+
+def test_round_trip(saved: Path, afids32: Protocol) -> None:
+    model, again = tiny_model(afids32), load_model(saved)
+    assert again.protocol == model.protocol
+    for name in ("name", "fine", "locator", "calibration", "normalisation", "command"):
+        assert getattr(again.spec, name) == getattr(model.spec, name)
+    assert again.spec.training == model.spec.training
+    assert again.spec.held_out == model.spec.held_out
+    np.testing.assert_array_equal(again.spec.mean_shape, model.spec.mean_shape)
+    cube = torch.rand(1, 1, 8, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(again.network(cube), model.network(cube))
+        assert torch.equal(again.locator(cube), model.locator(cube))
+    assert not again.network.training
+    assert sorted(p.name for p in saved.iterdir()) == [
+        "locator.safetensors",
+        "model.json",
+        "weights.safetensors",
+    ]
+
+
+def test_look_knows_its_voxel() -> None:
+    assert Look(64, 208.0).voxel_mm == pytest.approx(3.25)
+
+
+def test_half_precision_weights_are_read(saved: Path) -> None:
+    path = saved / "weights.safetensors"
+    save_file({k: v.half() for k, v in load_file(path).items()}, path)
+    network = load_model(saved).network
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+
+
+def test_a_protocol_of_ones_own_travels_with_the_model(
+    tmp_path: Path, afids32: Protocol
+) -> None:
+    own = tmp_path / "mine.json"
+    data = json.loads(afids32.to_json())
+    data["name"] = "mine"
+    own.write_text(json.dumps(data), encoding="utf-8")
+    protocol = load_protocol(own)
+    folder = save_model(tiny_model(protocol), tmp_path / "model")
+    assert (folder / "protocol.json").is_file()
+    assert load_model(folder).protocol == protocol
+
+
+def test_saving_does_not_overwrite_unasked(saved: Path, afids32: Protocol) -> None:
+    model = tiny_model(afids32)
+    with pytest.raises(UserError, match="exists already"):
+        save_model(model, saved)
+    renamed = replace(model, spec=replace(model.spec, name="second"))
+    save_model(renamed, saved, overwrite=True)
+    assert load_model(saved).spec.name == "second"
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def test_saving_never_removes_what_is_no_model(tmp_path: Path, afids32: Protocol) -> None:
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "chapter1.txt").write_text("words")
+    with pytest.raises(UserError, match="exists already"):
+        save_model(tiny_model(afids32), folder, overwrite=True)
+    assert (folder / "chapter1.txt").read_text() == "words"
+
+
+def test_failed_saving_leaves_the_old_model(
+    saved: Path, afids32: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(models, "_write_parts", full_disk)
+    with pytest.raises(UserError, match="No space left"):
+        save_model(tiny_model(afids32, "new"), saved, overwrite=True)
+    with pytest.raises(UserError, match="No space left"):
+        save_model(tiny_model(afids32, "new"), saved.parent / "new")
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+    assert load_model(saved).spec.name == "tiny"
+
+
+def test_parts_that_contradict_are_not_saved(tmp_path: Path, afids32: Protocol) -> None:
+    model = tiny_model(afids32)
+    with pytest.raises(ValueError, match="heatmaps"):
+        save_model(replace(model, network=tiny_network(3, 0)), tmp_path / "a")
+    short = replace(model.spec, mean_shape=np.zeros((3, 3)))
+    with pytest.raises(ValueError, match="mean shape"):
+        save_model(replace(model, spec=short), tmp_path / "b")
+    assert not list(tmp_path.iterdir())
+
+
+def edit(**changes: object) -> Callable[[Path], None]:
+    """Change model.json at dotted paths (double underscore = dot); None removes."""
+
+    def damage(folder: Path) -> None:
+        path = folder / "model.json"
+        data = json.loads(path.read_text())
+        for name, value in changes.items():
+            *parents, last = name.split("__")
+            place = data
+            for parent in parents:
+                place = place[parent]
+            if value is None:
+                del place[last]
+            else:
+                place[last] = value
+        path.write_text(json.dumps(data))
+
+    return damage
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / "weights.safetensors"
+        values = load_file(path)
+        change(values)
+        save_file(values, path)
+
+    return damage
+
+
+def cut(name: str, keep: int) -> Callable[[Path], None]:
+    return lambda folder: os.truncate(folder / name, keep)
+
+
+def put(**values: torch.Tensor) -> Callable[[Path], None]:
+    named = {k.replace("__", "."): v for k, v in values.items()}
+    return tensors(lambda t: t.update(named))
+
+
+WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no model.json": (lambda f: (f / "model.json").unlink(), "is not a model"),
+    "model.json cut": (cut("model.json", 50), "cannot be read"),
+    "model.json a list": (lambda f: (f / "model.json").write_text("[]"), "not a JSON object"),
+    "newer format": (edit(format=99), "format 99"),
+    "weights missing": (lambda f: (f / "weights.safetensors").unlink(), "is missing"),
+    "locator missing": (lambda f: (f / "locator.safetensors").unlink(), "is missing"),
+    "weights cut": (cut("weights.safetensors", 2000), "truncated"),
+    "weights nearly whole": (
+        lambda f: os.truncate(
+            f / "weights.safetensors", (f / "weights.safetensors").stat().st_size - 4
+        ),
+        "truncated",
+    ),
+    "weights empty": (cut("weights.safetensors", 0), "truncated"),
+    "weights are text": (
+        lambda f: (f / "weights.safetensors").write_text("weights " * 99),
+        "truncated or not a safetensors file",
+    ),
+    "tensor missing": (tensors(lambda t: t.pop("classifier.bias") and None), "lacks tensor"),
+    "tensor unknown": (put(extra=torch.zeros(2)), "unknown tensor extra"),
+    "tensor of wrong shape": (put(classifier__bias=torch.zeros(5)), "(5,) instead of (32,)"),
+    "tensor not finite": (put(classifier__bias=torch.full((32,), torch.nan)), "not finite"),
+    "architecture wrong": (edit(networks__fine__architecture={"layers": 3}), "no network"),
+    "architecture nonsense": (
+        edit(networks__fine__architecture={"features": "many"}),
+        "no network",
+    ),
+    "other width": (edit(networks__fine__architecture__features=4), "instead of"),
+    "other K": (edit(networks__fine__architecture__out_channels=5), "5 landmarks"),
+    "size of text": (edit(networks__fine__size="64"), "wrong type"),
+    "size impossible": (edit(networks__fine__size=0), "impossible"),
+    "field of view missing": (edit(networks__locator__field_of_view_mm=None), "lacks"),
+    "protocol unknown": (edit(protocol__name="nonesuch"), "nonesuch"),
+    "protocol changed": (edit(protocol__hash="0" * 64), "another version"),
+    "protocol of other size": (edit(protocol__landmarks=88), "88 landmarks"),
+    "protocol of other name": (edit(protocol__name="brain88"), "brain88"),
+    "mean shape short": (edit(mean_shape=[[0, 0, 0]]), "mean shape"),
+    "mean shape of text": (edit(mean_shape=[["a", 0, 0]] * 32), "mean shape"),
+    "calibration wrong": (edit(calibration__knots=[3, 1]), "knots"),
+    "calibration of text": (edit(calibration="sure"), "wrong type"),
+    "no name": (edit(name=None), "lacks name"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_models_are_one_sentence(saved: Path, what: str) -> None:
+    damage, sentence = WRONG[what]
+    damage(saved)
+    with pytest.raises(UserError) as caught:
+        load_model(saved)
+    message = str(caught.value)
+    assert sentence in message
+    assert "\n" not in message
+    assert message.endswith(".")
+
+
+def test_model_of_another_protocol(saved: Path, brain88: Protocol, afids32: Protocol) -> None:
+    assert load_model(saved, afids32).protocol is afids32
+    with pytest.raises(UserError, match="trained for protocol 'afids32'"):
+        load_model(saved, brain88)
+
+
+def test_no_such_model(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no model"):
+        load_model(tmp_path / "nothing")
+
+
+def test_list_models(
+    tmp_path: Path, afids32: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "folder", lambda name: tmp_path / name)
+    save_model(tiny_model(afids32), tmp_path / "models" / "tiny")
+    (summary,) = list_models()
+    assert (summary.name, summary.protocol, summary.landmarks, summary.size) == (
+        "tiny",
+        "afids32",
+        32,
+        16,
+    )
+    assert summary.held_out["errors_mm"]["All"]["mean"] == 2.5
+    edit(protocol__name=None)(summary.folder)
+    with pytest.raises(UserError, match="lacks protocol"):
+        list_models()

@@ -1,0 +1,103 @@
+"""From label maps to a model folder, small: every step of the real thing runs."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from BrainLandmarksLib.cli import main
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.models import load_model
+from BrainLandmarksTrainLib.evaluation import ErrorTable, summary
+from BrainLandmarksTrainLib.recipe import load_recipe
+from phantom import phantom_head
+from scipy.spatial.transform import Rotation
+
+
+@pytest.fixture(scope="module")
+def label_maps(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("maps")
+    for number, angle in enumerate((-4, 0, 5), start=1):
+        head = phantom_head(Rotation.from_euler("xz", [angle, -angle], degrees=True).as_matrix())
+        image = nib.Nifti1Image(head.data.astype(np.int16), head.grid.affine)
+        nib.save(image, folder / f"head_{number}.nii.gz")
+    return folder
+
+
+def settings(**changes):
+    small = {"features": 4, "steps": 6, "warmup_steps": 2, "recalibration_batches": 2}
+    return {
+        "name": "tiny",
+        "held_out": ["head_3"],
+        "samples_per_head": 1,
+        "output": "out",
+        "locator": {"size": 32, "field_of_view_mm": 256, **small},
+        "fine": {"size": 32, "field_of_view_mm": 208, **small},
+        **changes,
+    }
+
+
+def test_a_recipe_makes_a_model_that_detects_and_is_measured(label_maps, tmp_path, capsys):
+    recipe = tmp_path / "tiny.json"
+    recipe.write_text(json.dumps(settings()))
+    assert main(["train", str(recipe), "--label-maps", str(label_maps)]) == 0
+    model = load_model(tmp_path / "out" / "model")
+    assert model.spec.name == "tiny"
+    assert model.spec.training["heads"] == ["head_1", "head_2"]
+    assert model.spec.held_out["heads"] == ["head_3"]
+    assert model.spec.held_out["errors_mm"]["All"]["count"] > 40
+    assert model.spec.calibration is not None
+    out = capsys.readouterr().out
+    assert "| Corpus Callosum |" in out
+    # The same command again finds everything done and only measures.
+    assert main(["train", str(recipe), "--label-maps", str(label_maps)]) == 0
+    report = tmp_path / "report"
+    report.mkdir()
+    folder = str(tmp_path / "out" / "model")
+    command = ["evaluate", "--model", folder, "--label-maps", str(label_maps)]
+    assert main([*command, "--scans", "1", "-o", str(report)]) == 0
+    assert (report / "confidence.png").stat().st_size > 5000
+    rows = (report / "errors.csv").read_text().splitlines()
+    assert len(rows) == 2
+    assert rows[0].startswith("scan,head,FP_L,")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": "red"}, "unknown recipe setting 'colour'"),
+        ({"fine": {"size": 64, "steps": 5, "learning_rat": 1}}, "did you mean 'learning_rate'"),
+        ({"held_out": ["head_9"]}, "head_9"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(label_maps, tmp_path, capsys, changes, message):
+    recipe = tmp_path / "wrong.json"
+    recipe.write_text(json.dumps(settings(**changes)))
+    assert main(["train", str(recipe), "--label-maps", str(label_maps)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_shipped_recipe_needs_label_maps_and_output():
+    with pytest.raises(UserError, match="--label-maps"):
+        load_recipe("brain88")
+    recipe = load_recipe("brain88", ["maps"], "out")
+    assert recipe.command == "brainlandmarks train brain88"
+    assert recipe.fine.size == 64
+
+
+def test_summary_of_known_errors():
+    values = summary(np.array([[1.0, 2.0, 3.0], [4.0, np.nan, 10.0]]))
+    assert values["count"] == 5
+    assert values["mean"] == 4.0
+    assert values["median"] == 3.0
+    assert values["sdr_3"] == 0.6
+
+
+def test_error_table_covers_groups_and_all(brain88):
+    errors = np.tile(np.arange(1.0, 89.0), (2, 1))
+    table = ErrorTable.of(brain88, errors)
+    assert [name for name, _ in table.rows][-1] == "All"
+    assert table.to_dict()["Frontal Lobe"]["mean"] == 3.0
+    assert table.markdown().count("\n") == len(brain88.groups) + 2
