@@ -104,8 +104,8 @@ def _window(volume: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, list[T
 def local_soft_argmax(heatmaps: Tensor, radius: int = 3) -> Tensor:
     """Expected voxel coordinate within a window round the highest voxel of each heatmap.
 
-    As sharp as :func:`spatial_softmax` on a single peak, and a second bump outside the window does
-    not pull it.
+    A second bump outside the window does not pull it, unlike :func:`spatial_softmax`; where the
+    window cuts off a wide peak it leans towards the highest voxel.
 
     Args:
         heatmaps: logits ``(B, K, D, H, W)``.
@@ -219,10 +219,12 @@ class Calibration:
         value = np.array([(right[b].sum() + 1.0) / (len(b) + 2.0) for b in bins])
         value = _monotone(value if rising else -value, weight)
         value = value if rising else -value
-        keep = np.concatenate([[True], np.diff(centre) > 1e-9])
+        # Bins of equal features become one knot.
+        places, place = np.unique(np.round(centre, 6), return_inverse=True)
+        value = np.bincount(place, value * weight) / np.bincount(place, weight)
         return cls(
-            tuple(round(float(v), 6) for v in centre[keep]),
-            tuple(round(float(v), 6) for v in np.clip(value[keep], 0.0, 1.0)),
+            tuple(float(v) for v in places),
+            tuple(round(float(v), 6) for v in np.clip(value, 0.0, 1.0)),
             float(threshold_mm),
             feature,
             len(x),

@@ -10,6 +10,7 @@ import numpy as np
 
 from BrainLandmarksLib.decoding import Calibration
 from BrainLandmarksLib.detection import Detector
+from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import FloatArray, Grid
 from BrainLandmarksLib.images import Volume
 from BrainLandmarksLib.protocol import Protocol
@@ -137,8 +138,13 @@ def evaluate_held_out(
     mirror = model.protocol.mirror_permutation()
     names, errors, features = [], [], []
     for head, volume, truth in unseen_scans(heads, mirror, per_head, seed):
-        found = detector.detect(volume).landmarks
         names.append(head.name)
+        try:
+            found = detector.detect(volume).landmarks
+        except UserError:  # no head recognised: all of its landmarks are missed
+            errors.append(np.full(len(truth), np.nan))
+            features.append(np.full(len(truth), np.nan))
+            continue
         errors.append(np.linalg.norm(found.points - truth, axis=1))
         features.append(found.confidence)
     return HeldOut(tuple(names), np.array(errors), np.array(features))

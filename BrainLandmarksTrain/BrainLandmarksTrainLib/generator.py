@@ -429,32 +429,30 @@ class HeadGenerator:
     def _cut(
         self, image: torch.Tensor, lattice: Lattice, points: np.ndarray, rng: np.random.Generator
     ) -> tuple[torch.Tensor, np.ndarray]:
-        """End of the field of view: beyond one or two planes there is nothing.
+        """End of the field of view: beyond a plane there is nothing.
 
         Returns the cut image and which of ``points`` (image mm) are still in it.
         """
         seen = np.isfinite(points).all(1)
-        if rng.random() >= self.variation.cut_share:
+        if rng.random() >= self.variation.cut_share or not seen.any():
             return image, seen
-        known = points[seen]
-        for normal in _cut_directions(rng):
-            # Mostly below everything that matters (a neck), sometimes through the landmarks.
-            height = known @ normal
-            low, high = height.min(), height.max()
-            end = high + 25 - rng.exponential(22.0) if len(known) else np.inf
-            end = max(end, (low + high) / 2)
-            axes = [
-                torch.as_tensor(
-                    (np.arange(n) - (n - 1) / 2) * lattice.spacing_mm * normal[k],
-                    dtype=torch.float32,
-                    device=image.device,
-                )
-                for k, n in enumerate(lattice.shape)
-            ]
-            level = axes[0][:, None, None] + axes[1][None, :, None] + axes[2][None, None, :]
-            image = torch.where(level <= end, image, 0.0)
-            with np.errstate(invalid="ignore"):
-                seen &= points @ normal <= end
+        normal = _cut_direction(rng)
+        # Mostly below everything that matters (a neck), sometimes through the landmarks.
+        height = points[seen] @ normal
+        low, high = height.min(), height.max()
+        end = max(high + 25 - rng.exponential(22.0), (low + high) / 2)
+        x, y, z = (
+            torch.as_tensor(
+                (np.arange(n) - (n - 1) / 2) * lattice.spacing_mm * normal[k],
+                dtype=torch.float32,
+                device=image.device,
+            )
+            for k, n in enumerate(lattice.shape)
+        )
+        level = x[:, None, None] + y[None, :, None] + z[None, None, :]
+        image = torch.where(level <= end, image, 0.0)
+        with np.errstate(invalid="ignore"):
+            seen &= points @ normal <= end
         return image, seen
 
     def training_sample(
@@ -466,19 +464,11 @@ class HeadGenerator:
         return cube, torch.as_tensor(points, dtype=torch.float32)
 
 
-def _cut_directions(rng: np.random.Generator) -> list[np.ndarray]:
-    """Unit vectors pointing out of the field of view: neck mostly, top or a side at times."""
-    main = [
-        np.array([0.0, 0.0, -1.0]),
-        np.array([0.0, 0.0, 1.0]),
-        np.array([0.0, 1.0, 0.0]),
-        np.array([0.0, -1.0, 0.0]),
-        np.array([1.0, 0.0, 0.0]),
-        np.array([-1.0, 0.0, 0.0]),
-    ]
+def _cut_direction(rng: np.random.Generator) -> np.ndarray:
+    """Unit vector pointing out of the field of view: neck mostly, top or a side at times."""
+    axes = np.array([[0, 0, -1], [0, 0, 1], [0, 1, 0], [0, -1, 0], [1, 0, 0], [-1, 0, 0]], float)
     chosen = rng.choice(6, p=[0.6, 0.1, 0.1, 0.1, 0.05, 0.05])
-    direction = _rotation(np.deg2rad(rng.uniform(-15, 15, 3))) @ main[chosen]
-    return [direction / np.linalg.norm(direction)]
+    return _rotation(np.deg2rad(rng.uniform(-15, 15, 3))) @ axes[chosen]
 
 
 def _blur(image: torch.Tensor, sigma: float, axis: int) -> torch.Tensor:

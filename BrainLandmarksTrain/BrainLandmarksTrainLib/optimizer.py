@@ -54,6 +54,7 @@ class Muon(torch.optim.AdamW):
     def _orthogonal_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if "momentum_buffer" not in state:
+            state["step"] = torch.zeros(())  # Adam's loader looks for it in every state
             state["momentum_buffer"] = torch.zeros_like(parameter)
         buffer = state["momentum_buffer"]
         gradient = parameter.grad

@@ -27,7 +27,7 @@ from .evaluation import ErrorTable, evaluate_held_out
 from .generator import ANY_POSE, CANONICAL, Head, HeadGenerator, Lattice, Variation
 from .heads import find_label_maps, read_annotated
 from .shape import mean_shape
-from .trainer import Trainer, averaged_weights
+from .trainer import Trainer, averaged_weights, latest_checkpoint
 
 Say = Callable[[str], None]
 
@@ -179,7 +179,7 @@ def finish(model: Model, held_out: list[Head], recipe: Recipe, folder: Path, say
             "missed": int(np.isnan(result.errors).sum()),
         },
     )
-    save_model(replace(model, spec=spec), folder)
+    save_model(replace(model, spec=spec), folder, overwrite=True)
     np.savez(
         folder.parent / "held_out.npz",
         heads=np.array(result.heads),
@@ -220,11 +220,12 @@ def _summary(recipe: Recipe, heads: list[str]) -> dict[str, Any]:
         settings = config.to_dict()
         for machine_specific in ("output", "init_from", "label_maps", "threads"):
             settings.pop(machine_specific, None)
-        log = Path(config.output) / "log.csv"
-        last = log.read_text().strip().splitlines()[-1].split(",") if log.exists() else ["0", "0"]
+        checkpoint = latest_checkpoint(Path(config.output))
+        assert checkpoint is not None  # the run has just ended
+        state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
         summary[part] = {
             "settings": settings,
-            "steps": int(float(last[0])),
-            "minutes": round(float(last[1]) / 60, 1),
+            "steps": state["step"],
+            "minutes": round(state["seconds"] / 60, 1),
         }
     return json.loads(json.dumps(summary))

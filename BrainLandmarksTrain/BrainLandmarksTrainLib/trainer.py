@@ -330,10 +330,11 @@ class Trainer:
         momenta = [module.momentum for module in norms]
         self.network.train()
         for module in norms:
-            module.reset_running_stats()
+            if self.config.recalibration_batches:
+                module.reset_running_stats()
             module.momentum = None  # cumulative mean instead of an exponential one
         for index in range(self.config.recalibration_batches):
-            # Steps below zero do not exist, so these samples are seen by no training step.
+            # No run has so many steps: these samples are seen by no training step.
             step = 2**31 + index
             for cubes, _ in make_batches(
                 self.sampler, self.config.seed, step, self.config.batch_size
@@ -370,11 +371,11 @@ class Trainer:
         for path in unfinished.iterdir():
             _flush(path)
         if target.exists():  # the same step, saved again after a resume without progress
-            shutil.rmtree(target)
+            os.replace(target, self.folder / f".{target.name}.old")
         os.replace(unfinished, target)
         for old in checkpoints(self.folder)[: -self.config.keep_checkpoints]:
             shutil.rmtree(old, ignore_errors=True)
-        # What a killed process left unfinished.
+        # What was replaced, and what a killed process left unfinished.
         for stale in self.folder.glob(f".{CHECKPOINT_PREFIX}*"):
             shutil.rmtree(stale, ignore_errors=True)
         return target

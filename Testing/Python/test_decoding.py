@@ -84,8 +84,7 @@ def test_windows_are_clipped_at_the_border() -> None:
 
 def test_decode_describes_the_heatmap() -> None:
     decoded = decode(torch.cat([bump(CENTRE, 1.0), bump(CENTRE, 2.0)], 1), radius=3)
-    torch.testing.assert_close(decoded.coordinates, spatial_softmax(bump(CENTRE, 1.0).expand(
-        1, 2, *SHAPE)), atol=0.02, rtol=0)  # fmt: skip
+    assert np.abs(decoded.coordinates[0].numpy() - CENTRE).max() < 0.02
     assert decoded.spread[0].tolist() == pytest.approx([3**0.5, 2 * 3**0.5], rel=0.02)
     assert decoded.peak_mass[0, 0] > 0.98
     assert decoded.peak_mass[0, 1] < 0.9
@@ -145,7 +144,7 @@ def test_calibration_leaves_out_missing_landmarks() -> None:
 def test_calibration_with_equal_features() -> None:
     calibration = Calibration.fit(np.full(100, 2.0), np.arange(100) * 0.08)
     assert len(calibration.knots) == 1
-    assert calibration(np.array([2.0])) == pytest.approx(0.5, abs=0.5)
+    assert calibration(np.array([2.0])) == pytest.approx(0.51, abs=0.05)
 
 
 def test_calibration_survives_json() -> None:

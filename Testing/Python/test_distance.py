@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.formats import write_landmarks
 from BrainLandmarksLib.landmarks import LandmarkSet

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from BrainLandmarksTrainLib.losses import HeatmapCrossEntropy, MixedLoss, target_window, visible
 from torch import Tensor
+
+from BrainLandmarksTrainLib.losses import HeatmapCrossEntropy, MixedLoss, target_window, visible
 
 SHAPE = (12, 9, 10)
 

@@ -199,7 +199,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda f: (f / "weights.safetensors").write_text("weights " * 99),
         "truncated or not a safetensors file",
     ),
-    "tensor missing": (tensors(lambda t: t.pop("classifier.bias") and None), "lacks tensor"),
+    "tensor missing": (tensors(lambda t: t.__delitem__("classifier.bias")), "lacks tensor"),
     "tensor unknown": (put(extra=torch.zeros(2)), "unknown tensor extra"),
     "tensor of wrong shape": (put(classifier__bias=torch.zeros(5)), "(5,) instead of (32,)"),
     "tensor not finite": (put(classifier__bias=torch.full((32,), torch.nan)), "not finite"),

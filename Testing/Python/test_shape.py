@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
+
 from BrainLandmarksLib.geometry import rigid_fit
 from BrainLandmarksTrainLib.shape import mean_shape
-from scipy.spatial.transform import Rotation
 
 MIRROR = np.array([1, 0, 2, 3, 5, 4])
 SHAPE = np.array(

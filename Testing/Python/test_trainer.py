@@ -13,6 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.network import HighRes3DNet
 from BrainLandmarksTrainLib.config import TrainingConfig
 from BrainLandmarksTrainLib.optimizer import orthogonalised
 from BrainLandmarksTrainLib.trainer import (
@@ -25,10 +29,6 @@ from BrainLandmarksTrainLib.trainer import (
     load_weights,
     make_batches,
 )
-from torch import Tensor, nn
-
-from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.network import HighRes3DNet
 
 LANDMARKS = 2
 
@@ -168,7 +168,8 @@ def test_cubes_of_different_shapes_share_a_step() -> None:
 
 def test_accumulating_shapes_is_one_gradient(tmp_path: Path) -> None:
     """Two cubes in two batches give the mean gradient of the two, like one batch would."""
-    cubes = [two_blobs(0, np.random.default_rng(i)) for i in (1, 2)]
+    samples = [two_blobs(0, np.random.default_rng(i)) for i in range(9)]
+    cubes = [sample for sample in samples if torch.isfinite(sample[1]).all()][:2]
     together = [(torch.stack([c for c, _ in cubes]), torch.stack([p for _, p in cubes]))]
     apart = [(c[None], p[None]) for c, p in cubes]
     gradients = []

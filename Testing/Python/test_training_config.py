@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from BrainLandmarksTrainLib.config import TrainingConfig, config_from_dict, load_config
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksTrainLib.config import TrainingConfig, config_from_dict, load_config
 
 
 def test_reads_json(tmp_path: Path) -> None:
