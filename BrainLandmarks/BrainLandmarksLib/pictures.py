@@ -252,15 +252,8 @@ def _centred(plane: Slice, middle: FloatArray) -> Slice:
 def _projected(
     slices: list[Slice], landmarks: LandmarkSet, shown: list[npt.NDArray[np.bool_]]
 ) -> list[npt.NDArray[np.bool_]]:
-    """Per slice, the landmarks that no slice passes and that this one shows best.
-
-    That is the nearest slice of the view that the landmark's plane names, else the nearest.
-    """
+    """Per slice, the landmarks that no slice passes and to which this one comes nearest."""
     distances = np.array([s.distances(landmarks.points) for s in slices])
-    for column, landmark in enumerate(landmarks.protocol.landmarks):
-        fitting = [s.orientation in landmark.plane for s in slices]
-        if any(fitting):
-            distances[~np.array(fitting), column] = np.inf
     lost = ~landmarks.missing & ~np.any(shown, axis=0)
     return [lost & (distances.argmin(axis=0) == number) for number in range(len(slices))]
 

@@ -71,9 +71,11 @@ def draw_confidence(result: HeldOut, shipped: Calibration | None, path: Path) ->
     feature = shipped.feature if shipped else "peak_mass"
     threshold = shipped.threshold_mm if shipped else 4.0
     confidence = np.full_like(result.features, np.nan)
-    for name in dict.fromkeys(result.heads):
+    names = list(dict.fromkeys(result.heads))
+    for name in names:
         rows = [k for k, head in enumerate(result.heads) if head == name]
-        table = result.calibration(without=name, feature=feature)
+        # A single head has no others; its own table is then all there is.
+        table = result.calibration(without=name if len(names) > 1 else None, feature=feature)
         confidence[rows] = table(result.features[rows])
     good = np.isfinite(confidence) & np.isfinite(result.errors)
     p, error = confidence[good], result.errors[good]
