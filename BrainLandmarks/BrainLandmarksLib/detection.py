@@ -1,9 +1,9 @@
 """From an image of a head to its landmarks: find the head, look closely, say where.
 
-Two looks. A small network, the locator, sees the whole head coarsely in any pose; the rigid fit of
-the model's mean landmark shape to what it finds gives the pose of the head. The fine network then
-sees the head upright, resampled once from the original image. Heatmaps stay on the network's grid;
-only coordinates go back to the image.
+Two networks. A coarse one, the locator, sees the whole head in any pose; the rigid fit of the
+model's mean landmark shape to what it finds gives the pose of the head. The fine network then sees
+the head upright, and once more in the pose that its own landmarks give. Every look is resampled
+from the original image. Heatmaps stay on the network's grid; only coordinates go back to the image.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ from BrainLandmarksLib.network import (
 
 LOCATOR_LOOKS = 2
 """The locator runs this often, each time on a cube placed by the look before."""
+
+FINE_LOOKS = 2
+"""The fine network runs this often: its own landmarks give a better pose than the locator's."""
 
 _HEAD_HEIGHT_MM = 170.0
 _COARSE_MM = 4.0
@@ -147,12 +150,16 @@ class Detector:
                 decoded = self._run("locator", _look(head, grid))
                 weights = decoded.peak_mass[0].double().cpu().numpy()
                 pose = fit_pose(spec.mean_shape, _points(decoded, grid), weights)
-        grid = _posed_cube(pose, spec.fine)
-        with watch.stage("resample"):
-            sight = _look(head, grid)
-        with watch.stage("network"):
-            decoded = self._run("fine", sight)
-        points = _points(decoded, grid)
+        for remaining in reversed(range(FINE_LOOKS)):
+            grid = _posed_cube(pose, spec.fine)
+            with watch.stage("resample"):
+                sight = _look(head, grid)
+            with watch.stage("network"):
+                decoded = self._run("fine", sight)
+            points = _points(decoded, grid)
+            if remaining:
+                weights = decoded.peak_mass[0].double().cpu().numpy()
+                pose = fit_pose(spec.mean_shape, points, weights)
         points[~volume.grid.contains(points)] = np.nan
         confidence = self._confidence(decoded)
         notes, self._notes = tuple(self._notes), []

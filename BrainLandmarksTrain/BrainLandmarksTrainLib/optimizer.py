@@ -36,6 +36,11 @@ class Muon(torch.optim.AdamW):
         super().__init__(groups, lr=lr, weight_decay=weight_decay)
         self.momentum = momentum
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Adam's own version expects a step count in the state of every parameter, to upgrade old
+        # checkpoints; orthogonal momentum has none.
+        torch.optim.Optimizer.__setstate__(self, state)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One update of all groups."""
@@ -54,7 +59,6 @@ class Muon(torch.optim.AdamW):
     def _orthogonal_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if "momentum_buffer" not in state:
-            state["step"] = torch.zeros(())  # Adam's loader looks for it in every state
             state["momentum_buffer"] = torch.zeros_like(parameter)
         buffer = state["momentum_buffer"]
         gradient = parameter.grad

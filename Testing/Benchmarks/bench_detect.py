@@ -50,7 +50,7 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
     print("brainlandmarks detect sample:colin27, process start to files written")
     print(f"  total                      {total:.1f} s")
-    print(f"  networks (three passes)    {network:.1f} s")
+    print(f"  networks                   {network:.1f} s")
     print(f"  everything else            {total - network:.1f} s")
     print(f"  peak memory                {peak:.2f} GB")
 

@@ -16,12 +16,14 @@ import time
 from collections.abc import Callable
 
 import highresnet
-import numpy as np
 import torch
 
 from BrainLandmarksLib import resources
+from BrainLandmarksLib.decoding import decode
 from BrainLandmarksLib.detection import Detector
-from BrainLandmarksLib.images import read_image
+from BrainLandmarksLib.geometry import cube
+from BrainLandmarksLib.images import read_image, resample
+from BrainLandmarksLib.intensity import normalise
 from BrainLandmarksLib.network import (
     HighRes3DNet,
     bfloat16_is_fast,
@@ -47,15 +49,15 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)
-    cube = torch.rand(1, 1, arguments.size, arguments.size, arguments.size)
+    sight = torch.rand(1, 1, arguments.size, arguments.size, arguments.size)
     ours = fold_batch_norm(HighRes3DNet(out_channels=arguments.landmarks).eval())
     peer = highresnet.HighRes3DNet(1, arguments.landmarks, add_dropout_layer=True).eval()
     times: dict[str, list[float]] = {"ours": [], "ours float32": [], "highresnet": []}
     with torch.inference_mode():
         calls = {
-            "ours": lambda: inference_heatmaps(ours, cube),
-            "ours float32": lambda: inference_heatmaps(ours, cube, "float32"),
-            "highresnet": lambda: peer(cube),
+            "ours": lambda: inference_heatmaps(ours, sight),
+            "ours float32": lambda: inference_heatmaps(ours, sight, "float32"),
+            "highresnet": lambda: peer(sight),
         }
         for call in calls.values():
             call()
@@ -76,12 +78,23 @@ def main() -> None:
 
 
 def landmark_difference() -> float:
-    """Largest distance between the sample head's landmarks in the two precisions, mm."""
-    volume = read_image(resources.sample_head())
+    """Largest distance between the sample head's landmarks in the two precisions, mm.
+
+    Both see the same cube: the sample head in the pose in which the detector last looked at it.
+    """
     detector = Detector(device="cpu")
-    exact = Detector(detector.model, device="cpu", precision="float32")
-    found = detector.detect(volume).landmarks.points
-    return float(np.nanmax(np.linalg.norm(found - exact.detect(volume).landmarks.points, axis=1)))
+    look = detector.model.spec.fine
+    volume = read_image(resources.sample_head())
+    pose = detector.detect(volume).pose
+    grid = cube(pose[:3, 3], look.field_of_view_mm, look.size, pose[:3, :3])
+    sight = torch.from_numpy(normalise(resample(volume, grid)))[None, None]
+    folded = fold_batch_norm(detector.model.network)
+    with torch.inference_mode():
+        found, exact = (
+            decode(inference_heatmaps(folded, sight, precision)).coordinates[0]
+            for precision in ("auto", "float32")
+        )
+    return float((found - exact).norm(dim=1).max()) * look.voxel_mm
 
 
 if __name__ == "__main__":

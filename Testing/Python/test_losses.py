@@ -124,9 +124,7 @@ def test_target_sums_to_one(position: tuple[float, float, float], sigma: float) 
     assert int(index.max()) < 12 * 9 * 10
 
 
-@pytest.mark.parametrize(
-    "settings", [{"alpha": 1.2}, {"sigma": 0.0}, {"coordinate": "manhattan"}]
-)
+@pytest.mark.parametrize("settings", [{"alpha": 1.2}, {"sigma": 0.0}, {"coordinate": "manhattan"}])
 def test_wrong_settings(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"alpha|sigma|coordinate"):
         MixedLoss(**settings)

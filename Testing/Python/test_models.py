@@ -84,9 +84,7 @@ def test_half_precision_weights_are_read(saved: Path) -> None:
     assert all(p.dtype == torch.float32 for p in network.parameters())
 
 
-def test_a_protocol_of_ones_own_travels_with_the_model(
-    tmp_path: Path, afids32: Protocol
-) -> None:
+def test_a_protocol_of_ones_own_travels_with_the_model(tmp_path: Path, afids32: Protocol) -> None:
     own = tmp_path / "mine.json"
     data = json.loads(afids32.to_json())
     data["name"] = "mine"
@@ -248,9 +246,7 @@ def test_no_such_model(tmp_path: Path) -> None:
         load_model(tmp_path / "nothing")
 
 
-def test_list_models(
-    tmp_path: Path, afids32: Protocol, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_list_models(tmp_path: Path, afids32: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "folder", lambda name: tmp_path / name)
     save_model(tiny_model(afids32), tmp_path / "models" / "tiny")
     (summary,) = list_models()

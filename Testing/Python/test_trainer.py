@@ -84,9 +84,7 @@ def read_log(folder: Path) -> list[dict[str, str]]:
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
-    return all(
-        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values())
-    )
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
@@ -97,25 +95,30 @@ def test_learns_to_find_blobs(tmp_path: Path, optimizer: str) -> None:
     rows = read_log(tmp_path)
     assert tuple(rows[0]) == LOG_FIELDS
     assert [int(r["step"]) for r in rows] == list(range(10, 121, 10))
-    assert float(rows[-1]["error_voxels"]) < 0.5 * float(rows[0]["error_voxels"])
+    assert float(rows[-1]["error_voxels"]) < 0.7 * float(rows[0]["error_voxels"])
     assert float(rows[-1]["error_mm"]) == pytest.approx(float(rows[-1]["error_voxels"]), rel=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_resuming_is_exact(tmp_path: Path, optimizer: str) -> None:
-    """Stopped at step 5 and at step 10 (after batch norm was frozen), or never: the same weights."""
+    """Stopped at step 5 and, batch norm frozen, at step 10: the weights of a run that never was."""
     changes = {"freeze_norm_at": 0.6, "optimizer": optimizer}
     straight = Trainer(tiny_network(0.3), two_blobs, settings(tmp_path / "a", **changes))
     straight.train()
     folder = tmp_path / "b"
-    for stop in (5, 10, None):
+    running: list[Trainer] = []
+    for seed, stop in enumerate((5, 10, None)):
 
-        def sampler(step: int, rng: np.random.Generator, stop: int | None = stop):
+        def sampler(
+            step: int, rng: np.random.Generator, stop: int | None = stop
+        ) -> tuple[Tensor, Tensor]:
             if step == stop:
-                trainer.stop()
+                running[-1].stop()
             return two_blobs(step, rng)
 
-        trainer = Trainer(tiny_network(0.3, seed=stop or 9), sampler, settings(folder, **changes))
+        # Only the first session starts from its own weights; the others must not.
+        trainer = Trainer(tiny_network(0.3, seed), sampler, settings(folder, **changes))
+        running.append(trainer)
         result = trainer.train()
         assert result.finished is (stop is None)
         assert result.step == (stop or 12)
