@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _COLUMNS = ["#", "label", "landmark", "role", "plane", "rule", "AFID"]
 _TERMINAL_WIDTH = 100
 
-_MOST_SLICES = 3
+_MOST_SLICES = 4
 _PIXEL_MM = 0.5
 _MARGIN_MM = 22.0
 _SMALLEST_VIEW_MM = 110.0
@@ -114,7 +114,7 @@ def picture_name(group: Group) -> str:
 def draw_group(
     volume: Volume, landmarks: LandmarkSet, group: Group, path: str | os.PathLike[str]
 ) -> None:
-    """Draw the points of one group with their numbers on up to three slices and save a PNG.
+    """Draw the points of one group with their numbers on the slices that show them and save a PNG.
 
     Primary points are dots, secondary points rings; lines join points spaced along an outline.
     Every slice shows the group's points within 4 mm of it, closer than the overview of
@@ -132,7 +132,13 @@ def draw_group(
     points = np.full_like(landmarks.points, np.nan)
     points[group.first - 1 : group.last] = landmarks.points[group.first - 1 : group.last]
     members = LandmarkSet.from_points(landmarks.protocol, points)
-    slices = [] if members.missing.all() else choose_slices(members, _MOST_SLICES)
+    slices: list[Slice] = []
+    shown = np.zeros(len(points), dtype=bool)
+    for plane in [] if members.missing.all() else choose_slices(members):
+        near = plane.distances(points) <= NEAR_MM
+        if (near & ~shown).any() and len(slices) < _MOST_SLICES:
+            slices.append(plane)
+            shown |= near
 
     count = max(len(slices), 1)
     figure = Figure(figsize=(4.2 * count, 4.5), dpi=110, facecolor=_BACKGROUND)

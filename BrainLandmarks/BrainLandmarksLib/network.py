@@ -298,12 +298,16 @@ class FoldedHighRes3DNet(nn.Module):
 
     def forward(self, cube: Tensor) -> Tensor:
         """Heatmaps (logits), ``(B, K, D, H, W)``, of cubes ``(B, C, D, H, W)``."""
-        x = F.relu(self.first(cube.contiguous(memory_format=CHANNELS_LAST)), inplace=True)
+        cube = cube.contiguous(memory_format=CHANNELS_LAST)
+        # The cheap layers at both ends stay in float32: in bfloat16 they alone would move landmarks
+        # by 0.1 mm.
+        with torch.autocast(device_type=cube.device.type, enabled=False):
+            x = F.relu(self.first(cube), inplace=True)
         for block in self.blocks:
             x = block(x)
-        x = F.relu(self.penultimate(x), inplace=True)
-        with torch.autocast(device_type=x.device.type, enabled=False):
-            return self.classifier(x.to(self.classifier.weight.dtype))
+        with torch.autocast(device_type=cube.device.type, enabled=False):
+            x = F.relu(self.penultimate(x.to(self.penultimate.weight.dtype)), inplace=True)
+            return self.classifier(x)
 
 
 def fold_batch_norm(network: HighRes3DNet) -> FoldedHighRes3DNet:
@@ -359,8 +363,9 @@ def inference_heatmaps(
         network: folded once by the caller, or folded here (a copy of the weights a call).
         cube: ``(B, C, D, H, W)`` float32 on any device; the heatmaps come back on the network's.
         precision: ``"float32"``; ``"bfloat16"``: convolutions with bfloat16 operands, the residual
-            sums, the last layer and the heatmaps in float32; ``"auto"``: bfloat16 where the device
-            has fast instructions for it (see :func:`bfloat16_is_fast`), else float32.
+            sums, the first and the last layers and the heatmaps in float32; ``"auto"``: bfloat16
+            where the device has fast instructions for it (see :func:`bfloat16_is_fast`), else
+            float32.
 
     Returns:
         ``(B, K, D, H, W)`` float32 logits.
