@@ -266,11 +266,14 @@ class FoldedBlock(nn.Module):
         for conv in (self.conv1, self.conv2):
             conv.dilation = (block.dilation,) * 3
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the block on ``(B, C, D, H, W)``."""
-        out = F.relu(self.conv1(self.activate(x)), inplace=True)
-        out = self.conv2(out)
-        return out.add_(pad_channels(x, out.shape[1]))
+    def forward(self, x: Tensor, reduced: torch.dtype | None = None) -> Tensor:
+        """Run the block on ``(B, C, D, H, W)``, which is overwritten where it can be.
+
+        ``reduced`` is the dtype of the convolutions' operands; the sum keeps the dtype of ``x``.
+        """
+        out = F.relu(_convolved(self.conv1, self.activate(x), reduced), inplace=True)
+        out = _convolved(self.conv2, out, reduced)
+        return pad_channels(x, out.shape[1]).add_(out)
 
 
 class FoldedHighRes3DNet(nn.Module):
@@ -283,6 +286,7 @@ class FoldedHighRes3DNet(nn.Module):
     def __init__(self, network: HighRes3DNet) -> None:
         super().__init__()
         self.out_channels = network.out_channels
+        self.exact_blocks = network.residual_blocks
         self.first = _folded(network.first[0], network.first[1], padding=1)
         self.blocks = nn.ModuleList(
             FoldedBlock(block) for _, blocks in network.residual_stages() for block in blocks
@@ -296,18 +300,18 @@ class FoldedHighRes3DNet(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
-    def forward(self, cube: Tensor) -> Tensor:
-        """Heatmaps (logits), ``(B, K, D, H, W)``, of cubes ``(B, C, D, H, W)``."""
-        cube = cube.contiguous(memory_format=CHANNELS_LAST)
-        # The cheap layers at both ends stay in float32: in bfloat16 they alone would move landmarks
-        # by 0.1 mm.
-        with torch.autocast(device_type=cube.device.type, enabled=False):
-            x = F.relu(self.first(cube), inplace=True)
-        for block in self.blocks:
-            x = block(x)
-        with torch.autocast(device_type=cube.device.type, enabled=False):
-            x = F.relu(self.penultimate(x.to(self.penultimate.weight.dtype)), inplace=True)
-            return self.classifier(x)
+    def forward(self, cube: Tensor, reduced: torch.dtype | None = None) -> Tensor:
+        """Heatmaps (logits), ``(B, K, D, H, W)``, of cubes ``(B, C, D, H, W)``.
+
+        ``reduced`` is the dtype of the operands of the wide convolutions (all but the first stage),
+        which take most of the time.
+        """
+        x = F.relu(self.first(cube.contiguous(memory_format=CHANNELS_LAST)), inplace=True)
+        # The thin layers at both ends and the residual sums cost little in float32; in bfloat16
+        # they alone would move landmarks by 0.1 mm.
+        for index, block in enumerate(self.blocks):
+            x = block(x, None if index < self.exact_blocks else reduced)
+        return self.classifier(F.relu(self.penultimate(x), inplace=True))
 
 
 def fold_batch_norm(network: HighRes3DNet) -> FoldedHighRes3DNet:
@@ -320,6 +324,20 @@ def fold_batch_norm(network: HighRes3DNet) -> FoldedHighRes3DNet:
     >>> heatmaps = inference_heatmaps(fast, cube)
     """
     return FoldedHighRes3DNet(network)
+
+
+def _convolved(conv: nn.Conv3d, x: Tensor, reduced: torch.dtype | None) -> Tensor:
+    """``conv(x)``, with operands and result in ``reduced`` precision when one is given."""
+    if reduced is None:
+        return conv(x)
+    bias = None if conv.bias is None else conv.bias.to(reduced)
+    return F.conv3d(
+        x.to(reduced),
+        conv.weight.to(reduced),
+        bias,
+        padding=conv.padding,
+        dilation=conv.dilation,
+    )
 
 
 def _scale_and_shift(norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
@@ -362,10 +380,10 @@ def inference_heatmaps(
     Args:
         network: folded once by the caller, or folded here (a copy of the weights a call).
         cube: ``(B, C, D, H, W)`` float32 on any device; the heatmaps come back on the network's.
-        precision: ``"float32"``; ``"bfloat16"``: convolutions with bfloat16 operands, the residual
-            sums, the first and the last layers and the heatmaps in float32; ``"auto"``: bfloat16
-            where the device has fast instructions for it (see :func:`bfloat16_is_fast`), else
-            float32.
+        precision: ``"float32"``; ``"bfloat16"``: the convolutions of the second and third stage
+            with bfloat16 operands, everything else (first stage, residual sums, last layers) in
+            float32; ``"auto"``: bfloat16 where the device has fast instructions for it (see
+            :func:`bfloat16_is_fast`), else float32.
 
     Returns:
         ``(B, K, D, H, W)`` float32 logits.
@@ -375,11 +393,8 @@ def inference_heatmaps(
     folded = network if isinstance(network, FoldedHighRes3DNet) else fold_batch_norm(network)
     device = folded.classifier.weight.device
     reduced = precision == "bfloat16" or (precision == "auto" and bfloat16_is_fast(device))
-    cube = cube.to(device)
-    if not reduced:
-        return folded(cube)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        return folded(cube)
+    heatmaps: Tensor = folded(cube.to(device), torch.bfloat16 if reduced else None)
+    return heatmaps
 
 
 def bfloat16_is_fast(device: torch.device | str = "cpu") -> bool:
