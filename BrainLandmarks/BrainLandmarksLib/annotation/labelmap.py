@@ -26,10 +26,8 @@ HIPPOCAMPUS = {"L": (17,), "R": (53,)}
 AMYGDALA = {"L": (18,), "R": (54,)}
 ACCUMBENS = {"L": (26,), "R": (58,)}
 VENTRAL_DC = {"L": (28,), "R": (60,)}
-LATERAL_VENTRICLE = {"L": (4,), "R": (43,)}
 TEMPORAL_HORN = {"L": (5,), "R": (44,)}
 CORPUS_CALLOSUM = (251, 252, 253, 254, 255)
-THIRD_VENTRICLE = (14,)
 FOURTH_VENTRICLE = (15,)
 BRAIN_STEM = (16,)
 SPINAL_CORD = (512,)
@@ -78,10 +76,6 @@ class LabelMap:
         """Centre of mass, RAS mm, or None when the structure is absent."""
         ijk = np.argwhere(self.mask(labels))
         return self.grid.ijk_to_ras(ijk.mean(axis=0)) if len(ijk) else None
-
-    def points(self, labels: Iterable[int]) -> np.ndarray:
-        """(n, 3) voxel centres of the labels, RAS mm."""
-        return self.grid.ijk_to_ras(np.argwhere(self.mask(labels)).astype(float))
 
     def field(self, labels: Iterable[int], sigma_mm: float = 1.0) -> Field:
         """Smooth indicator of the union of ``labels`` (cached)."""

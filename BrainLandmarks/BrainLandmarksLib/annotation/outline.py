@@ -142,14 +142,6 @@ def resampled(curve: np.ndarray, step_mm: float = STEP_MM) -> np.ndarray:
     return along(curve, np.linspace(0, total, max(3, int(np.ceil(total / step_mm)) + 1)))
 
 
-def smoothed(curve: np.ndarray, sigma_mm: float) -> np.ndarray:
-    """Closed outline smoothed along its arc, for rules that look at its shape, not its pixels."""
-    even = resampled(curve)[:-1]
-    step = length(curve) / len(even)
-    rounded = ndimage.gaussian_filter1d(even, sigma_mm / step, axis=0, mode="wrap")
-    return np.vstack([rounded, rounded[:1]])
-
-
 def nearest(curve: np.ndarray, point: np.ndarray) -> tuple[np.ndarray, float]:
     """Closest point of a polyline to ``point``, and its arc length."""
     start, step = curve[:-1], np.diff(curve, axis=0)
