@@ -148,8 +148,7 @@ class Detector:
             for _ in range(LOCATOR_LOOKS):
                 grid = _posed_cube(pose, spec.locator)
                 decoded = self._run("locator", _look(head, grid))
-                weights = decoded.peak_mass[0].double().cpu().numpy()
-                pose = fit_pose(spec.mean_shape, _points(decoded, grid), weights)
+                pose = self._pose(decoded, grid)
         for remaining in reversed(range(FINE_LOOKS)):
             grid = _posed_cube(pose, spec.fine)
             with watch.stage("resample"):
@@ -158,8 +157,7 @@ class Detector:
                 decoded = self._run("fine", sight)
             points = _points(decoded, grid)
             if remaining:
-                weights = decoded.peak_mass[0].double().cpu().numpy()
-                pose = fit_pose(spec.mean_shape, points, weights)
+                pose = self._pose(decoded, grid)
         points[~volume.grid.contains(points)] = np.nan
         confidence = self._confidence(decoded)
         notes, self._notes = tuple(self._notes), []
@@ -171,6 +169,11 @@ class Detector:
             self._precision_name(),
             notes,
         )
+
+    def _pose(self, decoded: decoding.Decoded, grid: Grid) -> FloatArray:
+        """Pose of the head by the landmarks of one look, each trusted as far as it is sharp."""
+        weights = decoded.peak_mass[0].double().numpy()
+        return fit_pose(self.model.spec.mean_shape, _points(decoded, grid), weights)
 
     def _run(self, name: str, sight: npt.NDArray[np.float32]) -> decoding.Decoded:
         """Decoded heatmaps of one cube; on the CPU if the GPU's memory does not suffice."""

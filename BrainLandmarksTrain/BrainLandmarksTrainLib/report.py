@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from BrainLandmarksLib.decoding import Calibration
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import whole_file
+from BrainLandmarksLib.images import stem
 from BrainLandmarksLib.models import Model
 
 from .evaluation import ErrorTable, HeldOut, evaluate_held_out
@@ -42,7 +43,7 @@ def held_out_report(
     names = list(heads or model.spec.held_out.get("heads", ()))
     if not names:
         raise UserError("the model does not say which heads were held out; name them with --heads.")
-    paths = {path.name.split(".")[0]: path for path in find_label_maps(label_maps)}
+    paths = {stem(path): path for path in find_label_maps(label_maps)}
     absent = [name for name in names if name not in paths]
     if absent:
         raise UserError(f"there is no label map {absent[0]} in --label-maps; choose with --heads.")
