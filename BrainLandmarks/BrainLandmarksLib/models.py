@@ -182,6 +182,16 @@ def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None =
     )
 
 
+def model_weights(name_or_path: str | os.PathLike[str]) -> dict[str, Path]:
+    """Weight files of the "fine" and the "locator" network, of a shipped model or of a folder.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    folder = _find(name_or_path)
+    return {part: folder / file for part, file in WEIGHT_FILES.items()}
+
+
 def save_model(model: Model, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Write a model folder; it appears whole or not at all.
 

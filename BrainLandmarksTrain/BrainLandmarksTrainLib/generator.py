@@ -3,13 +3,16 @@
 A head that exists only as labels becomes an endless supply of images (Billot et al., SynthSeg,
 Med. Image Anal. 86:102789, 2023). Every sample draws
 
-* an anatomy: affine plus smooth non-linear deformation, left-right flip;
+* an anatomy: size, shear, smooth non-linear deformation, left-right flip;
 * a scanner: contrast per tissue (T1-like in half of the samples), texture, partial volume, slice
   thickness, bias field, noise;
 * a protocol: pose in the scanner, field of view that may cut the neck or the top.
 
 The landmarks are carried through the very same functions, point by point: the deformation is a
 cubic B-spline whose value at a point is known exactly, and its inverse is solved to 1e-3 mm.
+Points that a rule places (equal distances along a contour, extremes) do not follow a deformation,
+though: training deforms label maps first and places the landmarks anew (:mod:`.offspring`), and
+draws only pose, size and scanner here.
 Everything runs on torch tensors, on any device.
 """
 
@@ -100,6 +103,22 @@ def make_head(
     return Head(name, tissues, np.asarray(affine, float), np.asarray(landmarks, float), to_head)
 
 
+def nearest_voxels(head: Head, canonical: torch.Tensor) -> torch.Tensor:
+    """Value of a head's map at canonical points (3, ...): nearest voxel, 0 outside the map."""
+    to_voxel = np.linalg.inv(head.affine) @ head.to_head
+    m = torch.as_tensor(to_voxel, dtype=torch.float32, device=canonical.device)
+    shape = head.tissues.shape
+    flat = canonical.reshape(3, -1)
+    voxel = torch.addmm(m[:3, 3:], m[:3, :3], flat).add_(0.5).floor_().to(torch.int32)
+    inside = torch.ones(flat.shape[1], dtype=torch.bool, device=flat.device)
+    for k in range(3):
+        inside &= (voxel[k] >= 0) & (voxel[k] < shape[k])
+    index = (voxel[0] * shape[1] + voxel[1]) * shape[2] + voxel[2]
+    index = torch.where(inside, index, 0)
+    found = torch.where(inside, head.tissues.flatten()[index], 0)
+    return found.view(canonical.shape[1:])
+
+
 @dataclass(frozen=True)
 class Variation:
     """Ranges of everything that varies between samples (mm, degrees, ratios)."""
@@ -111,6 +130,9 @@ class Variation:
     shear: float = 0.04
     warp_mm: tuple[float, ...] = (6.0, 3.0, 1.5)
     warp_spacing_mm: tuple[float, ...] = (96.0, 48.0, 28.0)
+    warp_symmetry: float = 0.5
+    """Share of the warps' variance that is symmetric about x = 0: with 0.5 left and right are
+    independent, with 1 mirror images. Another value than 0.5 makes sense without a pose only."""
     t1_share: float = 0.5
     bias: float = 0.35
     noise: float = 0.04
@@ -122,7 +144,10 @@ class Variation:
     flip_share: float = 0.5
 
 
-CANONICAL = Variation()
+ANATOMY = Variation(rotation_deg=0.0, translation_mm=0.0, flip_share=0.0, warp_symmetry=0.85)
+"""How heads differ from one another, without pose."""
+
+CANONICAL = Variation(scale=0.05, stretch=0.0, shear=0.0, warp_mm=(), warp_spacing_mm=())
 """What the fine network meets: heads already brought close to the canonical pose."""
 
 ANY_POSE = replace(CANONICAL, rotation_deg=40.0, translation_mm=35.0, thickness_mm=8.0)
@@ -229,6 +254,8 @@ class Deformation:
             Spline.random(3, rng.uniform(0, deviation), spacing, reach_mm, generator, device)
             for deviation, spacing in zip(variation.warp_mm, variation.warp_spacing_mm)
         ]
+        for warp in warps:
+            warp.coefficients = _alike(warp.coefficients, variation.warp_symmetry)
         return cls(matrix, shift, warps)
 
     @property
@@ -268,6 +295,14 @@ class Deformation:
         lost = np.abs(reached - points).max(1) > tolerance_mm
         guess[lost] = np.nan
         return guess
+
+
+def _alike(coefficients: torch.Tensor, share: float) -> torch.Tensor:
+    """Random vectors (3, n, n, n) with ``share`` of their variance symmetric about x = 0."""
+    sign = torch.tensor([-1.0, 1.0, 1.0], device=coefficients.device).view(3, 1, 1, 1)
+    mirrored = coefficients.flip(1) * sign
+    even, odd = (coefficients + mirrored) / 2, (coefficients - mirrored) / 2
+    return float(np.sqrt(2 * share)) * even + float(np.sqrt(2 * (1 - share))) * odd
 
 
 def _rotation(angles: np.ndarray) -> np.ndarray:
@@ -336,7 +371,7 @@ class HeadGenerator:
         reach = max(lattice.shape) * lattice.spacing_mm / 2
         deformation = Deformation.random(v, rng, noise, reach, device)
         axes = lattice.axes(device)
-        tissue = self._tissues(head, deformation.on_lattice(*axes))
+        tissue = nearest_voxels(head, deformation.on_lattice(*axes))
         stripped = rng.random() < v.stripped_share
         image = self._signal(tissue, rng, noise, stripped)
         bias = Spline.random(1, rng.uniform(0, v.bias), 90.0, reach, noise, device)
@@ -358,22 +393,6 @@ class HeadGenerator:
         low, high = -0.5, np.array(shape) - 0.5
         ijk[~(((ijk >= low) & (ijk <= high)).all(1) & seen)] = np.nan
         return image, ijk
-
-    @staticmethod
-    def _tissues(head: Head, canonical: torch.Tensor) -> torch.Tensor:
-        """Tissue number at canonical points (3, ...): nearest voxel, air outside the map."""
-        to_voxel = np.linalg.inv(head.affine) @ head.to_head
-        m = torch.as_tensor(to_voxel, dtype=torch.float32, device=canonical.device)
-        shape = head.tissues.shape
-        flat = canonical.reshape(3, -1)
-        voxel = torch.addmm(m[:3, 3:], m[:3, :3], flat).add_(0.5).floor_().to(torch.int32)
-        inside = torch.ones(flat.shape[1], dtype=torch.bool, device=flat.device)
-        for k in range(3):
-            inside &= (voxel[k] >= 0) & (voxel[k] < shape[k])
-        index = (voxel[0] * shape[1] + voxel[1]) * shape[2] + voxel[2]
-        index = torch.where(inside, index, 0)
-        found = torch.where(inside, head.tissues.flatten()[index], 0)
-        return found.view(canonical.shape[1:])
 
     def _signal(
         self, tissue: torch.Tensor, rng: np.random.Generator, noise: torch.Generator, strip: bool

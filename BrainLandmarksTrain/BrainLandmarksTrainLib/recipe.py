@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.models import Look, Model, ModelSpec, save_model
+from BrainLandmarksLib.models import Look, Model, ModelSpec, model_weights, save_model
 from BrainLandmarksLib.network import HighRes3DNet
 from BrainLandmarksLib.protocol import load_protocol
 
@@ -26,6 +26,7 @@ from .config import TrainingConfig, config_from_dict, read_settings
 from .evaluation import ErrorTable, evaluate_held_out
 from .generator import ANY_POSE, CANONICAL, Head, HeadGenerator, Lattice, Variation
 from .heads import find_label_maps, read_annotated
+from .offspring import breed
 from .shape import mean_shape
 from .trainer import Trainer, averaged_weights, latest_checkpoint
 
@@ -55,11 +56,17 @@ class Recipe:
     """Folder of the runs; the model is written to ``output/model``."""
     locator: TrainingConfig
     fine: TrainingConfig
+    start_from: str | None = None
+    """Model that comes with the library, whose weights both networks start from. Without it the
+    locator starts from nothing and the fine network from the locator."""
     crop: tuple[int, int, int] | None = None
     """Voxels of the fine cube that training renders (all of it by default). The network is fully
     convolutional, so a box round the landmarks teaches the same at less cost."""
+    offspring_per_head: int = 30
+    """Deformed copies of each training head, annotated by rule, that it is trained with."""
     samples_per_head: int = 10
-    """Unseen scans of each held-out head that the error table is measured on."""
+    """Unseen scans of each held-out head, of as many offspring, that the error table is measured
+    on."""
     device: str = "auto"
     command: str = field(default="", compare=False)
 
@@ -99,8 +106,11 @@ def load_recipe(
     base = path.parent
     folder = base / str(values["output"])
     networks = {}
+    start_from = values.pop("start_from", None)
     for part in ("locator", "fine"):
         settings = {"output": str(folder / part), **dict(values.pop(part))}
+        if start_from is not None:
+            settings["init_from"] = str(model_weights(start_from)[part])
         networks[part] = config_from_dict(settings)
     crop = values.pop("crop", None)
     return Recipe(
@@ -109,7 +119,9 @@ def load_recipe(
         label_maps=tuple(str(base / item) for item in values["label_maps"]),
         held_out=tuple(str(item) for item in values["held_out"]),
         output=str(folder),
+        start_from=start_from,
         crop=None if crop is None else tuple(int(n) for n in crop),  # type: ignore[arg-type]
+        offspring_per_head=int(values.get("offspring_per_head", 30)),
         samples_per_head=int(values.get("samples_per_head", 10)),
         device=str(values.get("device", "auto")),
         command=f"brainlandmarks train {path.stem if path == shipped else path.name}",
@@ -131,7 +143,9 @@ def cook(recipe: Recipe, say: Say = print) -> Path | None:
     mirror = protocol.mirror_permutation()
     shape = mean_shape([m.landmarks.points for m in train], mirror)
     device = "cuda" if recipe.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
-    heads = [m.head(shape, device) for m in train]
+    say(f"breeding {recipe.offspring_per_head} offspring of each head")
+    offspring = breed(train, shape, recipe.offspring_per_head, output / "offspring", device)
+    heads = [*(m.head(shape, device) for m in train), *offspring]
     weights = {}
     for part, variation in (("locator", ANY_POSE), ("fine", CANONICAL)):
         config = replace(getattr(recipe, part), protocol=recipe.protocol)
@@ -155,18 +169,19 @@ def cook(recipe: Recipe, say: Say = print) -> Path | None:
         fine=Look(recipe.fine.size, recipe.fine.field_of_view_mm),
         locator=Look(recipe.locator.size, recipe.locator.field_of_view_mm),
         mean_shape=shape,
-        training=_summary(recipe, [h.name for h in heads]),
+        training=_summary(recipe, [m.name for m in train]),
         command=recipe.command,
     )
     model = Model(protocol, networks["fine"], networks["locator"], spec)
     say("measuring on held-out heads")
-    held_out = [m.head(shape) for m in maps if m.name in recipe.held_out]
-    return finish(model, held_out, recipe, output / "model", say)
+    others = [m for m in maps if m.name in recipe.held_out]
+    held_out = breed(others, shape, recipe.samples_per_head, output / "offspring")
+    return finish(model, list(held_out), recipe, output / "model", say)
 
 
 def finish(model: Model, held_out: list[Head], recipe: Recipe, folder: Path, say: Say) -> Path:
     """Measure a model on held-out heads, calibrate its confidence, and save it."""
-    result = evaluate_held_out(model, held_out, recipe.samples_per_head, device=recipe.device)
+    result = evaluate_held_out(model, held_out, device=recipe.device)
     table = ErrorTable.of(model.protocol, result.errors)
     say(table.markdown())
     spec = replace(
@@ -214,7 +229,12 @@ def _train(
 
 
 def _summary(recipe: Recipe, heads: list[str]) -> dict[str, Any]:
-    summary: dict[str, Any] = {"heads": heads, "crop": recipe.crop}
+    summary: dict[str, Any] = {
+        "start_from": recipe.start_from,
+        "heads": heads,
+        "offspring_per_head": recipe.offspring_per_head,
+        "crop": recipe.crop,
+    }
     for part in ("locator", "fine"):
         config = getattr(recipe, part)
         settings = config.to_dict()

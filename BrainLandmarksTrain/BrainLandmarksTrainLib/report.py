@@ -18,6 +18,7 @@ from BrainLandmarksLib.models import Model
 
 from .evaluation import ErrorTable, HeldOut, evaluate_held_out
 from .heads import find_label_maps, read_annotated
+from .offspring import breed
 
 
 def held_out_report(
@@ -48,8 +49,8 @@ def held_out_report(
     if absent:
         raise UserError(f"there is no label map {absent[0]} in --label-maps; choose with --heads.")
     maps = read_annotated([paths[name] for name in names], model.protocol, folder / "annotations")
-    posed = [m.head(model.spec.mean_shape) for m in maps]
-    result = evaluate_held_out(model, posed, scans, device=device)
+    offspring = breed(maps, model.spec.mean_shape, scans, folder / "offspring")
+    result = evaluate_held_out(model, list(offspring), device=device)
     table = ErrorTable.of(model.protocol, result.errors).markdown()
     with whole_file(folder / "errors.md") as path:
         path.write_text(table + "\n", encoding="utf-8")

@@ -39,7 +39,7 @@ def annotate(volume: Volume) -> LandmarkSet:
     found |= corpus_callosum(anatomy)
     found |= frontal_lobe(anatomy, found["CC_G"])
     found |= brain_stem(anatomy)
-    found |= brain_boundary(anatomy)
+    found |= brain_boundary(anatomy, found["CC_G"], found["CC_S"])
     found |= eyes(anatomy)
     found |= axial_boundary(anatomy, found["CC_T"])
     found |= temporal_lobe(anatomy)

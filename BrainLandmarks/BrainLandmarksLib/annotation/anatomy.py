@@ -19,6 +19,9 @@ from .outline import Plane, Section, exit_along
 RIGHT, ANTERIOR, SUPERIOR = np.eye(3)
 SIDES = ("L", "R")
 
+LOBE_SIGMA_MM = 5.0
+"""Smoothing that leaves a lobe's shape and takes its gyri away."""
+
 Points = dict[str, "np.ndarray | None"]
 """Landmark label -> head-frame point, or None where the anatomy is absent."""
 
@@ -68,49 +71,39 @@ class Anatomy:
             lambda points: self.value(field, points), start, direction, reach_mm, last=last
         )
 
-    def farthest(
+    def pole(
         self,
         labels: Iterable[int],
         direction: np.ndarray,
         low: Iterable[float],
         high: Iterable[float],
-        cap_mm: float = 1.5,
-        sigma_mm: float = 1.5,
+        cap_mm: float = 2.5,
     ) -> np.ndarray | None:
-        """Boundary point of a structure farthest along a head axis, inside a box (mm).
+        """Surface point of a lobe farthest along a head axis, inside a box (mm).
 
-        Only the largest connected part in the box counts. As for outlines, the middle of the cap
-        within ``cap_mm`` of the extreme is taken, then carried along ``direction`` to the surface.
+        Two gyri often reach equally far. So the lobe's shape without its gyri decides where the
+        pole is: the middle of the cap within ``cap_mm`` of the extreme of a strongly smoothed
+        field, of its largest connected part in the box. From there the point is carried along
+        ``direction`` to the surface itself.
         """
-        field = self.head.field(labels, sigma_mm)
+        shape, surface = self.head.field(labels, LOBE_SIGMA_MM), self.head.field(labels, 1.5)
         low, high = np.asarray(list(low), float), np.asarray(list(high), float)
         step = 1.0
         axes = [np.arange(a, b + step / 2, step) for a, b in zip(low, high)]
         lattice = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-        values = self.value(field, lattice)
-        solid = values >= 0.5
+        solid = self.value(shape, lattice) >= 0.5
         parts, count = ndimage.label(solid)
         if count == 0:
             return None
         sizes = ndimage.sum_labels(solid, parts, np.arange(1, count + 1))
-        part = parts == 1 + int(np.argmax(sizes))
-        points = lattice[part]
+        points = lattice[parts == 1 + int(np.argmax(sizes))]
         height = points @ direction
-        near = height >= height.max() - cap_mm - step
-        # The cap may fall into several gyri: the one that holds the extreme counts.
-        cap = np.zeros_like(part)
-        cap[part] = near
-        pieces, _ = ndimage.label(cap, structure=np.ones((3, 3, 3)))
-        top = np.unravel_index(
-            np.argmax(np.where(cap, lattice @ direction + 0.5 * values, -np.inf)), cap.shape
+        # Weights fall to zero at the edge of the cap, so the answer moves smoothly with the shape.
+        weight = np.clip(height - (height.max() - cap_mm - step), 0, None)
+        middle = np.average(points, axis=0, weights=weight)
+        return self.exit(
+            surface, middle - LOBE_SIGMA_MM * direction, direction, 4 * LOBE_SIGMA_MM, last=True
         )
-        chosen = pieces == pieces[top]
-        weight = np.maximum(lattice[chosen] @ direction - (height.max() - cap_mm - step), 1e-6)
-        middle = np.average(lattice[chosen], axis=0, weights=weight * values[chosen])
-        # From inside the part outwards, so that the point lies on the surface itself.
-        inside = middle - 3.0 * direction
-        start = inside if self.value(field, inside) >= 0.5 else middle
-        return self.exit(field, start, direction, 12.0)
 
     @functools.cached_property
     def cerebrum(self) -> tuple[int, ...]:

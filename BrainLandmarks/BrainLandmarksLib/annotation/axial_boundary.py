@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from .anatomy import Anatomy, Points
-from .brain_boundary import CLOSING_MM
 from .outline import Plane, Section, along, arc, length, resampled
 
 LEVEL_MM = 10.0
 """Height of the plane above the highest point of the corpus callosum."""
+
+CLOSING_MM = 25.0
+"""Fissures narrower than twice this are bridged, the longitudinal and the Sylvian ones among them:
+their depth varies from head to head, and would shift every point by its share of the way."""
 
 LABELS = (
     "AX_1_L",

@@ -6,7 +6,7 @@ import numpy as np
 
 from .anatomy import ANTERIOR, SIDES, Anatomy, Points, on_midline
 from .labelmap import HEMISPHERE
-from .outline import Plane, Section, between, exit_along, extreme, nearest, spread
+from .outline import Plane, Section, between, crossings, extreme, nearest, spread
 
 SLAB_MM = 6.0
 """Half width of the slab whose silhouette is the boundary: on the exact midline lies the falx."""
@@ -20,6 +20,12 @@ ORBITAL_MM = 10.0
 ORBITAL_WIDTH_MM = 15.0
 """How far from the midline the orbital points may lie."""
 
+FRONTAL_BASE_DEG = 40.0
+"""From the genu forwards and this much downwards lies the frontal base."""
+
+OCCIPITAL_DEG = 30.0
+"""From the splenium backwards and this much downwards lies the occipital end."""
+
 SECONDARY = tuple(f"BB_{k}" for k in range(1, 10))
 
 
@@ -30,21 +36,35 @@ def midline_contour(anatomy: Anatomy) -> np.ndarray | None:
     return outline if len(outline) >= 50 else None
 
 
-def brain_boundary(anatomy: Anatomy) -> Points:
-    """Frontal base, nine points over the vertex, occipital end."""
+def brain_boundary(
+    anatomy: Anatomy, genu: np.ndarray | None, splenium: np.ndarray | None
+) -> Points:
+    """Frontal base, nine points over the vertex, occipital end.
+
+    Lines from the two ends of the corpus callosum meet the contour almost at a right angle. Its
+    corners there would be the more obvious choice, but some heads have two of them.
+    """
     found: Points = dict.fromkeys(("BB_F", *SECONDARY, "BB_O"))
     contour = midline_contour(anatomy)
-    if contour is None:
+    if contour is None or genu is None or splenium is None:
         return found
-    centre = (contour.max(0) + contour.min(0)) / 2
-    front, back = contour[contour[:, 0] > 10], contour[contour[:, 0] < centre[0]]
-    base = nearest(contour, extreme(front, np.array([1.0, -1.0])))[0]
-    occipital = nearest(contour, extreme(back, np.array([-1.0, -2.0]), cap_mm=2.0))[0]
-    over = between(contour, base, occipital, np.array([centre[0], contour[:, 1].max()]))
+    base = _outermost(contour, genu, -FRONTAL_BASE_DEG)
+    occipital = _outermost(contour, splenium, 180.0 + OCCIPITAL_DEG)
+    if base is None or occipital is None:
+        return found
+    top = contour[np.argmax(contour[:, 1])]
+    over = between(contour, base, occipital, top)
     found["BB_F"], found["BB_O"] = on_midline(base), on_midline(occipital)
     for label, point in zip(SECONDARY, spread(over, len(SECONDARY))):
         found[label] = on_midline(point)
     return found
+
+
+def _outermost(contour: np.ndarray, start: np.ndarray, degrees: float) -> np.ndarray | None:
+    """Last crossing of the contour by a line from a midline point; 0 degrees is anterior."""
+    angle = np.deg2rad(degrees)
+    points = crossings(contour, start[1:], np.array([np.cos(angle), np.sin(angle)]))
+    return points[-1] if len(points) else None
 
 
 def frontal_lobe(anatomy: Anatomy, genu: np.ndarray | None) -> Points:
@@ -53,15 +73,14 @@ def frontal_lobe(anatomy: Anatomy, genu: np.ndarray | None) -> Points:
     for side in SIDES:
         labels = HEMISPHERE[side]
         inner, outer = (-40.0, -1.0) if side == "L" else (1.0, 40.0)
-        found[f"FP_{side}"] = anatomy.farthest(
+        found[f"FP_{side}"] = anatomy.pole(
             labels, ANTERIOR, (inner, 25.0, -35.0), (outer, 95.0, 50.0)
         )
         if genu is not None:
             found[f"GR_{side}"] = _lowest_orbital(anatomy, side, genu)
     contour = midline_contour(anatomy)
     if contour is not None and genu is not None:
-        silhouette = anatomy.slab(anatomy.cerebrum, SLAB_MM).closed(CLOSING_MM)
-        point = exit_along(silhouette.at, genu[1:], np.array([1.0, 0.0]), 70.0, last=True)
+        point = _outermost(contour, genu, 0.0)
         found["FB_M"] = None if point is None else on_midline(point)
     return found
 
@@ -79,7 +98,7 @@ def _lowest_orbital(anatomy: Anatomy, side: str, genu: np.ndarray) -> np.ndarray
     near = (off_midline < ORBITAL_WIDTH_MM) & (outline[:, 1] < genu[2])
     if near.sum() < 5:
         return None
-    x, z = nearest(outline, extreme(_longest_run(outline, near), np.array([0.0, -1.0]), 1.5))[0]
+    x, z = nearest(outline, extreme(_longest_run(outline, near), np.array([0.0, -1.0]), 3.0))[0]
     return np.array([x, level, z])
 
 

@@ -13,6 +13,7 @@ from .outline import (
     along,
     arc,
     between,
+    crossings,
     exit_along,
     extreme,
     nearest,
@@ -39,6 +40,13 @@ LABELS = (
 ISTHMUS = 11 / 15
 """Middle of Witelson's isthmus (2/3 to 4/5) on the way from the genu to the splenium."""
 
+INNER_GENU_DEG = 10.0
+"""The inner genu lies straight behind the genu and this much upwards: across the bend, clear of the
+rostrum, on a contour that the line meets at a right angle."""
+
+OPENING_MM = 1.5
+"""What is thinner than twice this is a rest of the fornix, not callosum."""
+
 _ANTERIOR, _SUPERIOR = np.array([1.0, 0.0]), np.array([0.0, 1.0])
 
 
@@ -62,7 +70,7 @@ def corpus_callosum(anatomy: Anatomy) -> Points:
     front = lower[lower[:, 0] > genu[0] - 0.25 * (genu[0] - splenium[0])]
     rostrum = nearest(lower, extreme(front, -_SUPERIOR))[0]
     under = between(outline, tip, rostrum, middle)
-    inner = nearest(under, extreme(under, _ANTERIOR))[0]
+    inner = _inner_genu(outline, genu)
 
     at_top, at_isthmus = nearest(upper, top)[1], nearest(upper, isthmus)[1]
     s = arc(upper)
@@ -82,6 +90,13 @@ def corpus_callosum(anatomy: Anatomy) -> Points:
     (points["CC_U3"],) = spread(fall, 1)
     points["CC_L1"], points["CC_L2"], points["CC_L3"] = spread(below, 3)
     return {label: on_midline(points[label]) for label in LABELS}
+
+
+def _inner_genu(outline: np.ndarray, genu: np.ndarray) -> np.ndarray:
+    """Where the line from the genu backwards and a little upwards leaves the callosum."""
+    angle = np.deg2rad(INNER_GENU_DEG)
+    direction = np.array([-np.cos(angle), np.sin(angle)])
+    return crossings(outline, genu + 0.5 * direction, direction)[0]
 
 
 def callosal_outline(anatomy: Anatomy) -> np.ndarray | None:
@@ -113,11 +128,13 @@ def callosal_outline(anatomy: Anatomy) -> np.ndarray | None:
     gap, foot = _distance(upper, pixels)
     s = arc(upper)
     near_end = np.minimum(s[foot], s[-1] - s[foot]) < 14.0
-    allowed = np.where(near_end, 16.0, 1.15 * thickness[foot] + 0.4)
+    allowed = np.where(near_end, 16.0, thickness[foot] + 1.0)
     inside = ((allowed - gap) / 1.0 + 0.5).reshape(size)
     inside = np.where(section.values >= 0.02, inside, 1.0)
     freed = Section(np.minimum(section.values, inside).astype(np.float32), tuple(section.low))
-    return freed.component(len).outline()
+    # The callosum itself may be as thin as a spike: what lies within its thickness stays.
+    below = (gap > thickness[foot]).reshape(size)
+    return freed.component(len).opened(OPENING_MM, below).component(len).outline()
 
 
 def _thickness(section: Section, upper: np.ndarray) -> np.ndarray:
@@ -136,7 +153,7 @@ def _thickness(section: Section, upper: np.ndarray) -> np.ndarray:
     raw = np.where(np.isfinite(raw), raw, 30.0)
     width = int(40.0 / STEP_MM) | 1
     low = ndimage.percentile_filter(raw, 25, size=width, mode="nearest")
-    capped = np.minimum(raw, 1.2 * low)
+    capped = np.minimum(raw, 1.15 * low)
     return ndimage.gaussian_filter1d(capped, sigma, mode="nearest")
 
 

@@ -110,6 +110,19 @@ class Section:
         values = np.maximum(self.values, np.where(filled, 1.0, extra))
         return Section(values.astype(np.float32), (self.low[0], self.low[1]))
 
+    def opened(self, radius_mm: float, where: np.ndarray) -> Section:
+        """Grey opening with a disc: spikes narrower than 2 x radius vanish, in the mask ``where``.
+
+        The raster keeps its values elsewhere, so that the 0.5 level stays sub-pixel.
+        """
+        solid = self.values >= 0.5
+        core = ndimage.distance_transform_edt(solid) * STEP_MM > radius_mm
+        kept = ndimage.distance_transform_edt(~core) * STEP_MM <= radius_mm
+        spikes = solid & ~kept & where
+        edge = ndimage.gaussian_filter(spikes.astype(np.float32), 1.0)
+        values = np.minimum(self.values, np.where(spikes, 0.0, 1.0 - edge))
+        return Section(values.astype(np.float32), (self.low[0], self.low[1]))
+
     def outline(self) -> np.ndarray:
         """Longest 0.5-level curve, (n, 2); closed curves repeat the first point. Empty if none."""
         padded = np.pad(self.values, 1)
@@ -194,6 +207,19 @@ def between(curve: np.ndarray, start: np.ndarray, end: np.ndarray, via: np.ndarr
 def spread(curve: np.ndarray, count: int) -> np.ndarray:
     """``count`` points that divide an open curve into count + 1 stretches of equal arc length."""
     return along(curve, length(curve) * np.arange(1, count + 1) / (count + 1))
+
+
+def crossings(curve: np.ndarray, start: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Points (n, 2) where a ray crosses a polyline, nearest first."""
+    direction = np.asarray(direction, float) / np.linalg.norm(direction)
+    offset = curve - start
+    beside = offset @ np.array([-direction[1], direction[0]])
+    at = np.flatnonzero((beside[:-1] < 0) != (beside[1:] < 0))
+    fraction = beside[at] / (beside[at] - beside[at + 1])
+    points = curve[at] + fraction[:, None] * (curve[at + 1] - curve[at])
+    distance = (points - start) @ direction
+    ahead = distance > 0
+    return points[ahead][np.argsort(distance[ahead])]
 
 
 def exit_along(

@@ -25,7 +25,11 @@ RAYS_DEG = {"SL": 25.0, "L": 0.0, "IL": -40.0, "I": -80.0}
 MEDIAL_DEG = -150.0
 """Direction to the medial surface: medially and 30 degrees down, through the parahippocampus."""
 
-OUTLINE_CLOSING_MM = 5.0
+OUTLINE_CLOSING_MM = 8.0
+"""Sulci narrower than twice this are bridged."""
+
+MEDIAL_CLOSING_MM = 3.0
+"""The same on the medial side, where wide gaps are cisterns."""
 
 SHORTEST_HIPPOCAMPUS_MM = 28.0
 """A shorter label, or one that does not run forwards, is a damaged piece, not a hippocampus."""
@@ -62,8 +66,10 @@ def temporal_lobe(anatomy: Anatomy) -> Points:
         found[f"HIP_H_{side}"] = hippocampus.head
         found[f"HIP_B_{side}"] = hippocampus.body
         found[f"HIP_T_{side}"] = hippocampus.tail
+    across = _common_axis(both)
+    for side, hippocampus in both.items():
         for prefix, centre in (("TOH", hippocampus.head), ("TOB", hippocampus.body)):
-            for name, point in _outline(anatomy, side, hippocampus.axis, centre).items():
+            for name, point in _outline(anatomy, side, across, centre).items():
                 found[f"{prefix}_{name}_{side}"] = point
     found["BSP_M"] = _midline_point(anatomy, both)
     return found
@@ -88,6 +94,19 @@ def _hippocampus(anatomy: Anatomy, side: str) -> Hippocampus | None:
         return np.average(points, axis=0, weights=weight)
 
     return Hippocampus(axis, cross_section(1 / 6), cross_section(1 / 2), cross_section(5 / 6))
+
+
+def _common_axis(both: dict[str, Hippocampus]) -> np.ndarray:
+    """Long axis of the hippocampi as seen from the side, the mean of left and right.
+
+    The planes across it are the oblique coronal ones of clinical practice: they contain the
+    left-right direction. Across each hippocampus' own axis the outline would swing by several
+    millimetres with how much that hippocampus diverges from the midline.
+    """
+    mean = np.sum([h.axis for h in both.values()], axis=0)
+    mean = mean - (mean @ RIGHT) * RIGHT
+    size = np.linalg.norm(mean)
+    return mean / size if size > 0 else ANTERIOR
 
 
 def _largest_part(anatomy: Anatomy, labels: tuple[int, ...]) -> np.ndarray:
@@ -136,13 +155,12 @@ def _pole(anatomy: Anatomy, side: str, amygdala: np.ndarray | None) -> np.ndarra
     inner, outer = sorted((12.0 * lateral(side)[0], 62.0 * lateral(side)[0]))
     low = (inner, amygdala[1] - 12.0, amygdala[2] - 35.0)
     high = (outer, amygdala[1] + 45.0, amygdala[2] - 9.0)
-    return anatomy.farthest(HEMISPHERE[side], ANTERIOR, low, high)
+    return anatomy.pole(HEMISPHERE[side], ANTERIOR, low, high)
 
 
 def _outline(anatomy: Anatomy, side: str, axis: np.ndarray, centre: np.ndarray) -> Points:
-    """Where rays from the hippocampal centre, across its axis, meet the temporal surface."""
-    out = lateral(side) - (lateral(side) @ axis) * axis
-    out /= np.linalg.norm(out)
+    """Where rays from the hippocampal centre, in the oblique coronal plane, meet the surface."""
+    out = lateral(side)
     up = np.cross(axis, out)
     up = up if up[2] > 0 else -up
     frame = anatomy.frame
@@ -153,7 +171,8 @@ def _outline(anatomy: Anatomy, side: str, axis: np.ndarray, centre: np.ndarray) 
     found: Points = {}
     for name, degrees in RAYS_DEG.items():
         found[name] = _ray(closed.at, degrees, centre, out, up, last=True)
-    found["M"] = _ray(section.at, MEDIAL_DEG, centre, out, up, last=False)
+    # The other side of the cistern must not be bridged, the hippocampal fissure must.
+    found["M"] = _ray(section.closed(MEDIAL_CLOSING_MM).at, MEDIAL_DEG, centre, out, up, last=False)
     return found
 
 
