@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -47,6 +47,12 @@ LOCATOR_LOOKS = 2
 
 FINE_LOOKS = 2
 """The fine network runs this often: its own landmarks give a better pose than the locator's."""
+
+Progress = Callable[[str, float], None]
+"""Called with a stage, "prepare", "locate" or "look", and the fraction of the work done before."""
+
+# Where the stages end, as a share of a detection on two CPU cores; good enough for a progress bar.
+_PREPARED, _LOCATED = 0.1, 0.3
 
 _HEAD_HEIGHT_MM = 170.0
 _COARSE_MM = 4.0
@@ -126,16 +132,23 @@ class Detector:
         }
         self._place(self.device)
 
-    def detect(self, volume: Volume) -> Detection:
+    def detect(
+        self, volume: Volume, *, looks: int = FINE_LOOKS, progress: Progress | None = None
+    ) -> Detection:
         """Find the landmarks of one head.
 
         Args:
             volume: A T1-weighted image, any orientation, spacing and field of view.
+            looks: How often the fine network looks, at least once; once is faster and less exact.
+            progress: Called before each stage with its name and the fraction done (0 to 1). An
+                exception that it raises ends the detection.
 
         Raises:
             UserError: the image is empty, or shows no head that the locator recognises.
         """
         watch = _Stopwatch()
+        tell = progress or (lambda _stage, _fraction: None)
+        tell("prepare", 0.0)
         with watch.stage("prepare"):
             # One storage order from here on: what is found cannot depend on the file's.
             data, affine = canonical(volume.data, volume.grid.affine)
@@ -145,17 +158,20 @@ class Detector:
         pose = np.eye(4)
         pose[:3, 3] = center
         with watch.stage("locate"):
-            for _ in range(LOCATOR_LOOKS):
+            for look in range(LOCATOR_LOOKS):
+                tell("locate", _PREPARED + (_LOCATED - _PREPARED) * look / LOCATOR_LOOKS)
                 grid = _posed_cube(pose, spec.locator)
                 decoded = self._run("locator", _look(head, grid))
                 pose = self._pose(decoded, grid)
-        for remaining in reversed(range(FINE_LOOKS)):
+        for remaining in reversed(range(looks)):
+            tell("look", 1 - (1 - _LOCATED) * (remaining + 1) / looks)
             grid = _posed_cube(pose, spec.fine)
             with watch.stage("resample"):
                 sight = _look(head, grid)
             with watch.stage("network"):
                 decoded = self._run("fine", sight)
             points = _points(decoded, grid)
+            tell("look", 1 - (1 - _LOCATED) * remaining / looks)
             if remaining:
                 pose = self._pose(decoded, grid)
         points[~volume.grid.contains(points)] = np.nan

@@ -13,7 +13,9 @@ from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.formats import read_landmarks
 
-COMMANDS = ["detect", "distance", "protocol", "annotate", "train", "evaluate", "models"]
+COMMANDS = [
+    "detect", "distance", "protocol", "annotate", "train", "evaluate", "models", "serve",
+]  # fmt: skip
 
 
 def test_detect_writes_landmarks_table_and_picture(

@@ -33,6 +33,7 @@ def settings(**changes):
     return {
         "name": "tiny",
         "held_out": ["head_3"],
+        "offspring_per_head": 1,
         "samples_per_head": 1,
         "output": "out",
         "locator": {"size": 32, "field_of_view_mm": 256, **small},

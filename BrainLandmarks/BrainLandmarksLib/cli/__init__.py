@@ -19,6 +19,7 @@ from BrainLandmarksLib.cli import (
     evaluate,
     models,
     protocol,
+    serve,
     train,
 )
 from BrainLandmarksLib.errors import UserError
@@ -51,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (detect, distance, protocol, annotate, train, evaluate, models):
+    for command in (detect, distance, protocol, annotate, train, evaluate, models, serve):
         command.add_parser(subparsers)
     return parser
 

@@ -1,0 +1,100 @@
+"""What the worker can do: requests to library calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.worker.messages import Message
+
+if TYPE_CHECKING:
+    from BrainLandmarksLib.detection import Detector
+
+Progress = Callable[[str, float, "float | None"], None]
+"""Called with the stage, the fraction done (0 to 1) and the seconds left (None: not known yet); may
+raise to end the job."""
+
+LOOKS = {"standard": 2, "fast": 1}
+"""Quality to the number of looks of the fine network."""
+
+_LOADING_SHARE = 0.1
+
+
+class Jobs:
+    """The library behind the worker; keeps the detector of the last model and device warm."""
+
+    def __init__(self) -> None:
+        self._detector: Detector | None = None
+        self._loaded: tuple[str, str] | None = None
+        self._seconds: dict[tuple[str, str, str], float] = {}
+
+    def do(self, message: Message, progress: Progress) -> dict[str, Any]:
+        """Do what a request asks; returns the fields of its result.
+
+        Raises:
+            UserError: something the user can put right.
+        """
+        if message["type"] == "device":
+            return self._device(message["device"])
+        return self._detect(message, progress)
+
+    def _device(self, name: str) -> dict[str, Any]:
+        """Which device a name means here; a GPU has run a kernel before it is named."""
+        import torch
+
+        from BrainLandmarksLib.detection import choose_device
+
+        device = choose_device(name)
+        title = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+        return {
+            "device": device.type,
+            "name": title,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+    def _detect(self, message: Message, progress: Progress) -> dict[str, Any]:
+        start = time.monotonic()
+        if message["quality"] not in LOOKS:
+            raise UserError(
+                f"there is no quality {message['quality']!r}; choose {' or '.join(LOOKS)}."
+            )
+        key = (message["model"], message["device"], message["quality"])
+        usual = self._seconds.get(key)
+
+        def tell(stage: str, fraction: float) -> None:
+            passed = time.monotonic() - start
+            left = None if usual is None else round(max(usual - passed, 0.0), 1)
+            progress(stage, _LOADING_SHARE + (1 - _LOADING_SHARE) * fraction, left)
+
+        progress("load", 0.0, usual)
+        from BrainLandmarksLib.formats import write_landmarks
+        from BrainLandmarksLib.images import read_image
+
+        detector = self._warm(message["model"], message["device"])
+        warm = time.monotonic()
+        tell("read", 0.0)
+        volume = read_image(message["image"])
+        detection = detector.detect(volume, looks=LOOKS[message["quality"]], progress=tell)
+        write_landmarks(Path(message["output"]), detection.landmarks)
+        self._seconds[key] = time.monotonic() - warm
+        return {
+            "output": message["output"],
+            "device": detection.device,
+            "precision": detection.precision,
+            "notes": list(detection.notes),
+            "seconds": {name: round(s, 3) for name, s in detection.seconds.items()},
+            "total_s": round(time.monotonic() - start, 3),
+        }
+
+    def _warm(self, model: str, device: str) -> Detector:
+        if self._detector is None or self._loaded != (model, device):
+            from BrainLandmarksLib.detection import Detector
+
+            self._detector, self._loaded = None, None
+            self._detector = Detector(model, device)
+            self._loaded = (model, device)
+        return self._detector

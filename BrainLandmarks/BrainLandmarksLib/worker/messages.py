@@ -1,0 +1,103 @@
+"""What the worker and its client say to each other: one JSON object a line, UTF-8, both ways.
+
+docs/worker.md describes every message for people; ``REQUESTS`` and ``REPLIES`` are the same for
+programs. Both sides refuse a message that does not fit, so a mistake shows where it is made.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+VERSION = 1
+"""Version of the messages; the first message of a worker names it, and a client refuses another."""
+
+LONGEST_LINE = 1 << 20
+"""Bytes; a longer line is no message."""
+
+Message = dict[str, Any]
+
+REQUESTS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "ping": {},
+    "device": {"device": str},
+    "detect": {
+        "image": str,
+        "output": str,
+        "model": str,
+        "device": str,
+        "quality": str,
+    },
+    "cancel": {"target": str},
+}
+"""Type of a request to its fields besides "v", "id" and "type"; all are required."""
+
+REPLIES: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "hello": {"library": str, "pid": int},
+    "alive": {},
+    "progress": {"stage": str, "fraction": (int, float), "eta_s": (int, float, type(None))},
+    "result": {},
+    "cancelled": {},
+    "error": {"code": str, "message": str, "detail": str},
+}
+"""The same for replies; a "result" carries the fields of its request's type besides."""
+
+FINAL = ("result", "cancelled", "error")
+"""Replies after which a request is over."""
+
+ERROR_CODES = (
+    "bad_message",
+    "user",
+    "out_of_memory",
+    "bug",
+    "crashed",
+    "killed",
+    "silent",
+    "not_started",
+    "version",
+)
+"""bad_message: the request does not fit. user: something the user can put right. out_of_memory,
+bug: the job failed, the worker lives. crashed, killed, silent, not_started, version: the worker
+itself; these come from the client."""
+
+
+class MessageError(ValueError):
+    """A line that is no message; the text says why."""
+
+
+def encode(message: Message) -> bytes:
+    """One line, with the line feed."""
+    return json.dumps(message, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+
+
+def decode(line: bytes, known: dict[str, dict[str, type | tuple[type, ...]]]) -> Message:
+    """The message of a line.
+
+    Args:
+        known: `REQUESTS` or `REPLIES`.
+
+    Raises:
+        MessageError: it is no JSON object, of another version, of an unknown type, or lacks a
+            field.
+    """
+    if len(line) > LONGEST_LINE:
+        raise MessageError(f"a line of more than {LONGEST_LINE} bytes")
+    try:
+        message = json.loads(line.decode("utf-8"))
+    except ValueError:
+        raise MessageError("not a line of JSON") from None
+    if not isinstance(message, dict):
+        raise MessageError("not a JSON object")
+    if message.get("v") != VERSION:
+        raise MessageError(f"message version {message.get('v')!r}, not {VERSION}")
+    kind = message.get("type")
+    if not isinstance(kind, str) or kind not in known:
+        raise MessageError(f"unknown type {kind!r}; known are {', '.join(known)}")
+    if known is REQUESTS and not isinstance(message.get("id"), str):
+        raise MessageError("no id")
+    for field, types in known[kind].items():
+        if field not in message:
+            raise MessageError(f"{kind} lacks the field {field!r}")
+        value = message[field]
+        if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
+            raise MessageError(f"the field {field!r} of {kind} has the wrong type")
+    return message

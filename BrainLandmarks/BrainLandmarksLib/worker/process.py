@@ -1,0 +1,144 @@
+"""Starting a process that can be ended together with all it started, and never outlives us."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO, cast
+
+
+class ProcessTree:
+    """A child process and its descendants, with pipes for all three streams.
+
+    PythonSlicer is a launcher: the interpreter is its child, and ending the launcher alone would
+    leave the interpreter computing. So on POSIX the child leads a session of its own, and its
+    process group is ended; on Windows it lives in a job object that Windows ends with the last
+    handle to it, that is with this process at the latest. (On POSIX the worker sees the end of its
+    standard input when this process is gone, and leaves by itself.)
+
+    Raises:
+        OSError: the program cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None):
+        options: dict[str, Any] = {}
+        if sys.platform == "win32":
+            options["creationflags"] = (
+                subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+            )
+        else:
+            options["start_new_session"] = True
+        self._process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=None if environment is None else dict(environment),
+            **options,
+        )
+        self._job: Any = None
+        if sys.platform == "win32":
+            self._job = _job_with(self._process)
+        self.stdin = cast("BinaryIO", self._process.stdin)
+        self.stdout = cast("BinaryIO", self._process.stdout)
+        self.stderr = cast("BinaryIO", self._process.stderr)
+
+    @property
+    def pid(self) -> int:
+        """Process number of the child."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Exit code, or None while it runs; minus the signal's number if one ended it."""
+        return self._process.poll()
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Exit code, or None if it still runs after ``timeout_s``."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def kill(self) -> None:
+        """End the child and all it started, at once."""
+        if sys.platform == "win32":
+            if self._job is not None:
+                _end_job(self._job)
+            else:
+                subprocess.run(
+                    ["taskkill", "/T", "/F", "/PID", str(self.pid)],
+                    check=False,
+                    capture_output=True,
+                    creationflags=subprocess.CREATE_NO_WINDOW,
+                )
+        else:
+            # The group outlives its leader, so this also ends what a crashed child left behind.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            self._process.kill()
+        self.wait(5.0)
+
+    def close(self) -> None:
+        """Close the pipes; reading threads end."""
+        for stream in (self.stdin, self.stdout, self.stderr):
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+if sys.platform == "win32":
+    import ctypes
+    from ctypes import wintypes
+
+    _KILL_ON_JOB_CLOSE = 0x2000
+    _EXTENDED_LIMIT_INFORMATION = 9
+    _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+    _kernel32.CreateJobObjectW.restype = wintypes.HANDLE
+    _kernel32.CreateJobObjectW.argtypes = [wintypes.LPVOID, wintypes.LPCWSTR]
+    _kernel32.SetInformationJobObject.argtypes = [
+        wintypes.HANDLE, ctypes.c_int, wintypes.LPVOID, wintypes.DWORD,
+    ]  # fmt: skip
+    _kernel32.AssignProcessToJobObject.argtypes = [wintypes.HANDLE, wintypes.HANDLE]
+    _kernel32.TerminateJobObject.argtypes = [wintypes.HANDLE, wintypes.UINT]
+
+    class _BasicLimits(ctypes.Structure):
+        _fields_ = [
+            ("PerProcessUserTimeLimit", ctypes.c_int64),
+            ("PerJobUserTimeLimit", ctypes.c_int64),
+            ("LimitFlags", wintypes.DWORD),
+            ("MinimumWorkingSetSize", ctypes.c_size_t),
+            ("MaximumWorkingSetSize", ctypes.c_size_t),
+            ("ActiveProcessLimit", wintypes.DWORD),
+            ("Affinity", ctypes.c_size_t),
+            ("PriorityClass", wintypes.DWORD),
+            ("SchedulingClass", wintypes.DWORD),
+        ]
+
+    class _ExtendedLimits(ctypes.Structure):
+        _fields_ = [
+            ("BasicLimitInformation", _BasicLimits),
+            ("IoInfo", ctypes.c_uint64 * 6),
+            ("ProcessMemoryLimit", ctypes.c_size_t),
+            ("JobMemoryLimit", ctypes.c_size_t),
+            ("PeakProcessMemoryUsed", ctypes.c_size_t),
+            ("PeakJobMemoryUsed", ctypes.c_size_t),
+        ]
+
+    def _job_with(process: subprocess.Popen[bytes]) -> Any:
+        """A job object that holds the process and ends it with its last handle; None if refused."""
+        job = _kernel32.CreateJobObjectW(None, None)
+        limits = _ExtendedLimits()
+        limits.BasicLimitInformation.LimitFlags = _KILL_ON_JOB_CLOSE
+        ready = job and _kernel32.SetInformationJobObject(
+            job, _EXTENDED_LIMIT_INFORMATION, ctypes.byref(limits), ctypes.sizeof(limits)
+        )
+        if ready and _kernel32.AssignProcessToJobObject(job, int(process._handle)):  # type: ignore[attr-defined]
+            return job
+        return None
+
+    def _end_job(job: Any) -> None:
+        _kernel32.TerminateJobObject(job, 1)

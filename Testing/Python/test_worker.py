@@ -1,0 +1,346 @@
+"""The worker process: it answers, can be cancelled, killed and confused, and never lingers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from BrainLandmarksLib import resources
+from BrainLandmarksLib.formats import read_landmarks
+from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.worker import client, messages
+from BrainLandmarksLib.worker.client import Worker
+from BrainLandmarksLib.worker.messages import MessageError, decode, encode
+from BrainLandmarksLib.worker.process import ProcessTree
+
+COMMAND = [sys.executable, "-m", "BrainLandmarksLib", "serve"]
+MINUTE = 60.0
+
+
+@pytest.fixture
+def worker():
+    made = Worker(COMMAND)
+    yield made
+    made.stop()
+
+
+def detect(worker, output, on_message, **changes):
+    fields = {
+        "image": str(resources.sample_head()),
+        "output": str(output),
+        "model": "brain88",
+        "device": "cpu",
+        "quality": "fast",
+        **changes,
+    }
+    return worker.request("detect", on_message, **fields)
+
+
+def until(worker, condition, timeout_s=MINUTE):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, worker.diagnostics()
+        worker.poll()
+        time.sleep(0.005)
+
+
+def last(received):
+    return received[-1] if received else {}
+
+
+# Messages -----------------------------------------------------------------------------------------
+
+
+def test_messages_survive_the_wire():
+    message = {"v": 1, "id": "a", "type": "cancel", "target": "Zürich"}
+    assert decode(encode(message), messages.REQUESTS) == message
+    assert encode(message).count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"hello\n", "JSON"),
+        (b"[1]\n", "object"),
+        (b'\xff{"v": 1}\n', "JSON"),
+        (b'{"v": 2, "id": "a", "type": "ping"}\n', "version"),
+        (b'{"v": 1, "id": "a", "type": "dance"}\n', "unknown type"),
+        (b'{"v": 1, "type": "ping"}\n', "id"),
+        (b'{"v": 1, "id": "a", "type": "cancel"}\n', "lacks"),
+        (b'{"v": 1, "id": "a", "type": "cancel", "target": 3}\n', "wrong type"),
+        (b"x" * (messages.LONGEST_LINE + 1), "more than"),
+    ],
+)
+def test_what_is_no_message_is_refused(line, why):
+    with pytest.raises(MessageError, match=why):
+        decode(line, messages.REQUESTS)
+
+
+def test_every_message_is_documented():
+    text = (Path(__file__).parents[2] / "docs" / "worker.md").read_text(encoding="utf-8")
+    for table in (messages.REQUESTS, messages.REPLIES):
+        for kind, fields in table.items():
+            assert f"`{kind}`" in text
+            for field in fields:
+                assert f"`{field}`" in text, (kind, field)
+    for code in messages.ERROR_CODES:
+        assert f"`{code}`" in text, code
+
+
+# A good day ---------------------------------------------------------------------------------------
+
+
+def test_it_detects_twice_and_is_warm_the_second_time(worker, tmp_path):
+    seconds = []
+    for number in range(2):
+        output = tmp_path / f"{number}.mrk.json"
+        received = []
+        start = time.monotonic()
+        worker.wait(detect(worker, output, received.append), MINUTE)
+        seconds.append(time.monotonic() - start)
+        assert last(received)["type"] == "result", last(received)
+        stages = [m["stage"] for m in received if m["type"] == "progress"]
+        assert list(dict.fromkeys(stages)) == ["load", "read", "prepare", "locate", "look"]
+        fractions = [m["fraction"] for m in received if m["type"] == "progress"]
+        assert fractions == sorted(fractions)
+        assert read_landmarks(output, load_protocol("brain88")).missing.sum() < 5
+    assert seconds[1] < seconds[0]
+    assert last(received)["device"] == "cpu"
+    etas = [m["eta_s"] for m in received if m["type"] == "progress"]
+    assert all(eta is not None for eta in etas)
+    assert etas == sorted(etas, reverse=True)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["0.mrk.json", "1.mrk.json"]
+
+
+def test_two_requests_at_once_are_done_in_turn(worker, tmp_path):
+    first, second = [], []
+    detect(worker, tmp_path / "1.mrk.json", first.append)
+    identity = detect(worker, tmp_path / "2.mrk.json", second.append)
+    worker.wait(identity, 2 * MINUTE)
+    assert last(first)["type"] == last(second)["type"] == "result"
+    a = read_landmarks(tmp_path / "1.mrk.json", load_protocol("brain88")).points
+    b = read_landmarks(tmp_path / "2.mrk.json", load_protocol("brain88")).points
+    np.testing.assert_array_equal(a, b)
+
+
+def test_ping_and_device(worker):
+    received = []
+    worker.wait(worker.request("ping", received.append), MINUTE)
+    worker.wait(worker.request("device", received.append, device="auto"), MINUTE)
+    assert [m["type"] for m in received] == ["result", "result"]
+    assert received[1]["device"] in ("cpu", "cuda")
+    assert received[1]["threads"] >= 1
+
+
+# Bad days -----------------------------------------------------------------------------------------
+
+
+def test_what_the_user_can_put_right_is_said_in_one_sentence(worker, tmp_path):
+    for changes, word in (
+        ({"image": str(tmp_path / "nothing.nii")}, "nothing.nii"),
+        ({"model": "no-model"}, "no-model"),
+        ({"quality": "divine"}, "divine"),
+        ({"output": str(tmp_path / "no" / "folder" / "x.mrk.json")}, "cannot write"),
+    ):
+        received = []
+        output = tmp_path / "out.mrk.json"
+        worker.wait(detect(worker, **{"output": output, "on_message": received.append, **changes}),
+                    MINUTE)  # fmt: skip
+        reply = last(received)
+        assert (reply["type"], reply["code"]) == ("error", "user")
+        assert word in reply["message"]
+        assert "Traceback" not in reply["message"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_killed_in_mid_detection_it_says_so_and_the_next_click_works(worker, tmp_path):
+    received = []
+    detect(worker, tmp_path / "1.mrk.json", received.append)
+    until(worker, lambda: last(received).get("stage") in ("locate", "look"))
+    os.kill(worker.pid, signal.SIGKILL)
+    until(worker, lambda: not worker.busy)
+    assert last(received)["type"] == "error"
+    assert last(received)["code"] == "killed"
+    assert "memory" in last(received)["message"]
+    assert not (tmp_path / "1.mrk.json").exists()
+    again = []
+    worker.wait(detect(worker, tmp_path / "2.mrk.json", again.append), MINUTE)
+    assert last(again)["type"] == "result"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_crash_is_reported_with_the_last_lines(worker, tmp_path):
+    received = []
+    worker.wait(worker.request("ping", received.append), MINUTE)
+    detect(worker, tmp_path / "1.mrk.json", received.append)
+    until(worker, lambda: last(received)["type"] == "progress")
+    os.kill(worker.pid, signal.SIGSEGV)
+    until(worker, lambda: not worker.busy)
+    assert last(received)["code"] == "crashed"
+    assert "SIGSEGV" in last(received)["message"]
+    assert "Segmentation fault" in last(received)["detail"]
+    assert "Segmentation fault" in worker.diagnostics()
+
+
+def test_cancel_takes_less_than_a_second_and_leaves_nothing(worker, tmp_path):
+    received = []
+    identity = detect(worker, tmp_path / "1.mrk.json", received.append, quality="standard")
+    until(worker, lambda: last(received).get("stage") == "look")
+    start = time.monotonic()
+    worker.cancel(identity)
+    until(worker, lambda: not worker.busy)
+    assert time.monotonic() - start < 1.0
+    assert last(received)["type"] == "cancelled"
+    assert sum(m["type"] in messages.FINAL for m in received) == 1
+    assert not list(tmp_path.iterdir())
+    again = []
+    worker.wait(detect(worker, tmp_path / "2.mrk.json", again.append), MINUTE)
+    assert last(again)["type"] == "result"
+
+
+def test_cancelling_the_waiting_leaves_the_running(worker, tmp_path):
+    first, second = [], []
+    one = detect(worker, tmp_path / "1.mrk.json", first.append)
+    two = detect(worker, tmp_path / "2.mrk.json", second.append)
+    worker.cancel(two)
+    worker.cancel(two)
+    worker.wait(two, MINUTE)
+    worker.wait(one, MINUTE)
+    assert last(first)["type"] == "result"
+    assert [m["type"] for m in second] == ["cancelled"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_worker_that_falls_silent_is_ended(worker, monkeypatch):
+    monkeypatch.setattr(client, "SILENCE_S", 1.5)
+    received = []
+    worker.wait(worker.request("ping", received.append), MINUTE)
+    monkeypatch.setattr(client, "SILENCE_S", 3.0)
+    os.kill(worker.pid, signal.SIGSTOP)
+    identity = worker.request("device", received.append, device="cpu")
+    worker.wait(identity, MINUTE)
+    assert last(received)["code"] == "silent"
+    worker.wait(worker.request("ping", received.append), MINUTE)
+    assert last(received)["type"] == "result"
+
+
+def test_a_program_that_is_not_there(tmp_path):
+    worker = Worker([str(tmp_path / "nobody")])
+    received = []
+    worker.request("ping", received.append)
+    assert last(received)["code"] == "not_started"
+
+
+def test_a_worker_of_another_version_is_refused(tmp_path):
+    script = tmp_path / "old.py"
+    script.write_text(
+        'import time; print(\'{"v": 0, "type": "hello"}\', flush=True); time.sleep(60)'
+    )
+    worker = Worker([sys.executable, str(script)])
+    received = []
+    worker.request("ping", received.append)
+    until(worker, lambda: bool(received))
+    assert last(received)["code"] == "version"
+    assert not worker.running
+
+
+def test_a_broken_installation_is_said_once():
+    worker = Worker([sys.executable, "-c", "import no_such_module_anywhere"])
+    received = []
+    worker.wait(worker.request("ping", received.append), MINUTE)
+    assert [m["code"] for m in received] == ["not_started"]
+    assert "no_such_module_anywhere" in received[0]["message"]
+    assert not worker.running
+
+
+def test_garbage_on_standard_input_is_answered_and_forgotten():
+    process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    ping = encode({"v": 1, "id": "a", "type": "ping"})
+    garbage = [b"\x00\xff\xfe\n", b"\n", b"{}\n", b"x" * (2 * messages.LONGEST_LINE) + b"\n"]
+    output, _ = process.communicate(b"".join(garbage) + ping, timeout=MINUTE)
+    replies = [json.loads(line) for line in output.splitlines()]
+    assert replies[0]["type"] == "hello"
+    bad = [r for r in replies if r["type"] == "error"]
+    assert len(bad) >= 3
+    assert {r["code"] for r in bad} == {"bad_message"}
+    assert [r["id"] for r in replies if r["type"] == "result"] == ["a"]
+    assert process.returncode == 0
+
+
+def test_it_leaves_with_its_client(tmp_path):
+    """The client dies without a word, in mid-detection; the worker is gone soon after."""
+    script = tmp_path / "slicer.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from BrainLandmarksLib.worker.client import Worker\n"
+        f"worker = Worker({COMMAND!r})\n"
+        "seen = []\n"
+        f"worker.request('detect', seen.append, image={str(resources.sample_head())!r},\n"
+        f"    output={str(tmp_path / 'x.mrk.json')!r}, model='brain88', device='cpu',\n"
+        "    quality='fast')\n"
+        "while not seen or seen[-1].get('stage') not in ('locate', 'look'):\n"
+        "    worker.poll()\n"
+        "print(worker.pid, flush=True)\n"
+        "os._exit(1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, timeout=MINUTE, check=False
+    )
+    pid = int(done.stdout)
+    end = time.monotonic() + 5.0
+    while _exists(pid):
+        assert time.monotonic() < end, "the worker lingers"
+        time.sleep(0.05)
+
+
+def _exists(pid):
+    status = Path(f"/proc/{pid}/stat")
+    if status.parent.parent.exists():
+        try:
+            return status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        except OSError:
+            return False
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX process groups")
+def test_ending_a_tree_ends_the_launcher_s_child():
+    """PythonSlicer is a launcher: what it started must go with it."""
+    launcher = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    tree = ProcessTree([sys.executable, "-c", launcher])
+    child = int(tree.stdout.readline())
+    assert _exists(child)
+    tree.kill()
+    tree.close()
+    end = time.monotonic() + 5.0
+    while _exists(child):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert tree.poll() is not None
+
+
+def test_the_client_needs_no_heavy_import():
+    code = (
+        "import sys; before = set(sys.modules); import BrainLandmarksLib.worker.client;"
+        "print([m for m in ('torch', 'numpy', 'nibabel', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
