@@ -20,6 +20,9 @@ from BrainLandmarksLib.geometry import FloatArray, apply_affine, rigid_fit
 CORRECTED_MM = 0.5
 """Standard deviation along each axis of a point that a person has placed."""
 
+_POSE_MM = 30.0
+"""How far a head's pose may be off, mm: much more than it is, so that it has no say."""
+
 _MIRROR = np.diag([-1.0, 1.0, 1.0])
 _FILL_ROUNDS = 10
 
@@ -98,6 +101,22 @@ class ShapeModel:
         """(3 K, 3 K), mm^2."""
         return self.modes.T @ self.modes + self.residual_mm**2 * np.eye(self.mean.size)
 
+    @property
+    def _free_covariance(self) -> FloatArray:
+        """The covariance with any small rigid motion added.
+
+        Heads were aligned before they were compared, so a part that differs moved all other parts
+        a little the other way. In a head whose pose is only known from its points this must cost
+        nothing, or a correction here would shift the sure points there.
+        """
+        moves = np.zeros((6, *self.mean.shape))
+        moves[:3] = _POSE_MM * np.eye(3)[:, None, :]
+        arm = self.mean - self.mean.mean(0)
+        size = max(float(np.sqrt((arm**2).sum(1).mean())), 1.0)
+        moves[3:] = _POSE_MM / size * np.cross(np.eye(3)[:, None, :], arm[None])
+        flat = moves.reshape(6, -1)
+        return self.covariance + flat.T @ flat
+
     def pose(self, points: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> FloatArray:
         """4x4 rigid affine from the canonical pose to a head's, RAS mm.
 
@@ -134,7 +153,7 @@ class ShapeModel:
         rows = np.repeat(known, 3)
         noise = np.broadcast_to(np.asarray(sigma_mm, float), known.shape)[known]
         precision = np.linalg.inv(
-            self.covariance[np.ix_(rows, rows)] + np.diag(np.repeat(noise**2, 3))
+            self._free_covariance[np.ix_(rows, rows)] + np.diag(np.repeat(noise**2, 3))
         )
         # Conditional of one block given the rest: its precision is the diagonal block, and the
         # residual is block^-1 (precision @ offset) (e.g. Rasmussen & Williams 2006, eq. 5.12).
@@ -176,7 +195,9 @@ class ShapeModel:
             return result
         turn = self.pose(net, known / np.where(known, sigma, 1.0) ** 2)[:3, :3]
         certain = np.where(known, 1.0 / sigma**2, 0.0)
-        posterior = np.linalg.inv(np.linalg.inv(self.covariance) + np.diag(np.repeat(certain, 3)))
+        posterior = np.linalg.inv(
+            np.linalg.inv(self._free_covariance) + np.diag(np.repeat(certain, 3))
+        )
         # A point that the network did not find is compared with where the shape expects it.
         offset = (placed - np.where(known[:, None], net, self._expected(net, known)))[given]
         rows = np.repeat(given, 3)
@@ -189,7 +210,7 @@ class ShapeModel:
     def _expected(self, points: FloatArray, known: npt.NDArray[np.bool_]) -> FloatArray:
         """(K, 3) RAS mm: every landmark as the known ones lead to expect it."""
         rows = np.repeat(known, 3)
-        covariance = self.covariance
+        covariance = self._free_covariance
         offset = self._offset(points, known)
         system = covariance[np.ix_(rows, rows)] + CORRECTED_MM**2 * np.eye(rows.sum())
         expected = covariance[:, rows] @ np.linalg.solve(system, offset[rows])
