@@ -78,10 +78,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane that rules refer to by name."""
+    """A plane that rules refer to by name.
+
+    `shared` says which landmarks that name it lie in one plane: "all" of them, those of one "side"
+    each, or "none" (only the plane's direction is common).
+    """
 
     name: str
     definition: str
+    shared: str = "none"
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,7 @@ class Protocol:
         definition = {
             "name": self.name,
             "head_frame": self.head_frame,
-            "planes": [asdict(plane) for plane in self.planes],
+            "planes": [{"name": p.name, "definition": p.definition} for p in self.planes],
             "chains": [asdict(chain) for chain in self.chains],
             "landmarks": [
                 {
