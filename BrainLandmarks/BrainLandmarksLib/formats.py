@@ -14,7 +14,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,18 +76,27 @@ def read_landmarks(
 # Slicer markups -----------------------------------------------------------------------------------
 
 
-def write_mrk_json(path: str | os.PathLike[str], landmarks: LandmarkSet) -> None:
+def write_mrk_json(
+    path: str | os.PathLike[str],
+    landmarks: LandmarkSet,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
     """Write one Slicer markups file with one locked fiducial list per group, in LPS.
 
     Slicer has no colour per point, hence a list per group in the group's colour. Control points
     carry the landmark's label, and its name, confidence and status as description; a missing one
     keeps its place with status "missing" and an empty position, as Slicer itself writes it.
 
+    Args:
+        extra: More entries of the file's top level. Slicer ignores them, and drops them when it
+            writes the file again.
+
     Raises:
         UserError: the file cannot be written.
     """
     markups = [_markup(landmarks, group) for group in landmarks.protocol.groups]
-    text = json.dumps({"@schema": MARKUPS_SCHEMA, "markups": markups}, indent=2, allow_nan=False)
+    content = {"@schema": MARKUPS_SCHEMA, **(extra or {}), "markups": markups}
+    text = json.dumps(content, indent=2, allow_nan=False)
     _write_text(path, text + "\n")
 
 
