@@ -14,6 +14,7 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest Testing/Slicer
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

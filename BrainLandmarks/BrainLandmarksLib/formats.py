@@ -24,7 +24,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import whole_file
 from BrainLandmarksLib.geometry import lps_to_ras, ras_to_lps
 from BrainLandmarksLib.landmarks import STATUSES, LandmarkSet
-from BrainLandmarksLib.protocol import Group, Landmark, Protocol
+from BrainLandmarksLib.protocol import Group, Protocol
 
 CSV_COLUMNS = ("index", "label", "group", "r", "a", "s", "confidence", "status")
 
@@ -131,7 +131,7 @@ def _control_point(landmarks: LandmarkSet, row: int) -> dict[str, Any]:
     return {
         "id": str(landmark.index),
         "label": landmark.label,
-        "description": _description(landmark, landmarks, row),
+        "description": description_of(landmarks, row),
         "associatedNodeID": "",
         "position": "" if absent else position,
         "orientation": [-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0],
@@ -142,10 +142,22 @@ def _control_point(landmarks: LandmarkSet, row: int) -> dict[str, Any]:
     }
 
 
-def _description(landmark: Landmark, landmarks: LandmarkSet, row: int) -> str:
+def description_of(landmarks: LandmarkSet, row: int) -> str:
+    """Description of a control point: the landmark's name, confidence and status.
+
+    >>> description_of(landmarks, 0)
+    'left frontal pole (confidence 0.93, model)'
+    """
     confidence = landmarks.confidence[row]
     level = f"confidence {confidence:.3f}, " if math.isfinite(confidence) else ""
-    return f"{landmark.name} ({level}{landmarks.status[row]})"
+    name = landmarks.protocol.landmarks[row].name
+    return f"{name} ({level}{landmarks.status[row]})"
+
+
+def status_of_description(description: str) -> str | None:
+    """The status that a description of `description_of` states, or None for any other text."""
+    found = _DESCRIPTION.match(description)
+    return found["status"] if found else None
 
 
 def _display(group: Group) -> dict[str, Any]:

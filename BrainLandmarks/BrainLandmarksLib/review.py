@@ -306,19 +306,7 @@ def write_review(
     Raises:
         UserError: the file cannot be written.
     """
-    record = {
-        "version": VERSION,
-        "protocol": {"name": review.protocol.name, "hash": review.protocol.hash},
-        "source": dict(source or {}),
-        "found": [_triple(point) for point in review.found.points],
-        "found_status": list(review.found.status),
-        "confidence": [float(c) if math.isfinite(c) else None for c in review.found.confidence],
-        "edits": [
-            [{**asdict(edit), "distance_mm": edit.distance_mm} for edit in step]
-            for step in review._done
-        ],
-    }
-    write_mrk_json(path, review.current, {_KEY: record})
+    write_mrk_json(path, review.current, {_KEY: to_record(review, source)})
 
 
 def read_review(path: str | os.PathLike[str], protocol: Protocol) -> tuple[Review, dict[str, Any]]:
@@ -335,6 +323,37 @@ def read_review(path: str | os.PathLike[str], protocol: Protocol) -> tuple[Revie
     record = json.loads(Path(path).read_text(encoding="utf-8-sig")).get(_KEY)
     if record is None:
         return Review.of(current), {}
+    return from_record(record, current, name)
+
+
+def to_record(review: Review, source: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All of a review but its current points, as plain JSON values."""
+    return {
+        "version": VERSION,
+        "protocol": {"name": review.protocol.name, "hash": review.protocol.hash},
+        "source": dict(source or {}),
+        "found": [_triple(point) for point in review.found.points],
+        "found_status": list(review.found.status),
+        "confidence": [float(c) if math.isfinite(c) else None for c in review.found.confidence],
+        "edits": [
+            [{**asdict(edit), "distance_mm": edit.distance_mm} for edit in step]
+            for step in review._done
+        ],
+    }
+
+
+def from_record(
+    record: Mapping[str, Any], current: LandmarkSet, name: str
+) -> tuple[Review, dict[str, Any]]:
+    """The review of a record and of the points that hold now; also returns its source.
+
+    Args:
+        name: What to call the record's place in an error.
+
+    Raises:
+        UserError: the record is damaged, too new, or of another protocol.
+    """
+    protocol = current.protocol
     try:
         if record["version"] > VERSION:
             raise UserError(f"{name} was written by a newer BrainLandmarks; install that version.")
@@ -356,7 +375,7 @@ def read_review(path: str | os.PathLike[str], protocol: Protocol) -> tuple[Revie
             f"the record of edits in {name} is damaged; remove its entry {_KEY!r} to open the "
             "points alone."
         ) from error
-    review = Review(found, current)
+    review = Review(found, _copy(current))
     review.current.confidence = found.confidence.copy()
     review._done = steps
     return review, source
