@@ -29,6 +29,7 @@ import numpy as np
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.protocol import Protocol, load_protocol
+from BrainLandmarksLib.shape_model import ShapeModel, read_shape, write_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +43,7 @@ FORMAT = 1
 SPEC_FILE = "model.json"
 PROTOCOL_FILE = "protocol.json"
 WEIGHT_FILES = {"fine": "weights.safetensors", "locator": "locator.safetensors"}
+SHAPE_FILE = "shape.safetensors"
 NORMALISATION = "foreground 99th percentile = 1, clipped to [0, 1.5]"
 
 
@@ -96,6 +98,8 @@ class Model:
     """The fine network."""
     locator: HighRes3DNet
     spec: ModelSpec
+    shape: ShapeModel | None = None
+    """How the landmarks vary together over heads; None for a model made without it."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,27 @@ def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None =
             held_out=_get(data, folder, "held_out", dict),
             command=_get(data, folder, "command", str),
         ),
+        load_shape(folder, len(matched)),
     )
+
+
+def load_shape(name_or_path: str | os.PathLike[str], landmarks: int) -> ShapeModel | None:
+    """The shape model of a model, without loading its networks; None if it has none.
+
+    Args:
+        landmarks: How many the protocol has.
+
+    Raises:
+        UserError: there is no such model, or its shape model is damaged.
+    """
+    folder = _find(name_or_path)
+    path = folder / SHAPE_FILE
+    if not path.exists():
+        return None
+    shape = read_shape(path)
+    if len(shape.mean) != landmarks:
+        raise _damaged(folder, f"{SHAPE_FILE} has {len(shape.mean)} landmarks, not {landmarks}")
+    return shape
 
 
 def model_weights(name_or_path: str | os.PathLike[str]) -> dict[str, Path]:
@@ -276,6 +300,8 @@ def _write_parts(model: Model, data: dict[str, Any], folder: Path) -> None:
     for part, network in (("fine", model.network), ("locator", model.locator)):
         tensors = {k: v.detach().cpu().contiguous() for k, v in _weights_of(network).items()}
         save_file(tensors, folder / WEIGHT_FILES[part])
+    if model.shape is not None:
+        write_shape(folder / SHAPE_FILE, model.shape)
     if not _ships(model.protocol):
         (folder / PROTOCOL_FILE).write_text(model.protocol.to_json(), encoding="utf-8")
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import FloatArray, apply_affine, rigid_fit
 
 CORRECTED_MM = 0.5
@@ -220,6 +222,40 @@ class ShapeModel:
         """(3 K,) points in the canonical pose less the mean; zero where unknown."""
         posed = apply_affine(np.linalg.inv(self.pose(points)), points)
         return np.where(known[:, None], posed - self.mean, 0.0).ravel()
+
+
+def write_shape(path: Path, shape: ShapeModel) -> None:
+    """Write a shape model as a safetensors file of float32 arrays."""
+    from safetensors.numpy import save_file
+
+    save_file(
+        {
+            "mean": np.ascontiguousarray(shape.mean, np.float32),
+            "modes": np.ascontiguousarray(shape.modes, np.float32),
+            "residual_mm": np.array([shape.residual_mm], np.float32),
+        },
+        path,
+    )
+
+
+def read_shape(path: Path) -> ShapeModel:
+    """Read a file of `write_shape`.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        data = load_file(path)
+        return ShapeModel(
+            data["mean"].astype(float), data["modes"].astype(float), float(data["residual_mm"][0])
+        )
+    except (OSError, SafetensorError, KeyError, IndexError, ValueError):
+        raise UserError(
+            f"{path.name} of the model {path.parent.name} is damaged; install the model again."
+        ) from None
 
 
 def sigma_of_confidence(

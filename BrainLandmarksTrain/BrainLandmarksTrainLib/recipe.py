@@ -21,6 +21,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.models import Look, Model, ModelSpec, model_weights, save_model
 from BrainLandmarksLib.network import HighRes3DNet
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.shape_model import ShapeModel
 
 from .config import TrainingConfig, config_from_dict, read_settings
 from .evaluation import ErrorTable, evaluate_held_out
@@ -172,7 +173,8 @@ def cook(recipe: Recipe, say: Say = print) -> Path | None:
         training=_summary(recipe, [m.name for m in train]),
         command=recipe.command,
     )
-    model = Model(protocol, networks["fine"], networks["locator"], spec)
+    gaussian = ShapeModel.fit([h.landmarks for h in heads], mirror, shape)
+    model = Model(protocol, networks["fine"], networks["locator"], spec, gaussian)
     say("measuring on held-out heads")
     others = [m for m in maps if m.name in recipe.held_out]
     held_out = breed(others, shape, recipe.samples_per_head, output / "offspring")

@@ -56,6 +56,11 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
     assert model.spec.held_out["heads"] == ["head_3"]
     assert model.spec.held_out["errors_mm"]["All"]["count"] > 40
     assert model.spec.calibration is not None
+    assert model.shape is not None
+    assert model.shape.deviation(model.spec.mean_shape).max() < 3.0
+    assert sorted(p.name for p in (tmp_path / "out" / "offspring").glob("*.nii.gz")) == [
+        "head_1_000.nii.gz", "head_2_000.nii.gz", "head_3_000.nii.gz",
+    ]  # fmt: skip
     out = capsys.readouterr().out
     assert "| Corpus Callosum |" in out
     # The same command again finds everything done and only measures.

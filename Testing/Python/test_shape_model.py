@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.transform import Rotation
 
+from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import apply_affine
-from BrainLandmarksLib.shape_model import ShapeModel, sigma_of_confidence
+from BrainLandmarksLib.shape_model import (
+    ShapeModel,
+    read_shape,
+    sigma_of_confidence,
+    write_shape,
+)
 
 COUNT = 12
 MIRROR = np.array([1, 0, 3, 2, 5, 4, 7, 6, 8, 9, 10, 11])
@@ -159,3 +165,15 @@ def test_confidence_stands_for_an_error():
 def test_a_model_that_does_not_fit_together_is_refused(mean, modes, residual):
     with pytest.raises(ValueError, match="shape model"):
         ShapeModel(mean, modes, residual)
+
+
+def test_it_survives_its_file(model, tmp_path):
+    path = tmp_path / "shape.safetensors"
+    write_shape(path, model)
+    again = read_shape(path)
+    np.testing.assert_allclose(again.covariance, model.covariance, atol=1e-3)
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"not a file of tensors"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="damaged"):
+            read_shape(path)

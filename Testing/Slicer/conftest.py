@@ -30,10 +30,10 @@ def volume(scene):
     import slicer
     import vtk
 
-    kji = np.arange(9 * 10 * 11).reshape(9, 10, 11).astype(np.int16)
+    kji = np.arange(30 * 32 * 34).reshape(30, 32, 34).astype(np.int16)
     node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Head of Ms X")
     matrix = vtk.vtkMatrix4x4()
-    rows = [[-1.1, 0.0, 0.0, 12.0], [0.0, 0.0, 2.5, -7.0], [0.0, -0.9, 0.0, 3.5]]
+    rows = [[-3.3, 0.0, 0.0, 52.0], [0.0, 0.0, 2.7, -37.0], [0.0, -3.0, 0.0, 43.5]]
     for i, row in enumerate(rows):
         for j, value in enumerate(row):
             matrix.SetElement(i, j, value)

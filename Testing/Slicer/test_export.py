@@ -21,7 +21,7 @@ def places(node, volume):
     )
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
-    for ijk in ((0, 0, 0), (10, 0, 0), (0, 9, 0), (0, 0, 8), (3, 2, 1)):
+    for ijk in ((0, 0, 0), (33, 0, 0), (0, 31, 0), (0, 0, 29), (3, 2, 1)):
         local = matrix.MultiplyPoint((*ijk, 1.0))[:3]
         yield ijk, to_world.TransformPoint(local)
 
@@ -66,11 +66,13 @@ def test_a_warp_is_applied_to_a_copy(volume, scene, tmp_path):
     node.SetAndObserveTransformFromParent(warp)
     volume.SetAndObserveTransformNodeID(node.GetID())
     count = scene.GetNumberOfNodes()
-    before = slicer.util.arrayFromVolume(volume).copy()
+    before = np.zeros((30, 32, 34), np.int16)
+    before[14, 15, 16] = 1000
+    slicer.util.updateVolumeFromArray(volume, before)
     export_volume(volume, tmp_path / "v.nrrd")
     assert scene.GetNumberOfNodes() == count
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), before)
-    # A constant displacement: the brightest voxel has moved by it.
+    # A constant displacement: the bright voxel has moved by it.
     moved = read_image(tmp_path / "v.nrrd")
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
@@ -79,7 +81,7 @@ def test_a_warp_is_applied_to_a_copy(volume, scene, tmp_path):
     world = np.array(node.GetTransformToParent().TransformPoint(local))
     assert 4 < np.linalg.norm(world - local) < 7
     peak = moved.grid.ijk_to_ras(np.unravel_index(np.argmax(moved.data), moved.data.shape))
-    assert np.linalg.norm(peak - world) < 2.5
+    assert np.linalg.norm(peak - world) < 3.0
 
 
 def test_what_is_no_volume_is_said_in_one_sentence(scene, volume, tmp_path):
