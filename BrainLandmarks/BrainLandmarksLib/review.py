@@ -16,7 +16,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.formats import read_mrk_json, write_mrk_json
+from BrainLandmarksLib.geometry import apply_affine
 from BrainLandmarksLib.landmarks import STATUSES, LandmarkSet
 from BrainLandmarksLib.protocol import Protocol
 
@@ -254,6 +255,25 @@ class Review:
             if (left := tuple(edit for edit in step if edit.label in kept))
         ]
         return renewed
+
+    def carry(self, affine: npt.ArrayLike) -> None:
+        """The head was moved as a whole (4x4, RAS): points and record go with it; no edit."""
+        self.found = self.found.moved(affine)
+        self.current = self.current.moved(affine)
+
+        def carried(
+            point: tuple[float, float, float] | None,
+        ) -> tuple[float, float, float] | None:
+            return None if point is None else _triple(apply_affine(affine, np.array(point)))
+
+        for steps in (self._done, self._undone):
+            steps[:] = [
+                tuple(
+                    replace(edit, before=carried(edit.before), after=carried(edit.after))
+                    for edit in step
+                )
+                for step in steps
+            ]
 
     # Inside --------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ def dataset(tmp_path, brain88):
 
 def volume(seed):
     rng = np.random.default_rng(seed)
-    affine = np.diag([1.5, 1.2, 2.0, 1.0])
+    affine = np.diag([15.0, 12.0, 18.0, 1.0])
     affine[:3, 3] = rng.uniform(-50, 50, 3)
     return Volume(rng.random((9, 10, 11), np.float32), Grid((9, 10, 11), affine))
 

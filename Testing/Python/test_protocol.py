@@ -130,11 +130,14 @@ def test_hash_covers_the_definitions_and_not_their_presentation(tmp_path):
     reference = load_protocol("brain88").hash
     assert hash_after(lambda data: data["groups"][0].update(color="#123456")) == reference
     assert hash_after(lambda data: data["landmarks"][0].update(name="pole")) == reference
+    assert hash_after(lambda data: data.update(distances=[])) == reference
+    assert hash_after(lambda data: data["planes"][0].update(shared="side")) == reference
     assert hash_after(lambda data: data["landmarks"][0].update(rule="Elsewhere.")) != reference
     assert (
         hash_after(
             lambda data: (
-                data["landmarks"][0].update(label="POLE_L")
+                data.update(distances=[])
+                or data["landmarks"][0].update(label="POLE_L")
                 or data["landmarks"][1].update(mirror="POLE_L")
             )
         )

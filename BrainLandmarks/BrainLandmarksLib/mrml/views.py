@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import slicer
@@ -12,7 +12,7 @@ MARKER_COLOR = (1.0, 1.0, 1.0)
 MARKER_GLYPH_MM = 4.5
 
 
-def jump_to(point: Sequence[float]) -> None:
+def jump_to(point: Iterable[float]) -> None:
     """Centre all slice views and all 3-D views on a place, world RAS mm."""
     x, y, z = (float(v) for v in point)
     scene = slicer.mrmlScene
@@ -43,7 +43,7 @@ class ActiveMarker:
             self._node = None
         return self._node
 
-    def show(self, point: Sequence[float], name: str) -> None:
+    def show(self, point: Iterable[float], name: str) -> None:
         """Mark a place, world RAS mm, with a name."""
         node = self.node or self._make()
         if node.GetNthControlPointLabel(0) != name:

@@ -1,0 +1,76 @@
+"""The worker of a Slicer session: one for all modules, polled by a timer in the main thread."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import qt
+
+from BrainLandmarksLib.worker.client import Worker
+
+POLL_MS = 50
+
+
+class WorkerHost:
+    """Holds the worker and the timer that polls it.
+
+    The timer runs while there is something to wait for, so an idle module costs nothing.
+    """
+
+    def __init__(self) -> None:
+        self.worker = Worker(command(), environment())
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._timer.connect("timeout()", self._poll)
+
+    def watch(self) -> None:
+        """Poll until all requests have ended; call it after making one."""
+        self._timer.start()
+
+    def warm_up(self) -> None:
+        """Start the process ahead of the first request."""
+        self.worker.start()
+        self.watch()
+
+    def stop(self) -> None:
+        """End the process and the timer."""
+        self._timer.stop()
+        self.worker.stop()
+
+    def _poll(self) -> None:
+        self.worker.poll()
+        if not self.worker.busy:
+            self._timer.stop()
+
+
+_hosts: list[WorkerHost] = []
+
+
+def shared_host() -> WorkerHost:
+    """The one host of this Slicer session, made when it is first asked for."""
+    if not _hosts:
+        _hosts.append(WorkerHost())
+    return _hosts[0]
+
+
+def stop_shared_host() -> None:
+    """End the session's worker, if there is one."""
+    while _hosts:
+        _hosts.pop().stop()
+
+
+def command() -> list[str]:
+    """What starts the worker: Slicer's own Python running this library."""
+    python = shutil.which("PythonSlicer") or sys.executable
+    return [python, "-m", "BrainLandmarksLib", "serve"]
+
+
+def environment() -> dict[str, Any]:
+    """This process' environment, with the library's folder on Python's path."""
+    folder = str(Path(__file__).resolve().parents[2])
+    old = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": folder if not old else f"{folder}{os.pathsep}{old}"}

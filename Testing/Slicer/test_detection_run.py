@@ -1,0 +1,123 @@
+"""A click on Detect, with the real worker and the shipped model."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+import slicer
+import slicer.util
+import vtk
+from scipy.spatial.transform import Rotation
+
+from BrainLandmarksLib import resources
+from BrainLandmarksLib.mrml.detection_run import DetectionRun, Failure, Found
+from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.worker.client import Worker
+
+PROTOCOL = load_protocol("brain88")
+MINUTE = 60.0
+
+
+@pytest.fixture(scope="module")
+def worker():
+    made = Worker([sys.executable, "-m", "BrainLandmarksLib", "serve"])
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def head(scene):
+    """The sample head as a volume node."""
+    image = nib.load(resources.sample_head())
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Colin")
+    slicer.util.updateVolumeFromArray(node, np.asarray(image.dataobj).transpose(2, 1, 0))
+    matrix = vtk.vtkMatrix4x4()
+    for i in range(4):
+        for j in range(4):
+            matrix.SetElement(i, j, float(image.affine[i, j]))
+    node.SetIJKToRASMatrix(matrix)
+    return node
+
+
+def run(worker, volume, **options):
+    """Run to the end; returns what came, the progress and the run."""
+    ends, progress = [], []
+    made = DetectionRun(
+        worker, volume, PROTOCOL, lambda *p: progress.append(p), ends.append,
+        model="brain88", device="cpu", **{"quality": "fast", **options},
+    )  # fmt: skip
+    end = time.monotonic() + 2 * MINUTE
+    while not ends:
+        assert time.monotonic() < end, worker.diagnostics()
+        worker.poll()
+        time.sleep(0.01)
+    assert len(ends) == 1
+    assert not made.folder.exists()
+    return ends[0], progress
+
+
+def test_the_sample_head_is_found_where_it_is(scene, worker, head):
+    found, progress = run(worker, head)
+    assert isinstance(found, Found), found
+    assert found.landmarks.missing.sum() < 5
+    assert set(found.landmarks.status) <= {"model", "missing"}
+    assert found.source == {"model": "brain88", "device": "cpu",
+                            "precision": found.source["precision"]}  # fmt: skip
+    assert 0 < found.seconds < MINUTE
+    assert progress[0][0] == "loading the model"
+    assert progress[-1][1] == pytest.approx(1.0)
+    transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    turn = Rotation.from_euler("zx", [15, -10], degrees=True).as_matrix()
+    matrix = vtk.vtkMatrix4x4()
+    for i in range(3):
+        for j in range(3):
+            matrix.SetElement(i, j, turn[i, j])
+        matrix.SetElement(i, 3, (10.0, -20.0, 5.0)[i])
+    transform.SetMatrixTransformToParent(matrix)
+    head.SetAndObserveTransformNodeID(transform.GetID())
+    moved, _ = run(worker, head)
+    expected = found.landmarks.points @ turn.T + [10, -20, 5]
+    error = np.linalg.norm(moved.landmarks.points - expected, axis=1)
+    assert np.nanmedian(error) < 1.5
+
+
+def test_what_is_no_head_is_said_in_one_sentence(worker, scene):
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing")
+    outcome, _ = run(worker, node)
+    assert isinstance(outcome, Failure)
+    assert "no volume" in outcome.sentence
+    rng = np.random.default_rng(0)
+    slicer.util.updateVolumeFromArray(node, np.zeros((40, 40, 40), np.int16))
+    node.SetSpacing(4, 4, 4)
+    outcome, _ = run(worker, node)
+    assert isinstance(outcome, Failure)
+    assert "Traceback" not in outcome.sentence
+    slicer.util.updateVolumeFromArray(node, rng.random((60, 60, 60)).astype(np.float32))
+    outcome, _ = run(worker, node)
+    assert isinstance(outcome, Failure | Found)
+
+
+def test_cancelling_brings_nothing_and_leaves_nothing(worker, head):
+    ends = []
+    progress = []
+    made = DetectionRun(
+        worker, head, PROTOCOL, lambda *p: progress.append(p), ends.append,
+        model="brain88", device="cpu",
+    )  # fmt: skip
+    end = time.monotonic() + MINUTE
+    while not progress:
+        assert time.monotonic() < end
+        worker.poll()
+        time.sleep(0.01)
+    made.cancel()
+    start = time.monotonic()
+    while not ends:
+        worker.poll()
+        time.sleep(0.01)
+    assert time.monotonic() - start < 1.0
+    assert ends == [None]
+    assert not made.folder.exists()

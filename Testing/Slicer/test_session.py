@@ -1,0 +1,270 @@
+"""A review in the scene: drags, clicks and rules on one side, lists on the other, one truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import slicer
+
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.mrml.nodes import LandmarkNodes
+from BrainLandmarksLib.mrml.session import Session, world_volume
+from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.shape_model import ShapeModel
+
+PROTOCOL = load_protocol("brain88")
+LABELS = PROTOCOL.labels
+
+
+def mean_head():
+    rng = np.random.default_rng(8)
+    points = rng.uniform(-60, 60, (88, 3))
+    points[[k for k, lm in enumerate(PROTOCOL) if lm.side == "M"], 0] = 0
+    return points
+
+
+@pytest.fixture(scope="module")
+def shape():
+    rng = np.random.default_rng(1)
+    heads = [
+        mean_head() * (1 + 0.05 * rng.standard_normal()) + rng.normal(0, 1.0, (88, 3))
+        for _ in range(30)
+    ]
+    return ShapeModel.fit(heads, PROTOCOL.mirror_permutation(), mean_head())
+
+
+@pytest.fixture
+def landmarks():
+    rng = np.random.default_rng(3)
+    points = mean_head() + rng.normal(0, 1.0, (88, 3))
+    points[9] = np.nan
+    return LandmarkSet.from_points(PROTOCOL, points, "model", rng.uniform(0.2, 1, 88))
+
+
+@pytest.fixture
+def session(volume, landmarks, shape):
+    made = Session.begin(volume, landmarks, {"model": "brain88"}, shape, "AB")
+    made.heard = []
+    made.listeners.append(made.heard.extend)
+    yield made
+    made.end()
+
+
+def drag(session, label, point):
+    """What Slicer does when a person drags a point: start, many moves, end."""
+    node, index = session.nodes.place_of(label)
+    node.InvokeEvent(node.PointStartInteractionEvent)
+    here = session.nodes.point(label)
+    for share in (0.3, 0.6, 1.0):
+        x, y, z = here + share * (np.array(point) - here)
+        node.SetNthControlPointPositionWorld(index, x, y, z)
+    node.InvokeEvent(node.PointEndInteractionEvent)
+
+
+def agree(session):
+    shown = session.nodes.read()
+    np.testing.assert_allclose(shown.points, session.review.current.points, atol=1e-3)
+    assert shown.status == session.review.current.status
+
+
+def test_a_drag_is_one_edit_on_record(session):
+    drag(session, "CC_G", [1.0, 2.0, 3.0])
+    (edit,) = session.review.edits
+    assert (edit.label, edit.kind, edit.who) == ("CC_G", "moved", "AB")
+    np.testing.assert_allclose(edit.after, [1, 2, 3], atol=1e-3)
+    assert session.heard == ["CC_G"]
+    assert "edited" in session.nodes.place_of("CC_G")[0].GetNthControlPointDescription(
+        session.nodes.place_of("CC_G")[1]
+    )
+    agree(session)
+
+
+def test_a_change_by_another_module_is_on_record_too(session):
+    node, index = session.nodes.place_of("EYE_A_L")
+    node.SetNthControlPointPosition(index, 9.0, 8.0, 7.0)
+    node.SetNthControlPointPositionMissing(session.nodes.place_of("EYE_A_R")[1])
+    assert [(e.label, e.kind) for e in session.review.edits] == [
+        ("EYE_A_L", "moved"),
+        ("EYE_A_R", "missing"),
+    ]
+    agree(session)
+
+
+def test_every_button_reaches_the_lists_and_can_be_undone(session):
+    session.confirm("CC_S")
+    session.mark_missing("CC_T")
+    session.move(LABELS[9], [1, 2, 3])
+    session.respace("Brain Axial Boundary")
+    session.project("Brain Axial Boundary")
+    session.resolve()
+    session.reopen("CC_S")
+    agree(session)
+    kinds = list(dict.fromkeys(e.kind for e in session.review.edits))
+    assert kinds == [
+        "confirmed", "missing", "moved", "respaced", "projected", "resolved", "reopened",
+    ]  # fmt: skip
+    end = session.review.current.points.copy()
+    while session.review.can_undo:
+        session.undo()
+        agree(session)
+    assert session.review.current.status == session.review.found.status
+    while session.review.can_redo:
+        session.redo()
+    np.testing.assert_allclose(session.review.current.points, end, atol=1e-3)
+    agree(session)
+
+
+def test_resolving_is_offered_before_it_is_done(session):
+    with pytest.raises(UserError, match="correct or confirm"):
+        session.resolved()
+    session.move("CC_G", session.review.found.point("CC_G") + [0, 6.0, 0])
+    before = session.review.current.points.copy()
+    preview = session.resolved()
+    np.testing.assert_array_equal(session.review.current.points, before)
+    assert "CC_G" not in preview
+    assert LABELS[9] not in preview
+    session.resolve()
+    np.testing.assert_allclose(session.review.current.point("CC_S"), preview["CC_S"], atol=1e-3)
+    assert session.review.current.status[PROTOCOL.by_label("CC_S").index - 1] == "model"
+
+
+def test_without_a_shape_model_it_says_so(volume, landmarks):
+    session = Session.begin(volume, landmarks, {})
+    session.confirm("CC_G")
+    with pytest.raises(UserError, match="no shape model"):
+        session.resolve()
+    assert np.isnan(session.deviation()).all()
+    assert len(session.doubtful()) == 86
+    session.end()
+
+
+def test_the_doubtful_come_first_and_the_seen_no_more(session):
+    order = session.doubtful()
+    assert len(order) == 87
+    current = session.review.current
+    row = PROTOCOL.by_label(order[40]).index - 1
+    current.points[row] += [0, 0, 40.0]
+    assert session.doubtful()[0] == order[40]
+    session.confirm(order[40])
+    assert order[40] not in session.doubtful()
+
+
+def test_the_active_point_is_unlocked_named_and_jumped_to(scene, session):
+    camera = scene.AddNewNodeByClass("vtkMRMLCameraNode")
+    session.activate("CC_G")
+    np.testing.assert_allclose(
+        camera.GetFocalPoint(), session.review.current.point("CC_G"), atol=1e-6
+    )
+    node, index = session.nodes.place_of("CC_G")
+    assert not node.GetNthControlPointLocked(index)
+    assert not node.GetLocked()
+    marker = scene.GetFirstNodeByName("BrainLandmarks active point")
+    assert marker.GetNthControlPointLabel(0) == "CC_G"
+    drag(session, "CC_G", [4.0, 5.0, 6.0])
+    np.testing.assert_allclose(marker.GetNthControlPointPositionWorld(0), [4, 5, 6], atol=1e-3)
+    session.activate(None)
+    assert node.GetNthControlPointLocked(index)
+    assert not marker.GetDisplayNode().GetVisibility()
+
+
+def test_the_volume_s_transform_takes_points_and_record_along(volume, turned, session):
+    session.move("CC_G", [1.0, 2.0, 3.0])
+    volume.SetAndObserveTransformNodeID(turned.GetID())
+    turn = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1.0]])
+    expected = turn @ [1, 2, 3] + [10, -20, 5]
+    np.testing.assert_allclose(session.review.current.point("CC_G"), expected, atol=1e-3)
+    np.testing.assert_allclose(session.review.edits[0].after, expected, atol=1e-3)
+    assert len(session.review.edits) == 1
+    agree(session)
+    session.undo()
+    agree(session)
+    turned.ApplyTransformMatrix(turned.GetMatrixTransformToParent())
+    agree(session)
+    assert len(session.review.edits) == 0
+
+
+def test_a_new_detection_keeps_or_drops_what_a_person_did(session, landmarks):
+    session.move("CC_G", [1.0, 2.0, 3.0])
+    new = LandmarkSet.from_points(PROTOCOL, landmarks.points + 2.0, "model", landmarks.confidence)
+    session.renew(new, {}, keep=True)
+    np.testing.assert_allclose(session.review.current.point("CC_G"), [1, 2, 3])
+    agree(session)
+    session.renew(new, {}, keep=False)
+    np.testing.assert_allclose(session.review.current.points, new.points)
+    agree(session)
+
+
+def test_detecting_again_uses_the_lists_that_are_there(scene, volume, landmarks, session):
+    again = Session.begin(volume, landmarks, {})
+    assert again.nodes.anchor is session.nodes.anchor
+    assert len(LandmarkNodes.all_in_scene()) == 1
+    again.end()
+
+
+def test_a_session_is_resumed_from_the_scene(session, volume, shape):
+    session.move("CC_G", [1.0, 2.0, 3.0])
+    session.confirm("CC_S")
+    edits = session.review.edits
+    session.end()
+    again = Session.resume(LandmarkNodes.of_volume(volume), shape, "CD")
+    assert again.review.edits == edits
+    assert again.source == {"model": "brain88"}
+    agree(again)
+    again.end()
+
+
+def test_after_its_end_a_session_hears_nothing(session):
+    session.end()
+    drag(session, "CC_G", [1.0, 2.0, 3.0])
+    assert not session.review.edits
+
+
+def test_a_point_snaps_to_the_plane_of_the_others(session):
+    session.snap = "plane"
+    off = session.review.found.point("CC_G") + [12.0, 1.0, 0.0]
+    drag(session, "CC_G", off)
+    (edit,) = session.review.edits
+    assert edit.kind == "snapped"
+    assert abs(edit.after[0]) < abs(off[0]) - 6
+    agree(session)
+
+
+def test_a_point_snaps_to_the_brain_s_surface(scene, session):
+    import slicer.util
+
+    k, j, i = np.meshgrid(np.arange(60), np.arange(60), np.arange(60), indexing="ij")
+    world = np.stack([i, j, k], -1) * 3.0 - 88.5
+    middle = np.nanmean(session.review.current.points, axis=0)
+    distance = np.linalg.norm(world - middle, axis=-1)
+    slicer.util.updateVolumeFromArray(
+        session.volume, np.where(distance < 50, 200, 20).astype(np.int16)
+    )
+    session.volume.SetSpacing(3, 3, 3)
+    session.volume.SetOrigin(-88.5, -88.5, -88.5)
+    session.volume.SetIJKToRASDirections(1, 0, 0, 0, 1, 0, 0, 0, 1)
+    session.snap = "boundary"
+    drag(session, "FP_L", middle + [0, 53.0, 0])
+    after = np.array(session.review.edits[0].after)
+    assert abs(np.linalg.norm(after - middle) - 50) < 2.0
+    agree(session)
+
+
+def test_a_snap_that_fails_leaves_the_point_where_it_was_put(session):
+    said = []
+    session.on_error = said.append
+    session.snap = "plane"
+    drag(session, "HIP_H_L", [1.0, 2.0, 3.0])
+    np.testing.assert_allclose(session.review.current.point("HIP_H_L"), [1, 2, 3], atol=1e-3)
+    assert "HIP_H_L" in said[0]
+
+
+def test_a_deleted_volume_or_list_is_survived(scene, session):
+    scene.RemoveNode(session.volume)
+    with pytest.raises(UserError, match="no longer there"):
+        world_volume(session.volume)
+    session.confirm("CC_G")
+    scene.RemoveNode(session.nodes.lists[0])
+    node = session.nodes.lists[3]
+    assert isinstance(node, slicer.vtkMRMLMarkupsFiducialNode)
+    node.SetNthControlPointPosition(0, 1.0, 2.0, 3.0)
