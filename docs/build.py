@@ -88,20 +88,13 @@ def filled(text: str, tables: dict[str, Callable[[], str]]) -> str:
 
 def held_out() -> str:
     """The error on the held-out heads, per group, as it is stored with the model."""
+    from BrainLandmarksTrainLib.evaluation import ErrorTable
+
     path = resources.model_folder(MODEL) / "model.json"
     evaluation = json.loads(path.read_text(encoding="utf-8"))["held_out"]
     heads, scans = ", ".join(evaluation["heads"]), evaluation["scans_per_head"]
-    lines = [
-        f"Held-out heads: {heads}; {scans} synthetic T1 scans of each.",
-        "",
-        "| group | mean | median | 90 % below | within 2 mm | within 3 mm | within 4 mm |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for group, error in evaluation["errors_mm"].items():
-        millimetres = [f"{error[key]:.2f} mm" for key in ("mean", "median", "p90")]
-        rates = [f"{100 * error[key]:.0f} %" for key in ("sdr_2", "sdr_3", "sdr_4")]
-        lines.append(f"| {' | '.join([group, *millimetres, *rates])} |")
-    return "\n".join(lines)
+    table = ErrorTable(tuple(evaluation["errors_mm"].items())).markdown()
+    return f"Held-out heads: {heads}; {scans} synthetic T1 scans of each; errors in mm.\n\n{table}"
 
 
 def afids(found: LandmarkSet, expert: Path) -> str:

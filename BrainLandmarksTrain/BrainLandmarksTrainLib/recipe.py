@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from BrainLandmarksLib.detection import choose_device
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.models import Look, Model, ModelSpec, model_weights, save_model
 from BrainLandmarksLib.network import HighRes3DNet
@@ -143,7 +144,7 @@ def cook(recipe: Recipe, say: Say = print) -> Path | None:
     train = [m for m in maps if m.name not in recipe.held_out]
     mirror = protocol.mirror_permutation()
     shape = mean_shape([m.landmarks.points for m in train], mirror)
-    device = "cuda" if recipe.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
+    device = choose_device(recipe.device).type
     say(f"breeding {recipe.offspring_per_head} offspring of each head")
     offspring = breed(train, shape, recipe.offspring_per_head, output / "offspring", device)
     heads = [*(m.head(shape, device) for m in train), *offspring]

@@ -10,7 +10,7 @@ from BrainLandmarksLib.errors import UserError
 
 _EXAMPLE = """\
 examples:
-  brainlandmarks train brain88 --label-maps maps -o runs/brain88    how the shipped model was made
+  brainlandmarks train brain88 --label-maps maps -o runs/brain88    train the shipped model further
   brainlandmarks train my_recipe.json     a model of your own; again: goes on with a stopped run
 """
 
