@@ -1,0 +1,447 @@
+"""The widgets of CTK and Slicer that the modules use, under their true C++ names.
+
+WIDGETS is the whole table: a class, property, signal or slot that is not written here does not exist.
+Names of ours begin with an underscore. ABSENT names classes that the real parameterNodeWrapper asks
+for; they exist and cannot be made.
+"""
+
+from __future__ import annotations
+
+import os
+
+import shiboken6
+import slicer
+import vtk
+from PySide6 import QtCore, QtGui, QtWidgets
+
+from .pythonqt import cpp, stored
+
+Property, Signal, QWidget = QtCore.Property, QtCore.Signal, QtWidgets.QWidget
+HEADER = 24
+
+WIDGETS: dict[str, type] = {}
+ABSENT = {
+    "ctk": "ctkCheckablePushButton ctkSliderWidget ctkDoubleSlider ctkDoubleSpinBox ctkRangeWidget"
+    " ctkDoubleRangeSlider ctkColorPickerButton",
+    "slicer": "qMRMLSliderWidget qMRMLSpinBox qMRMLRangeWidget qSlicerSimpleMarkupsWidget"
+    " qMRMLSubjectHierarchyTreeView qMRMLSubjectHierarchyComboBox",
+}
+
+
+def widget(cls):
+    """Enter a class into the table."""
+    WIDGETS[cls.__name__] = cpp(cls)
+    return cls
+
+
+# ---- CTK ----------------------------------------------------------------------------------------
+
+
+@widget
+class ctkCollapsibleButton(QtWidgets.QAbstractButton):
+    """A box whose header hides and shows what is in it."""
+
+    contentsCollapsed = Signal(bool)
+    CPP_SIGNALS = {"contentsCollapsed(bool)": "contentsCollapsed"}
+
+    def __init__(self, *values):
+        text = values[0] if values and isinstance(values[0], str) else ""
+        parent = values[-1] if values and not isinstance(values[-1], str) else None
+        super().__init__(parent)
+        self._hidden = []
+        self.setText(text)
+        self.setCheckable(True)
+        self.setChecked(True)
+        self.toggled.connect(self._fold)
+        self.setContentsMargins(4, HEADER, 4, 4)
+        self.setSizePolicy(QtWidgets.QSizePolicy.Preferred, QtWidgets.QSizePolicy.Preferred)
+
+    def _parts(self):
+        return [child for child in self.children() if isinstance(child, QWidget)]
+
+    def _fold(self, shown):
+        if not shown:
+            self._hidden = [part for part in self._parts() if part.isHidden()]
+        for part in self._parts():
+            if part not in self._hidden:
+                part.setVisible(shown)
+        self.updateGeometry()
+        self.contentsCollapsed.emit(not shown)
+
+    collapsed = Property(bool, lambda s: not s.checked, lambda s, value: s.setChecked(not value))
+
+    def hitButton(self, place):
+        return place.y() < HEADER
+
+    def sizeHint(self):
+        layout = self.layout()
+        inner = layout.totalSizeHint() if layout else QtCore.QSize(120, HEADER)
+        return QtCore.QSize(max(inner.width(), 120), inner.height() if self.checked else HEADER)
+
+    minimumSizeHint = sizeHint
+
+    def paintEvent(self, event):
+        painter = QtGui.QPainter(self)
+        painter.fillRect(0, 0, self.width, HEADER - 2, self.palette.color(QtGui.QPalette.Midlight))
+        arrow = "\u25be" if self.checked else "\u25b8"
+        painter.drawText(8, HEADER - 8, f"{arrow}  {self.text.replace('&&', '&')}")
+        if self.checked:
+            painter.setPen(self.palette.color(QtGui.QPalette.Mid))
+            painter.drawRect(0, HEADER - 2, self.width - 1, self.height - HEADER + 1)
+        painter.end()
+
+
+@widget
+class ctkPathLineEdit(QWidget):
+    """A file or folder, typed or chosen."""
+
+    validInputChanged, currentPathChanged = Signal(bool), Signal(str)
+    CPP_SIGNALS = {
+        "validInputChanged(bool)": "validInputChanged",
+        "currentPathChanged(QString)": "currentPathChanged",
+    }
+    Dirs, Files, Drives, NoSymLinks, Readable, Writable, Executable = 1, 2, 4, 8, 16, 32, 64
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._path = ""
+        self._line, self._button = QtWidgets.QLineEdit(self), QtWidgets.QToolButton(self)
+        self._line.textChanged.connect(self.setCurrentPath)
+        self._button.setText("...")
+        self._button.clicked.connect(self.browse)
+        row = QtWidgets.QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self._line, 1)
+        row.addWidget(self._button)
+
+    def setCurrentPath(self, path):
+        if path != self._path:
+            self._path = path
+            self._line.setText(path)
+            self.currentPathChanged.emit(path)
+            self.validInputChanged.emit(os.path.exists(path))
+
+    def browse(self):
+        dialog = QtWidgets.QFileDialog
+        folders = not self.filters & self.Files
+        path = (dialog.getExistingDirectory if folders else dialog.getOpenFileName)(self)
+        if path:
+            self.setCurrentPath(path)
+
+    def addCurrentPathToHistory(self):
+        pass
+
+    def retrieveHistory(self):
+        pass
+
+    currentPath = Property(str, lambda s: s._path, setCurrentPath)
+    filters = stored("filters", int, 7)
+    nameFilters = stored("nameFilters", "QStringList", ())
+    settingKey, label = stored("settingKey", str, ""), stored("label", str, "")
+    showHistoryButton = stored("showHistoryButton", bool, True)
+    showBrowseButton = stored(
+        "showBrowseButton", bool, True, lambda s: s._button.setVisible(s.showBrowseButton)
+    )
+
+
+@widget
+class ctkDirectoryButton(QWidget):
+    """A folder, on a button that asks for another."""
+
+    directoryChanged, directorySelected = Signal(str), Signal(str)
+    CPP_SIGNALS = {
+        "directoryChanged(QString)": "directoryChanged",
+        "directorySelected(QString)": "directorySelected",
+    }
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._directory, self._button = os.path.abspath("."), QtWidgets.QPushButton(self)
+        self._button.clicked.connect(self.browse)
+        row = QtWidgets.QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self._button)
+        self._label()
+
+    def _label(self):
+        self._button.setText(self.text or self._directory)
+
+    def _choose(self, path):
+        path = os.path.abspath(path or ".")
+        changed, self._directory = path != self._directory, path
+        self._label()
+        if changed:
+            self.directoryChanged.emit(path)
+        self.directorySelected.emit(path)
+
+    def browse(self):
+        path = QtWidgets.QFileDialog.getExistingDirectory(self, self.caption, self._directory)
+        if path:
+            self._choose(path)
+        return path
+
+    directory = Property(str, lambda s: s._directory, _choose)
+    caption, text = stored("caption", str, ""), stored("text", str, "", lambda s: s._label())
+
+
+@widget
+class ctkCheckBox(QtWidgets.QCheckBox):
+    """A check box."""
+
+
+@widget
+class ctkComboBox(QtWidgets.QComboBox):
+    """A combo box that can show a text while nothing is chosen."""
+
+    defaultText = stored("defaultText", str, "", lambda s: s.setPlaceholderText(s.defaultText))
+
+
+# ---- Slicer -------------------------------------------------------------------------------------
+
+
+class _SceneWidget:
+    """What qMRMLWidget and qSlicerWidget have in common."""
+
+    _scene = None
+
+    def mrmlScene(self):
+        return self._scene
+
+    def setMRMLScene(self, scene):
+        if scene is not self._scene:
+            self._scene = scene
+            self.mrmlSceneChanged.emit(scene)
+
+
+@widget
+class qMRMLWidget(_SceneWidget, QWidget):
+    """A widget that passes the scene on to those in it."""
+
+    mrmlSceneChanged = Signal(object)
+    CPP_SIGNALS = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
+
+
+@widget
+class qSlicerWidget(_SceneWidget, QWidget):
+    """The same in Slicer's own library."""
+
+    mrmlSceneChanged = Signal(object)
+    CPP_SIGNALS = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
+
+
+NODE_SIGNALS = ("nodeActivated", "nodeAdded", "nodeAddedByUser", "nodeAboutToBeRemoved")
+
+
+@widget
+class qMRMLNodeComboBox(QWidget):
+    """The nodes of some classes, to choose one from; it keeps itself in step with the scene.
+
+    As in Slicer a node that is added is not chosen by itself; when the chosen one is removed, its
+    neighbour is, unless "None" can be.
+    """
+
+    currentNodeChanged, _validNodeChanged = Signal(object), Signal(bool)
+    currentNodeIDChanged, currentNodeRenamed = Signal(str), Signal(str)
+    nodeActivated, nodeAdded = Signal(object), Signal(object)
+    nodeAddedByUser, nodeAboutToBeRemoved = Signal(object), Signal(object)
+    CPP_SIGNALS = {
+        "currentNodeChanged(vtkMRMLNode*)": "currentNodeChanged",
+        "currentNodeChanged(bool)": "_validNodeChanged",
+        "currentNodeIDChanged(QString)": "currentNodeIDChanged",
+        "currentNodeRenamed(QString)": "currentNodeRenamed",
+        **{f"{name}(vtkMRMLNode*)": name for name in NODE_SIGNALS},
+    }
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._scene, self._observers, self._nodes, self._node = None, [], [], None
+        self._requested, self._attributes = None, {}
+        self._combo = QtWidgets.QComboBox(self)
+        self._combo.activated.connect(self._activated)
+        row = QtWidgets.QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self._combo)
+        self.setEnabled(False)
+
+    # the scene
+
+    def mrmlScene(self):
+        return self._scene
+
+    def setMRMLScene(self, scene):
+        if scene is self._scene:
+            return
+        self._observe(None)
+        self._scene = scene
+        self._observe(scene)
+        self._refresh()
+        self.setEnabled(scene is not None)
+        if scene is not None and self._requested:
+            self.setCurrentNodeID(self._requested)
+            self._requested = None
+
+    def _observe(self, scene):
+        for subject, tag in self._observers:
+            subject.RemoveObserver(tag)
+        self._observers = []
+        if scene is not None:
+            events = {
+                scene.NodeAddedEvent: self._added,
+                scene.NodeAboutToBeRemovedEvent: self._removed,
+                scene.EndCloseEvent: self._changed,
+                scene.EndImportEvent: self._changed,
+                scene.EndBatchProcessEvent: self._changed,
+            }
+            self._observers = [(scene, scene.AddObserver(e, f)) for e, f in events.items()]
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _added(self, scene, event, node=None):
+        if shiboken6.isValid(self) and not scene.IsBatchProcessing() and self._accepts(node):
+            self._refresh()
+            self.nodeAdded.emit(node)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _removed(self, scene, event, node=None):
+        if shiboken6.isValid(self) and not scene.IsBatchProcessing() and node in self._nodes:
+            self.nodeAboutToBeRemoved.emit(node)
+            self._refresh(node)
+
+    def _changed(self, caller, event):
+        if shiboken6.isValid(self):
+            self._refresh()
+
+    def _renamed(self, node, event):
+        if shiboken6.isValid(self) and node in self._nodes:
+            row = self._nodes.index(node) + self.noneEnabled
+            if self._combo.itemText(row) != node.GetName():
+                self._combo.setItemText(row, node.GetName())
+                if node is self._node:
+                    self.currentNodeRenamed.emit(node.GetName())
+
+    def _accepts(self, node) -> bool:
+        if node.GetHideFromEditors() and not self.showHidden:
+            return False
+        for kind in self.nodeTypes:
+            if node.IsA(kind) if self.showChildNodeTypes else node.GetClassName() == kind:
+                return all(
+                    node.GetAttribute(name) is not None
+                    and (value is None or node.GetAttribute(name) == str(value))
+                    for name, value in self._attributes.get(kind, {}).items()
+                )
+        return False
+
+    def _refresh(self, leaving=None):
+        before, scene = self._nodes, self._scene
+        every = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())] if scene else []
+        self._nodes = [n for n in every if n is not leaving and self._accepts(n)]
+        for node in self._nodes:
+            if node not in before:
+                tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._renamed)
+                self._observers.append((node, tag))
+        self._combo.clear()
+        self._combo.addItems(([self.noneDisplay] if self.noneEnabled else []))
+        self._combo.addItems([node.GetName() or "" for node in self._nodes])
+        gone = self._node is not None and self._node not in self._nodes
+        if gone and self._nodes and not self.noneEnabled and self._node in before:
+            self._select(self._nodes[max(before.index(self._node) - 1, 0)])
+        elif gone:
+            self._select(None)
+        self._show()
+
+    # the choice
+
+    def _show(self):
+        known = self._node in self._nodes
+        row = self._nodes.index(self._node) + self.noneEnabled if known else self.noneEnabled - 1
+        self._combo.setCurrentIndex(row)
+
+    def _select(self, node):
+        if node is self._node:
+            return
+        self._node = node
+        self._show()
+        self.currentNodeChanged.emit(node)
+        self._validNodeChanged.emit(node is not None)
+        self.currentNodeIDChanged.emit(node.GetID() if node else "")
+
+    def _activated(self, row):
+        row -= self.noneEnabled
+        self._select(self._nodes[row] if row >= 0 else None)
+        self.nodeActivated.emit(self._node)
+
+    def currentNode(self):
+        return self._node
+
+    def setCurrentNode(self, node):
+        if isinstance(node, str):
+            self.setCurrentNodeID(node)
+        elif self._scene is None:
+            self._requested = node.GetID() if node else None
+        else:
+            self._select(node if node in self._nodes else None)
+
+    def setCurrentNodeID(self, node_id):
+        if self._scene is None:
+            self._requested = node_id
+        else:
+            self.setCurrentNode(self._scene.GetNodeByID(node_id) if node_id else None)
+
+    def setCurrentNodeIndex(self, index):
+        self._select(self._nodes[index] if 0 <= index < len(self._nodes) else None)
+
+    def nodeCount(self):
+        return len(self._nodes)
+
+    def nodeFromIndex(self, index):
+        return self._nodes[index] if 0 <= index < len(self._nodes) else None
+
+    # the nodes
+
+    def addAttribute(self, kind, name, value=None):
+        self._attributes.setdefault(kind, {})[name] = value
+        self._refresh()
+
+    def removeAttribute(self, kind, name):
+        self._attributes.get(kind, {}).pop(name, None)
+        self._refresh()
+
+    def addNode(self, kind=None):
+        kind = kind or self.nodeTypes[0]
+        name = self._scene.GenerateUniqueName(self.baseName or kind[len("vtkMRML") : -len("Node")])
+        node = self._scene.AddNewNodeByClass(kind, name)
+        for key, value in self._attributes.get(kind, {}).items():
+            node.SetAttribute(key, str(value or ""))
+        self._refresh()
+        if self.selectNodeUponCreation:
+            self._select(node)
+        self.nodeAddedByUser.emit(node)
+        return node
+
+    def removeCurrentNode(self):
+        if self._node is not None:
+            self._scene.RemoveNode(self._node)
+
+    currentNodeID = Property(str, lambda s: s._node.GetID() if s._node else "", setCurrentNodeID)
+    nodeTypes = stored("nodeTypes", "QStringList", (), _refresh)
+    noneEnabled = stored("noneEnabled", bool, False, _refresh)
+    noneDisplay = stored("noneDisplay", str, "None", _refresh)
+    showHidden = stored("showHidden", bool, False, _refresh)
+    showChildNodeTypes = stored("showChildNodeTypes", bool, True, _refresh)
+    selectNodeUponCreation = stored("selectNodeUponCreation", bool, True)
+    addEnabled, removeEnabled = stored("addEnabled", bool, True), stored("removeEnabled", bool, True)
+    editEnabled = stored("editEnabled", bool, False)
+    renameEnabled = stored("renameEnabled", bool, False)
+    baseName = stored("baseName", str, "")
+
+
+class Absent:
+    """A class of Slicer that has no stand-in."""
+
+    def __init__(self, *values):
+        raise NotImplementedError(f"{type(self).__name__} has no stand-in in {__name__}")
+
+
+def names_of(library: str) -> dict[str, type]:
+    """All classes of `ctk` or of `slicer`: those in the table and those that cannot be made."""
+    mine = {n: c for n, c in WIDGETS.items() if n.startswith("ctk") == (library == "ctk")}
+    return {**{n: type(n, (Absent,), {}) for n in ABSENT[library].split()}, **mine}
