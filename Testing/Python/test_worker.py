@@ -131,6 +131,37 @@ def test_two_requests_at_once_are_done_in_turn(worker, tmp_path):
     np.testing.assert_array_equal(a, b)
 
 
+def test_a_head_is_added_to_a_dataset(worker, tmp_path, some_landmarks):
+    from BrainLandmarksLib.dataset import Dataset
+    from BrainLandmarksLib.review import Review, write_review
+
+    review = Review.of(some_landmarks, "AB")
+    review.confirm("CC_G")
+    landmarks = tmp_path / "landmarks.mrk.json"
+    write_review(landmarks, review)
+    for dataset in ("set", "set", "no/set"):
+        received = []
+        identity = worker.request(
+            "add", received.append, image=str(resources.sample_head()), protocol="brain88",
+            landmarks=str(landmarks), dataset=str(tmp_path / dataset),
+        )  # fmt: skip
+        worker.wait(identity, MINUTE)
+        assert last(received)["type"] == "result", last(received)
+        assert (last(received)["entry"], last(received)["heads"]) == ("0001", 1)
+    (sample,) = Dataset.open(tmp_path / "set")
+    assert sample.review.edits == review.edits
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("x")
+    worker.wait(
+        worker.request(
+            "add", received.append, image=str(resources.sample_head()), protocol="brain88",
+            landmarks=str(landmarks), dataset=str(tmp_path / "full"),
+        ),
+        MINUTE,
+    )  # fmt: skip
+    assert last(received)["code"] == "user"
+
+
 def test_ping_and_device(worker):
     received = []
     worker.wait(worker.request("ping", received.append), MINUTE)

@@ -17,10 +17,11 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.formats import write_csv
 from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.models import list_models, load_shape
+from BrainLandmarksLib.mrml.dataset_run import add_to_dataset
 from BrainLandmarksLib.mrml.detection_run import DetectionRun, Failure, Found
 from BrainLandmarksLib.mrml.nodes import LandmarkNodes
 from BrainLandmarksLib.mrml.place import PlaceOnce
-from BrainLandmarksLib.mrml.session import Session, world_volume
+from BrainLandmarksLib.mrml.session import Session
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.review import read_review, write_review
 from BrainLandmarksLib.ui.host import WorkerHost
@@ -388,11 +389,17 @@ class Panel:
         )
         if not folder:
             return
-        from BrainLandmarksLib.dataset import Dataset
+        self.ui.statusLabel.setText("Adding to the dataset …")
+        add_to_dataset(self.host.worker, session, str(folder), self._added)
+        self.host.watch()
 
-        dataset = Dataset.open_or_create(str(folder), session.protocol)
-        dataset.add(world_volume(session.volume), session.review, session.source)
-        self.ui.statusLabel.setText(f"Added; the dataset has {len(dataset)} heads now.")
+    def _added(self, outcome: int | Failure) -> None:
+        if isinstance(outcome, Failure):
+            self.ui.statusLabel.setText("")
+            self.say(outcome.sentence, outcome.detail)
+        else:
+            heads = "1 head" if outcome == 1 else f"{outcome} heads"
+            self.ui.statusLabel.setText(f"Added; the dataset has {heads} now.")
 
     # Messages ------------------------------------------------------------------------------------
 

@@ -18,13 +18,13 @@ REQUIREMENTS = (
     "scipy>=1.11",
     "safetensors>=0.4",
     "contourpy>=1.2",
-    "matplotlib>=3.7",
+    "matplotlib>=3.8",
     "jsonschema>=4.18",
     "PyYAML>=6.0",
 )
 """What is installed on the first click. Lower bounds only, so that other extensions can share."""
 
-PYTORCH = "torch>=2.0"
+PYTORCH = "torch>=2.3"
 
 _OPERATOR = re.compile(r"^([A-Za-z0-9_.-]+)>=([0-9.]+)$")
 
@@ -117,7 +117,7 @@ def _install_pytorch(folder: str | None, log: Callable[[str], None]) -> None:
             "again."
         ) from None
     torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(
-        askConfirmation=True, torchVersionRequirement=">=2.0"
+        askConfirmation=True, torchVersionRequirement=">=2.3"
     )
     if torch is None:
         raise RuntimeError("PyTorch was not installed; try again, or use the PyTorch module.")

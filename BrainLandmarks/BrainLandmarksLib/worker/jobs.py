@@ -39,6 +39,8 @@ class Jobs:
         """
         if message["type"] == "device":
             return self._device(message["device"])
+        if message["type"] == "add":
+            return self._add(message, progress)
         return self._detect(message, progress)
 
     def _device(self, name: str) -> dict[str, Any]:
@@ -89,6 +91,22 @@ class Jobs:
             "seconds": {name: round(s, 3) for name, s in detection.seconds.items()},
             "total_s": round(time.monotonic() - start, 3),
         }
+
+    def _add(self, message: Message, progress: Progress) -> dict[str, Any]:
+        """Add an image and its review to a dataset folder, made if there is none."""
+        from BrainLandmarksLib.dataset import Dataset
+        from BrainLandmarksLib.images import read_image
+        from BrainLandmarksLib.protocol import load_protocol
+        from BrainLandmarksLib.review import read_review
+
+        progress("read", 0.0, None)
+        protocol = load_protocol(message["protocol"])
+        volume = read_image(message["image"])
+        review, source = read_review(message["landmarks"], protocol)
+        progress("add", 0.3, None)
+        dataset = Dataset.open_or_create(message["dataset"], protocol)
+        entry = dataset.add(volume, review, source)
+        return {"entry": entry.identity, "heads": len(dataset)}
 
     def _warm(self, model: str, device: str) -> Detector:
         if self._detector is None or self._loaded != (model, device):

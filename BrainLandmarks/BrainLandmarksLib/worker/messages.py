@@ -27,6 +27,12 @@ REQUESTS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "device": str,
         "quality": str,
     },
+    "add": {
+        "image": str,
+        "landmarks": str,
+        "protocol": str,
+        "dataset": str,
+    },
     "cancel": {"target": str},
 }
 """Type of a request to its fields besides "v", "id" and "type"; all are required."""
