@@ -14,6 +14,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import FloatArray, Grid
 from BrainLandmarksLib.images import Volume
 from BrainLandmarksLib.protocol import Protocol
+from BrainLandmarksLib.shape_model import ShapeModel, sigma_of_confidence
 
 from .generator import CANONICAL, Head, HeadGenerator, Lattice
 
@@ -116,6 +117,10 @@ class HeldOut:
     """mm, NaN where the truth or the prediction is missing."""
     features: FloatArray
     """The heatmap feature that confidence is made from."""
+    found: FloatArray
+    """(scans, K, 3) RAS mm, NaN where missed."""
+    truth: FloatArray
+    """(scans, K, 3) RAS mm, NaN where missing."""
 
     def calibration(self, without: str | None = None, feature: str = "peak_mass") -> Calibration:
         """Confidence table fitted on all heads, or on all but one."""
@@ -136,15 +141,48 @@ def evaluate_held_out(
     bare = replace(model, spec=replace(model.spec, calibration=None))
     detector = Detector(bare, device=device)
     mirror = model.protocol.mirror_permutation()
-    names, errors, features = [], [], []
+    names, errors, features, points, truths = [], [], [], [], []
     for head, volume, truth in unseen_scans(heads, mirror, seed):
         names.append(head.name)
+        truths.append(truth)
         try:
             found = detector.detect(volume).landmarks
         except UserError:  # no head recognised: all of its landmarks are missed
             errors.append(np.full(len(truth), np.nan))
             features.append(np.full(len(truth), np.nan))
+            points.append(np.full_like(truth, np.nan))
             continue
         errors.append(np.linalg.norm(found.points - truth, axis=1))
         features.append(found.confidence)
-    return HeldOut(tuple(names), np.array(errors), np.array(features))
+        points.append(found.points)
+    return HeldOut(
+        tuple(names), np.array(errors), np.array(features), np.array(points), np.array(truths)
+    )
+
+
+def after_corrections(
+    result: HeldOut, shape: ShapeModel, calibration: Calibration, count: int
+) -> tuple[float, float]:
+    """What correcting a few points of a head does to the others (`ShapeModel.resolve`).
+
+    On each scan the ``count`` points of the lowest confidence are put where they belong.
+
+    Returns:
+        Mean error of all other points before and after, mm.
+    """
+    before, after = [], []
+    for found, truth, features in zip(result.found, result.truth, result.features):
+        known = np.isfinite(found).all(1) & np.isfinite(truth).all(1)
+        if known.sum() <= count:
+            continue
+        confidence = calibration(features)
+        doubtful = np.argsort(np.where(known, confidence, np.inf))[:count]
+        corrected = np.full_like(truth, np.nan)
+        corrected[doubtful] = truth[doubtful]
+        sigma = sigma_of_confidence(confidence, calibration.threshold_mm)
+        solved = shape.resolve(found, corrected, sigma)
+        others = known.copy()
+        others[doubtful] = False
+        before.append(np.linalg.norm(found - truth, axis=1)[others].mean())
+        after.append(np.linalg.norm(solved - truth, axis=1)[others].mean())
+    return float(np.mean(before)), float(np.mean(after))

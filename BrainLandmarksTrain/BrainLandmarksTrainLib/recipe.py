@@ -203,6 +203,8 @@ def finish(model: Model, held_out: list[Head], recipe: Recipe, folder: Path, say
         heads=np.array(result.heads),
         errors=result.errors,
         features=result.features,
+        found=result.found,
+        truth=result.truth,
     )
     return folder
 

@@ -16,9 +16,12 @@ from BrainLandmarksLib.files import whole_file
 from BrainLandmarksLib.images import stem
 from BrainLandmarksLib.models import Model
 
-from .evaluation import ErrorTable, HeldOut, evaluate_held_out
+from .evaluation import ErrorTable, HeldOut, after_corrections, evaluate_held_out
 from .heads import find_label_maps, read_annotated
 from .offspring import breed
+
+CORRECTIONS = (3, 5, 10)
+"""How many points of a head a person corrects before the others follow."""
 
 
 def held_out_report(
@@ -52,6 +55,15 @@ def held_out_report(
     offspring = breed(maps, model.spec.mean_shape, scans, folder / "offspring")
     result = evaluate_held_out(model, list(offspring), device=device)
     table = ErrorTable.of(model.protocol, result.errors).markdown()
+    calibration = model.spec.calibration
+    if model.shape is not None and calibration is not None:
+        rows = [
+            f"| {count} | {before:.2f} | {after:.2f} |"
+            for count in CORRECTIONS
+            for before, after in [after_corrections(result, model.shape, calibration, count)]
+        ]
+        header = "| corrected points | mean error of the others before | after |\n|---|---|---|"
+        table = "\n".join([table, "", header, *rows])
     with whole_file(folder / "errors.md") as path:
         path.write_text(table + "\n", encoding="utf-8")
     with whole_file(folder / "errors.csv") as path, path.open("w", newline="") as file:
