@@ -49,7 +49,9 @@ def main() -> None:
     if arguments.afids:
         tables["afids"] = lambda: afids(found, arguments.afids)
     if arguments.label_maps:
-        draw_confidence(arguments.label_maps)
+        report = evaluate(arguments.label_maps)
+        # The report's second table; the first is stored with the model as well.
+        tables["corrections"] = lambda: report.split("\n\n", 1)[1]
     readme = ROOT / "README.md"
     readme.write_text(filled(readme.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
@@ -66,14 +68,15 @@ def draw_overview() -> LandmarkSet:
     return found
 
 
-def draw_confidence(label_maps: Path) -> None:
-    """Draw confidence against error on the held-out heads (`brainlandmarks evaluate`)."""
+def evaluate(label_maps: Path) -> str:
+    """Report on the held-out heads as `brainlandmarks evaluate` does; keeps its picture."""
     from BrainLandmarksLib.models import load_model
     from BrainLandmarksTrainLib.report import held_out_report
 
     with tempfile.TemporaryDirectory() as folder:
-        held_out_report(load_model(MODEL), [label_maps], None, Path(folder))
+        report = held_out_report(load_model(MODEL), [label_maps], None, Path(folder))
         shutil.copy(Path(folder) / "confidence.png", IMAGES / "confidence.png")
+    return report
 
 
 def filled(text: str, tables: dict[str, Callable[[], str]]) -> str:
