@@ -24,6 +24,7 @@ from BrainLandmarksLib.mrml.place import PlaceOnce
 from BrainLandmarksLib.mrml.session import Session
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.review import read_review, write_review
+from BrainLandmarksLib.ui import requirements
 from BrainLandmarksLib.ui.host import WorkerHost
 from BrainLandmarksLib.ui.table import LandmarkTable, tool_tip
 
@@ -116,6 +117,8 @@ class Panel:
         volume = self.ui.inputSelector.currentNode()
         if volume is None:
             raise UserError("choose the MRI of a head first, or load the sample head.")
+        if not self._ready():
+            return
         model = str(self.ui.modelCombo.currentText)
         self._usual = float(self._setting(self._time_key()) or 0.0)
         self.ui.progressBar.setVisible(True)
@@ -134,6 +137,36 @@ class Panel:
             self.run = None
         self.host.watch()
         self.refresh()
+
+    def _ready(self) -> bool:
+        """Whether the packages are there; asks once and installs them if not."""
+        needed = requirements.missing()
+        if needed and slicer.util.confirmOkCancelDisplay(needed.sentence):
+            self._install(needed, None)
+        return not requirements.missing()
+
+    def _install(self, needed: requirements.Missing, folder: str | None) -> None:
+        self.ui.statusLabel.setText("Installing; this takes some minutes …")
+        slicer.app.processEvents()
+        try:
+            requirements.install(needed, folder, log=self.ui.statusLabel.setText)
+        except RuntimeError as error:
+            self.say(str(error), str(error.__cause__ or ""))
+        else:
+            self.ui.statusLabel.setText("Installed.")
+            self.host.stop()  # a worker that was started without them
+
+    @told
+    def _install_from_folder(self) -> None:
+        needed = requirements.missing()
+        if not needed:
+            self.ui.statusLabel.setText("Everything is installed already.")
+            return
+        folder = qt.QFileDialog.getExistingDirectory(
+            self.ui.offlineButton, "Folder with the Python wheels"
+        )
+        if folder:
+            self._install(needed, str(folder))
 
     def _progress(self, words: str, fraction: float, seconds: float | None) -> None:
         self.ui.progressBar.setValue(round(1000 * fraction))
@@ -531,6 +564,7 @@ class Panel:
             ui.loadButton: self._load,
             ui.datasetButton: self._add_to_dataset,
             ui.diagnosticsButton: self._copy_diagnostics,
+            ui.offlineButton: self._install_from_folder,
         }
         for button, action in plain.items():
             # clicked(bool) would pass its bool to a partial; the lambda swallows it.
