@@ -5,6 +5,7 @@ happens in the scene in ``BrainLandmarksLib.mrml``, and what finds the landmarks
 itself, which runs in a process of its own.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import slicer
@@ -90,7 +91,8 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(root)
         root.setMRMLScene(slicer.mrmlScene)
         self.logic = BrainLandmarksLogic()
-        self.panel = Panel(self.ui, root, shared_host(), setting)
+        pictures = Path(self.resourcePath("Thumbnails"))
+        self.panel = Panel(self.ui, root, shared_host(), setting, pictures)
         self.ui.reviewerEdit.setText(setting("reviewer") or "")
         self.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.panel.set_volume)
         self.ui.sampleButton.connect("clicked(bool)", self.onSampleHead)

@@ -25,11 +25,13 @@ from BrainLandmarksLib import guide, resources
 from BrainLandmarksLib.cli.distance import distances
 from BrainLandmarksLib.cli.protocol import draw_pictures
 from BrainLandmarksLib.formats import read_landmarks
+from BrainLandmarksLib.images import read_image
 from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.protocol import load_protocol
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
+THUMBNAILS = ROOT / "BrainLandmarks" / "Resources" / "Thumbnails" / "brain88"
 PROTOCOL = "brain88"
 MODEL = "brain88"
 
@@ -45,6 +47,7 @@ def main() -> None:
     (ROOT / "docs" / "protocol.md").write_text(document, encoding="utf-8")
     draw_pictures(protocol, IMAGES)
     found = draw_overview()
+    guide.draw_thumbnails(read_image(resources.sample_head()), found, THUMBNAILS)
     tables: dict[str, Callable[[], str]] = {"heldout": held_out, "bench": bench}
     if arguments.afids:
         tables["afids"] = lambda: afids(found, arguments.afids)
@@ -59,7 +62,6 @@ def main() -> None:
 def draw_overview() -> LandmarkSet:
     """Draw the picture that `brainlandmarks detect sample:colin27` writes, for the README."""
     from BrainLandmarksLib.detection import Detector
-    from BrainLandmarksLib.images import read_image
     from BrainLandmarksLib.pictures import draw_landmarks
 
     volume = read_image(resources.sample_head())

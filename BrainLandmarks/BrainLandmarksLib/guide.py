@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ _MOST_SLICES = 4
 _PIXEL_MM = 0.5
 _MARGIN_MM = 22.0
 _SMALLEST_VIEW_MM = 110.0
+_THUMBNAIL_MM = 90.0
 _BACKGROUND = "#101214"
 _INK = "#d8dde2"
 
@@ -167,6 +169,59 @@ def draw_group(
         axes.set_ylim(-half, half)
     with whole_file(path) as unfinished:
         FigureCanvasAgg(figure).print_png(str(unfinished))
+
+
+def draw_thumbnails(volume: Volume, landmarks: LandmarkSet, folder: str | os.PathLike[str]) -> None:
+    """Draw a small picture of every landmark, ``<label>.png``, on the slice that shows it best.
+
+    The landmark is the large dot, others of its group on the slice are small ones. Missing
+    landmarks get no picture.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from BrainLandmarksLib.landmarks import LandmarkSet
+    from BrainLandmarksLib.pictures import NEAR_MM, choose_slices
+
+    white = float(np.percentile(volume.data[::3, ::3, ::3], 99.5))
+    protocol = landmarks.protocol
+    for group in protocol.groups:
+        points = np.full_like(landmarks.points, np.nan)
+        points[group.first - 1 : group.last] = landmarks.points[group.first - 1 : group.last]
+        if not np.isfinite(points).any():
+            continue
+        planes = choose_slices(LandmarkSet.from_points(protocol, points))
+        for landmark in protocol.members(group):
+            point = points[landmark.index - 1]
+            if np.isnan(point).any():
+                continue
+            nearest = min(planes, key=lambda p: float(p.distances(point[None])[0]))
+            plane = replace(nearest, center=point)
+            half = _THUMBNAIL_MM / 2
+            figure = Figure(figsize=(1.5, 1.5), dpi=100, facecolor=_BACKGROUND)
+            axes = figure.add_axes((0, 0, 1, 1))
+            axes.imshow(
+                _sample(volume, plane, half).T,
+                cmap="gray",
+                vmin=0,
+                vmax=white,
+                origin="lower",
+                extent=(-half, half, -half, half),
+                interpolation="bilinear",
+            )
+            axes.set_axis_off()
+            others = plane.project(points[plane.distances(points) <= NEAR_MM])
+            axes.plot(*others.T, "o", markersize=2.5, color=group.color, alpha=0.8)
+            axes.plot(
+                0, 0, "o", markersize=7, markerfacecolor=group.color, markeredgecolor="#ffffff"
+            )
+            axes.set_xlim(-half, half)
+            axes.set_ylim(-half, half)
+            with whole_file(Path(folder) / f"{landmark.label}.png") as unfinished:
+                FigureCanvasAgg(figure).print_png(str(unfinished))
 
 
 def _toward(direction: np.ndarray) -> str:

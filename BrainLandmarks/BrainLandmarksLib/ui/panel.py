@@ -64,14 +64,23 @@ class Panel:
         root: The panel itself, for shortcuts.
         host: The worker.
         setting: Reads and writes a setting of the module: setting(name) or setting(name, value).
+        pictures: Folder of the landmarks' pictures, one folder for each protocol.
     """
 
-    def __init__(self, ui: Any, root: Any, host: WorkerHost, setting: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        ui: Any,
+        root: Any,
+        host: WorkerHost,
+        setting: Callable[..., Any],
+        pictures: Path,
+    ) -> None:
         self.ui = ui
         self.host = host
         self.session: Session | None = None
         self.run: DetectionRun | None = None
         self._setting = setting
+        self._pictures = pictures
         self._place = PlaceOnce(self._placed)
         self._preview: dict[str, Any] | None = None
         self._visited: list[str] = []
@@ -474,7 +483,7 @@ class Panel:
         session.listeners.append(self._changed)
         session.on_error = self.say
         self._visited.clear()
-        self.table.fill(session.protocol)
+        self.table.fill(session.protocol, self._pictures / session.protocol.name)
         self.table.update(session.review.current)
         self._filter()
         self._measure()

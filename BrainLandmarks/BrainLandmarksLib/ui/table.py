@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,8 +68,12 @@ class LandmarkTable:
         tree.connect("currentItemChanged(QTreeWidgetItem*,QTreeWidgetItem*)", self._current_changed)
         tree.connect("itemChanged(QTreeWidgetItem*,int)", self._item_changed)
 
-    def fill(self, protocol: Protocol) -> None:
-        """Make the rows of a protocol; they are empty until `update`."""
+    def fill(self, protocol: Protocol, pictures: Path | None = None) -> None:
+        """Make the rows of a protocol; they are empty until `update`.
+
+        Args:
+            pictures: Folder with a picture of each landmark, ``<label>.png``.
+        """
         self._filling = True
         try:
             self._tree.clear()
@@ -78,7 +83,7 @@ class LandmarkTable:
             for group in protocol.groups:
                 parent = self._group_row(group)
                 for landmark in protocol.members(group):
-                    self._items[landmark.label] = _landmark_row(parent, landmark, group)
+                    self._items[landmark.label] = _landmark_row(parent, landmark, group, pictures)
             self._tree.resizeColumnToContents(NAME)
         finally:
             self._filling = False
@@ -202,19 +207,21 @@ class LandmarkTable:
             self._on_groups(self.ticked())
 
 
-def _landmark_row(parent: Any, landmark: Landmark, group: Group) -> Any:
+def _landmark_row(parent: Any, landmark: Landmark, group: Group, pictures: Path | None) -> Any:
     item = qt.QTreeWidgetItem(parent)
     item.setText(NAME, f"{landmark.index}  {landmark.name}")
     item.setIcon(NAME, swatch(group.color))
     item.setData(NAME, qt.Qt.UserRole, landmark.label)
-    item.setToolTip(NAME, tool_tip(landmark))
+    item.setToolTip(NAME, tool_tip(landmark, pictures))
     return item
 
 
-def tool_tip(landmark: Landmark) -> str:
-    """What a landmark is, for a tool tip."""
+def tool_tip(landmark: Landmark, pictures: Path | None = None) -> str:
+    """What a landmark is, for a tool tip; with its picture, if the folder has one."""
     plane = f"<br><i>Plane: {landmark.plane}.</i>" if landmark.plane else ""
-    return f"<b>{landmark.name}</b> ({landmark.label})<br>{landmark.rule}{plane}"
+    file = None if pictures is None else pictures / f"{landmark.label}.png"
+    picture = f'<br><img src="{file.as_posix()}">' if file is not None and file.exists() else ""
+    return f"<b>{landmark.name}</b> ({landmark.label})<br>{landmark.rule}{plane}{picture}"
 
 
 def _fits(landmark: Landmark, words: list[str]) -> bool:
