@@ -53,8 +53,8 @@ def main() -> None:
         tables["afids"] = lambda: afids(found, arguments.afids)
     if arguments.label_maps:
         report = evaluate(arguments.label_maps)
-        # The report's second table; the first is stored with the model as well.
-        tables["corrections"] = lambda: report.split("\n\n", 1)[1]
+        # The report's last table; the others are stored with the model as well.
+        tables["corrections"] = lambda: report.rsplit("\n\n", 1)[1]
     readme = ROOT / "README.md"
     readme.write_text(filled(readme.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
@@ -98,8 +98,14 @@ def held_out() -> str:
     path = resources.model_folder(MODEL) / "model.json"
     evaluation = json.loads(path.read_text(encoding="utf-8"))["held_out"]
     heads, scans = ", ".join(evaluation["heads"]), evaluation["scans_per_head"]
-    table = ErrorTable(tuple(evaluation["errors_mm"].items())).markdown()
-    return f"Held-out heads: {heads}; {scans} synthetic T1 scans of each; errors in mm.\n\n{table}"
+    own = ErrorTable(tuple(evaluation["errors_mm"].items())).markdown()
+    deformed = evaluation["deformed_errors_mm"]["All"]
+    return (
+        f"Held-out heads: {heads}; {scans} synthetic T1 scans of each; errors in mm.\n\n{own}\n\n"
+        f"On {scans} deformed copies of each head (random size, shear and smooth "
+        f"warps) the mean error is {deformed['mean']:.2f} mm and the median "
+        f"{deformed['median']:.2f} mm."
+    )
 
 
 def afids(found: LandmarkSet, expert: Path) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.shape_model import ShapeModel, sigma_of_confidence
 
 from .generator import CANONICAL, Head, HeadGenerator, Lattice
+from .heads import AnnotatedMap
+from .offspring import breed
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.models import Model
@@ -31,8 +34,7 @@ UNSEEN_T1 = replace(
     stripped_share=0.0,
     flip_share=0.0,
 )
-"""What held-out heads are rendered as: T1-like scans, turned up to 15 degrees about each axis.
-Their anatomy varies by :mod:`.offspring`, annotated by rule."""
+"""What held-out heads are rendered as: T1-like scans, turned up to 15 degrees about each axis."""
 
 SCAN = Lattice((208, 240, 240), 1.0, 1)
 """Voxels of a rendered scan."""
@@ -122,6 +124,18 @@ class HeldOut:
     truth: FloatArray
     """(scans, K, 3) RAS mm, NaN where missing."""
 
+    @classmethod
+    def joined(cls, parts: Iterable[HeldOut]) -> HeldOut:
+        """Several results as one."""
+        results = list(parts)
+        return cls(
+            tuple(name for r in results for name in r.heads),
+            *(
+                np.concatenate([getattr(r, field.name) for r in results])
+                for field in fields(cls)[1:]
+            ),
+        )
+
     def calibration(self, without: str | None = None, feature: str = "peak_mass") -> Calibration:
         """Confidence table fitted on all heads, or on all but one."""
         use = [name != without for name in self.heads]
@@ -158,6 +172,28 @@ def evaluate_held_out(
     return HeldOut(
         tuple(names), np.array(errors), np.array(features), np.array(points), np.array(truths)
     )
+
+
+def measure(
+    model: Model, held_out: Sequence[AnnotatedMap], scans: int, folder: Path, device: str = "auto"
+) -> dict[str, HeldOut]:
+    """Detect the landmarks on unseen scans of held-out heads, and of deformed copies of them.
+
+    Args:
+        scans: how many of each head; every scan of "deformed" has an anatomy of its own.
+        folder: where the deformed copies are kept (:mod:`.offspring`).
+
+    Returns:
+        "own" anatomy and "deformed" anatomy, both with the truth by rule.
+    """
+    shape = model.spec.mean_shape
+    own = [head for head in (m.head(shape) for m in held_out) for _ in range(scans)]
+    return {
+        "own": evaluate_held_out(model, own, device=device),
+        "deformed": evaluate_held_out(
+            model, list(breed(held_out, shape, scans, folder)), device=device
+        ),
+    }
 
 
 def after_corrections(

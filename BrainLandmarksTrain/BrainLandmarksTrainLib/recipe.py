@@ -25,9 +25,9 @@ from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.shape_model import ShapeModel
 
 from .config import TrainingConfig, config_from_dict, read_settings
-from .evaluation import ErrorTable, evaluate_held_out
+from .evaluation import ErrorTable, HeldOut, measure
 from .generator import ANY_POSE, CANONICAL, Head, HeadGenerator, Lattice, Variation
-from .heads import find_label_maps, read_annotated
+from .heads import AnnotatedMap, find_label_maps, read_annotated
 from .offspring import breed
 from .shape import mean_shape
 from .trainer import Trainer, averaged_weights, latest_checkpoint
@@ -67,8 +67,8 @@ class Recipe:
     offspring_per_head: int = 30
     """Deformed copies of each training head, annotated by rule, that it is trained with."""
     samples_per_head: int = 10
-    """Unseen scans of each held-out head, of as many offspring, that the error table is measured
-    on."""
+    """Unseen scans of each held-out head that the error table is measured on, and of as many
+    offspring of it."""
     device: str = "auto"
     command: str = field(default="", compare=False)
 
@@ -178,23 +178,29 @@ def cook(recipe: Recipe, say: Say = print) -> Path | None:
     model = Model(protocol, networks["fine"], networks["locator"], spec, gaussian)
     say("measuring on held-out heads")
     others = [m for m in maps if m.name in recipe.held_out]
-    held_out = breed(others, shape, recipe.samples_per_head, output / "offspring")
-    return finish(model, list(held_out), recipe, output / "model", say)
+    return finish(model, others, recipe, output / "model", say)
 
 
-def finish(model: Model, held_out: list[Head], recipe: Recipe, folder: Path, say: Say) -> Path:
+def finish(
+    model: Model, held_out: list[AnnotatedMap], recipe: Recipe, folder: Path, say: Say
+) -> Path:
     """Measure a model on held-out heads, calibrate its confidence, and save it."""
-    result = evaluate_held_out(model, held_out, device=recipe.device)
-    table = ErrorTable.of(model.protocol, result.errors)
-    say(table.markdown())
+    results = measure(
+        model, held_out, recipe.samples_per_head, folder.parent / "offspring", recipe.device
+    )
+    tables = {name: ErrorTable.of(model.protocol, r.errors) for name, r in results.items()}
+    for name, table in tables.items():
+        say(f"{name} held-out heads\n{table.markdown()}")
+    result = HeldOut.joined(results.values())
     spec = replace(
         model.spec,
         calibration=result.calibration(),
         held_out={
             "heads": list(dict.fromkeys(result.heads)),
             "scans_per_head": recipe.samples_per_head,
-            "errors_mm": table.to_dict(),
-            "missed": int(np.isnan(result.errors).sum()),
+            "errors_mm": tables["own"].to_dict(),
+            "deformed_errors_mm": tables["deformed"].to_dict(),
+            "missed": int(np.isnan(results["own"].errors).sum()),
         },
     )
     save_model(replace(model, spec=spec), folder, overwrite=True)

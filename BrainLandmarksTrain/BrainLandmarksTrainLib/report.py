@@ -16,9 +16,11 @@ from BrainLandmarksLib.files import whole_file
 from BrainLandmarksLib.images import stem
 from BrainLandmarksLib.models import Model
 
-from .evaluation import ErrorTable, HeldOut, after_corrections, evaluate_held_out
+from .evaluation import ErrorTable, HeldOut, after_corrections, measure
 from .heads import find_label_maps, read_annotated
-from .offspring import breed
+
+ANATOMIES = {"own": "Held-out heads", "deformed": "Deformed copies of them"}
+"""What is measured, and its title."""
 
 CORRECTIONS = (3, 5, 10)
 """How many points of a head a person corrects before the others follow."""
@@ -52,9 +54,12 @@ def held_out_report(
     if absent:
         raise UserError(f"there is no label map {absent[0]} in --label-maps; choose with --heads.")
     maps = read_annotated([paths[name] for name in names], model.protocol, folder / "annotations")
-    offspring = breed(maps, model.spec.mean_shape, scans, folder / "offspring")
-    result = evaluate_held_out(model, list(offspring), device=device)
-    table = ErrorTable.of(model.protocol, result.errors).markdown()
+    results = measure(model, maps, scans, folder / "offspring", device)
+    result = HeldOut.joined(results.values())
+    table = "\n\n".join(
+        f"{title}:\n\n{ErrorTable.of(model.protocol, results[name].errors).markdown()}"
+        for name, title in ANATOMIES.items()
+    )
     calibration = model.spec.calibration
     if model.shape is not None and calibration is not None:
         rows = [

@@ -24,6 +24,25 @@ def scene(core):
     return core.scene
 
 
+@pytest.fixture(scope="session")
+def started_desktop(core):
+    pytest.importorskip("PySide6.QtWidgets", exc_type=ImportError)
+    from desktop.session import Desktop
+
+    return Desktop(core)
+
+
+@pytest.fixture
+def desktop(started_desktop, scene):
+    """The desktop with an empty scene; nothing may have been raised in a slot or an observer."""
+    yield started_desktop
+    started_desktop.close_modules()
+    started_desktop.dialogs.clear()
+    raised = list(started_desktop.slotErrors)
+    started_desktop.slotErrors.clear()
+    assert not raised
+
+
 @pytest.fixture
 def volume(scene):
     """A small volume with a direction of its own for every axis, and no two voxels alike."""

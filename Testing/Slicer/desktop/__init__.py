@@ -5,9 +5,9 @@ Slicer itself cannot be installed by pip. Its C++ core can (`slicer-core`), and 
 clicked, dragged with the mouse and photographed. Real are the scene and its nodes, the logics, the
 slice and 3D views with their mouse interaction, and `slicer.util`. Imitated are PythonQt
 (`pythonqt`, `ui_files`), the widgets of CTK and Slicer (`widgets`), the application (`app`,
-`input_output`), and the Python parts of Slicer that the wheel lacks (`slicer_python`, `sampledata`);
-the latter give way to the real ones where HARNESS_SLICER_PYTHON names Base/Python/slicer of a Slicer
-checkout. Start with `session.Desktop`.
+`modules`, `input_output`, `dialogs`), and the Python parts of Slicer that the wheel lacks
+(`slicer_python`, `sampledata`); those of `slicer_python` give way to the real ones where
+HARNESS_SLICER_PYTHON names Base/Python/slicer of a Slicer checkout. Start with `session.Desktop`.
 """
 
 import os

@@ -1,13 +1,14 @@
 """PySide6 with the manners of PythonQt, as far as a module can notice them.
 
 In Slicer a Qt property is a value and hides the getter of its name (`button.text`, never
-`button.text()`); its setter works both ways. Signals are connected by signature or by attribute, and
-a slot gets as many arguments as it has positional parameters, those with defaults included. A name
+`button.text()`); its setter works both ways. Signals are connected by signature or by attribute; a
+slot gets as many arguments as it has positional parameters, those with defaults included. A name
 that C++ lacks can be neither read nor set. Importing this module changes PySide6 for the process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import inspect
@@ -31,11 +32,14 @@ class PythonQtError(RuntimeError):
 def cpp(cls):
     """Mark a class written here as the stand-in for a C++ class of the same name.
 
-    Its class attribute CPP_SIGNALS maps the true signatures of its signals to the attributes that
-    stand for them.
+    Its CPP_SIGNALS are the true signatures of its signals. Each is the Python signal of that name;
+    an overload of one named before it is the Python signal with an underscore in front.
     """
-    own = vars(cls).get("CPP_SIGNALS", {})
-    cls.CPP_SIGNALS = {**getattr(cls.__base__, "CPP_SIGNALS", {}), **own}
+    table = dict(getattr(cls.__base__, "CPP_SIGNALS", {}))
+    for signature in vars(cls).get("CPP_SIGNALS", ()):
+        name = signature.partition("(")[0]
+        table[signature] = "_" + name if name in table.values() else name
+    cls.CPP_SIGNALS = table
     _refuse_keywords(cls)
     return cls
 
@@ -199,16 +203,15 @@ def _disconnect(self, signal=None, *receiver):
     wanted, signature = _normal(signal) if signal else (None, None)
     signature = signature if signal and "(" in signal else None
     target, found = receiver[0] if receiver else None, False
-    for (owner, name), links in _links.items():
+    for (owner, name), links in list(_links.items()):
         if owner != pointer or (wanted and name != wanted):
             continue
         for link in list(links):
-            if (None in (signature, link[0]) or link[0] == signature) and (
-                target is None or link[1] == target
-            ):
+            if signature in (None, link[0]) and target in (None, link[1]):
                 links.remove(link)
-                link[2]()
                 found = True
+                with contextlib.suppress(RuntimeError):  # an earlier object at the same address
+                    link[2]()
     return found
 
 
@@ -224,12 +227,15 @@ class BoundSignal:
         own = [s for s in table if s.startswith(self._name + "(")]
         if len(own) > 1 and _wanted(target) != 0:
             raise PythonQtError(f"'{self._name}' is overloaded: connect one of {', '.join(own)}")
-        if own:
-            return _connect(self._owner, own[0], target)
-        relay, signal = _relay(_slot((target,))), self._signal
-        signal.connect(relay)
-        undo = lambda: signal.disconnect(relay)  # noqa: E731
-        return _remember(self._owner, self._name, None, target, undo)
+        return _connect(self._owner, own[0] if own else self._longest(), target)
+
+    def _longest(self) -> str:
+        """The signature with all arguments, those with defaults included."""
+        meta = self._owner.metaObject()
+        methods = [meta.method(index) for index in range(meta.methodCount())]
+        own = [m for m in methods if bytes(m.name()).decode() == self._name]
+        longest = max(own, key=lambda method: method.parameterCount())
+        return bytes(longest.methodSignature()).decode()
 
     def disconnect(self, *target):
         return _disconnect(self._owner, self._name, *target)
@@ -240,13 +246,18 @@ class BoundSignal:
     __call__ = emit
 
 
-def _get_attribute(self, name):
-    if name == "connect":
-        return functools.partial(_connect, self)
-    if name == "disconnect":
-        return functools.partial(_disconnect, self)
-    value = _get(self, name)
-    return BoundSignal(self, name, value) if type(value) is SignalInstance else value
+def _reader(get):
+    """Attribute access around a class's own."""
+
+    def _get_attribute(self, name):
+        if name == "connect":
+            return functools.partial(_connect, self)
+        if name == "disconnect":
+            return functools.partial(_disconnect, self)
+        value = get(self, name)
+        return BoundSignal(self, name, value) if type(value) is SignalInstance else value
+
+    return _get_attribute
 
 
 # ---- what differs class by class ----------------------------------------------------------------
@@ -287,8 +298,8 @@ def _setting(self, *values, read=QtCore.QSettings.value):
 
 
 def _install() -> None:
-    kinds = {vars(module).get(name) or getattr(module, name) for module in MODULES for name in dir(module)}
-    for cls in [k for k in kinds if isinstance(k, type) and issubclass(k, QObject)]:
+    kinds = [getattr(module, name) for module in MODULES for name in dir(module)]
+    for cls in dict.fromkeys(k for k in kinds if isinstance(k, type) and issubclass(k, QObject)):
         meta = cls.staticMetaObject
         for index in range(meta.propertyOffset(), meta.propertyCount()):
             entry = meta.property(index)
@@ -296,6 +307,8 @@ def _install() -> None:
             if not timer and entry.name() not in UNPATCHED:
                 setattr(cls, entry.name(), QtProperty(entry))
         cls.__setattr__ = _set_attribute
+        if "__getattribute__" in vars(cls):
+            cls.__getattribute__ = _reader(cls.__getattribute__)
         _refuse_keywords(cls)
     for cls, names in TUPLES.items():
         for name in names:
@@ -305,7 +318,6 @@ def _install() -> None:
     QObject.className = lambda self: self.metaObject().className()
     QObject.delete = shiboken6.delete
     QObject.__getattr__ = _missing_attribute
-    QObject.__getattribute__ = _get_attribute
 
 
 _install()

@@ -5,12 +5,18 @@ Qt passes over a class, property or connection that it does not know; here each 
 
 from __future__ import annotations
 
+import inspect
 import xml.etree.ElementTree as ElementTree
 
 from PySide6 import QtCore, QtUiTools
 
 from .pythonqt import PythonQtError
 from .widgets import WIDGETS
+
+
+def _is_ours(kind: str, name: str) -> bool:
+    member = inspect.getattr_static(WIDGETS.get(kind, object), name, None)
+    return isinstance(member, QtCore.Property)
 
 
 class UiLoader(QtUiTools.QUiLoader):
@@ -26,6 +32,8 @@ class UiLoader(QtUiTools.QUiLoader):
     def load(self, device, parent=None):
         root = ElementTree.fromstring(bytes(device.readAll().data()))
         elements = {w.get("name"): w for w in root.iter("widget")}
+        if len(elements) < len(list(root.iter("widget"))):
+            raise PythonQtError("two widgets have one name")
         known = {*WIDGETS, *self.availableWidgets()}
         unknown = {w.get("class") for w in root.iter("widget")} - known
         if unknown:
@@ -37,7 +45,7 @@ class UiLoader(QtUiTools.QUiLoader):
             (name, entry)
             for name, element in elements.items()
             for entry in element.findall("property")
-            if element.get("class") in WIDGETS and entry[0].tag in ("enum", "set")
+            if entry[0].tag in ("enum", "set") and _is_ours(element.get("class"), entry.get("name"))
         ]
         for name, entry in flags:
             elements[name].remove(entry)
@@ -51,7 +59,9 @@ class UiLoader(QtUiTools.QUiLoader):
         for name, element in elements.items():
             self._check(made[name], element)
         for name, entry in flags:
-            values = [getattr(made[name], part.split("::")[-1]) for part in entry[0].text.split("|")]
+            values = [
+                getattr(made[name], part.split("::")[-1]) for part in entry[0].text.split("|")
+            ]
             setattr(made[name], entry.get("name"), sum(values))
         for link in links:
             sender, receiver = (made.get(link.findtext(end)) for end in ("sender", "receiver"))

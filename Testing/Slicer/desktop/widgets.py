@@ -1,8 +1,8 @@
 """The widgets of CTK and Slicer that the modules use, under their true C++ names.
 
-WIDGETS is the whole table: a class, property, signal or slot that is not written here does not exist.
-Names of ours begin with an underscore. ABSENT names classes that the real parameterNodeWrapper asks
-for; they exist and cannot be made.
+WIDGETS is the whole table: a class, property, signal or slot that is not written here does not
+exist. Names of ours begin with an underscore. ABSENT names classes that the real
+parameterNodeWrapper asks for; they exist and cannot be made.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 
 import shiboken6
-import slicer
 import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 
@@ -42,31 +41,37 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
     """A box whose header hides and shows what is in it."""
 
     contentsCollapsed = Signal(bool)
-    CPP_SIGNALS = {"contentsCollapsed(bool)": "contentsCollapsed"}
+    CPP_SIGNALS = ("contentsCollapsed(bool)",)
 
     def __init__(self, *values):
         text = values[0] if values and isinstance(values[0], str) else ""
         parent = values[-1] if values and not isinstance(values[-1], str) else None
         super().__init__(parent)
-        self._hidden = []
+        self._folded = []
         self.setText(text)
         self.setCheckable(True)
         self.setChecked(True)
-        self.toggled.connect(self._fold)
+        self.toggled.connect(self._toggle)
         self.setContentsMargins(4, HEADER, 4, 4)
         self.setSizePolicy(QtWidgets.QSizePolicy.Preferred, QtWidgets.QSizePolicy.Preferred)
 
-    def _parts(self):
-        return [child for child in self.children() if isinstance(child, QWidget)]
-
     def _fold(self, shown):
+        parts = [child for child in self.children() if isinstance(child, QWidget)]
         if not shown:
-            self._hidden = [part for part in self._parts() if part.isHidden()]
-        for part in self._parts():
-            if part not in self._hidden:
-                part.setVisible(shown)
+            self._folded += [part for part in parts if not part.isHidden()]
+        for part in self._folded:
+            part.setVisible(shown)
+        if shown:
+            self._folded = []
         self.updateGeometry()
+
+    def _toggle(self, shown):
+        self._fold(shown)
         self.contentsCollapsed.emit(not shown)
+
+    def showEvent(self, event):
+        if not self.checked:  # what was put into it while it was collapsed
+            self._fold(False)
 
     collapsed = Property(bool, lambda s: not s.checked, lambda s, value: s.setChecked(not value))
 
@@ -96,10 +101,7 @@ class ctkPathLineEdit(QWidget):
     """A file or folder, typed or chosen."""
 
     validInputChanged, currentPathChanged = Signal(bool), Signal(str)
-    CPP_SIGNALS = {
-        "validInputChanged(bool)": "validInputChanged",
-        "currentPathChanged(QString)": "currentPathChanged",
-    }
+    CPP_SIGNALS = ("validInputChanged(bool)", "currentPathChanged(QString)")
     Dirs, Files, Drives, NoSymLinks, Readable, Writable, Executable = 1, 2, 4, 8, 16, 32, 64
 
     def __init__(self, parent=None):
@@ -149,10 +151,7 @@ class ctkDirectoryButton(QWidget):
     """A folder, on a button that asks for another."""
 
     directoryChanged, directorySelected = Signal(str), Signal(str)
-    CPP_SIGNALS = {
-        "directoryChanged(QString)": "directoryChanged",
-        "directorySelected(QString)": "directorySelected",
-    }
+    CPP_SIGNALS = ("directoryChanged(QString)", "directorySelected(QString)")
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -218,7 +217,7 @@ class qMRMLWidget(_SceneWidget, QWidget):
     """A widget that passes the scene on to those in it."""
 
     mrmlSceneChanged = Signal(object)
-    CPP_SIGNALS = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
+    CPP_SIGNALS = ("mrmlSceneChanged(vtkMRMLScene*)",)
 
 
 @widget
@@ -226,10 +225,7 @@ class qSlicerWidget(_SceneWidget, QWidget):
     """The same in Slicer's own library."""
 
     mrmlSceneChanged = Signal(object)
-    CPP_SIGNALS = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
-
-
-NODE_SIGNALS = ("nodeActivated", "nodeAdded", "nodeAddedByUser", "nodeAboutToBeRemoved")
+    CPP_SIGNALS = ("mrmlSceneChanged(vtkMRMLScene*)",)
 
 
 @widget
@@ -240,17 +236,20 @@ class qMRMLNodeComboBox(QWidget):
     neighbour is, unless "None" can be.
     """
 
-    currentNodeChanged, _validNodeChanged = Signal(object), Signal(bool)
+    currentNodeChanged, _currentNodeChanged = Signal(object), Signal(bool)
     currentNodeIDChanged, currentNodeRenamed = Signal(str), Signal(str)
     nodeActivated, nodeAdded = Signal(object), Signal(object)
     nodeAddedByUser, nodeAboutToBeRemoved = Signal(object), Signal(object)
-    CPP_SIGNALS = {
-        "currentNodeChanged(vtkMRMLNode*)": "currentNodeChanged",
-        "currentNodeChanged(bool)": "_validNodeChanged",
-        "currentNodeIDChanged(QString)": "currentNodeIDChanged",
-        "currentNodeRenamed(QString)": "currentNodeRenamed",
-        **{f"{name}(vtkMRMLNode*)": name for name in NODE_SIGNALS},
-    }
+    CPP_SIGNALS = (
+        "currentNodeChanged(vtkMRMLNode*)",
+        "currentNodeChanged(bool)",
+        "currentNodeIDChanged(QString)",
+        "currentNodeRenamed(QString)",
+        "nodeActivated(vtkMRMLNode*)",
+        "nodeAdded(vtkMRMLNode*)",
+        "nodeAddedByUser(vtkMRMLNode*)",
+        "nodeAboutToBeRemoved(vtkMRMLNode*)",
+    )
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -339,7 +338,7 @@ class qMRMLNodeComboBox(QWidget):
                 tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._renamed)
                 self._observers.append((node, tag))
         self._combo.clear()
-        self._combo.addItems(([self.noneDisplay] if self.noneEnabled else []))
+        self._combo.addItems([self.noneDisplay] if self.noneEnabled else [])
         self._combo.addItems([node.GetName() or "" for node in self._nodes])
         gone = self._node is not None and self._node not in self._nodes
         if gone and self._nodes and not self.noneEnabled and self._node in before:
@@ -361,7 +360,7 @@ class qMRMLNodeComboBox(QWidget):
         self._node = node
         self._show()
         self.currentNodeChanged.emit(node)
-        self._validNodeChanged.emit(node is not None)
+        self._currentNodeChanged.emit(node is not None)
         self.currentNodeIDChanged.emit(node.GetID() if node else "")
 
     def _activated(self, row):
@@ -428,7 +427,10 @@ class qMRMLNodeComboBox(QWidget):
     showHidden = stored("showHidden", bool, False, _refresh)
     showChildNodeTypes = stored("showChildNodeTypes", bool, True, _refresh)
     selectNodeUponCreation = stored("selectNodeUponCreation", bool, True)
-    addEnabled, removeEnabled = stored("addEnabled", bool, True), stored("removeEnabled", bool, True)
+    addEnabled, removeEnabled = (
+        stored("addEnabled", bool, True),
+        stored("removeEnabled", bool, True),
+    )
     editEnabled = stored("editEnabled", bool, False)
     renameEnabled = stored("renameEnabled", bool, False)
     baseName = stored("baseName", str, "")
