@@ -89,7 +89,7 @@ class LandmarkSet:
 
     def point(self, label: str) -> FloatArray:
         """RAS millimetres of the landmark with this label, (3,); UserError if there is none."""
-        return np.asarray(self.points[self.protocol.by_label(label).index - 1])
+        return np.array(self.points[self.protocol.by_label(label).index - 1])
 
     def moved(self, affine: npt.ArrayLike) -> LandmarkSet:
         """The same landmarks after a 4x4 RAS -> RAS affine."""

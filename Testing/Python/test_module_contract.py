@@ -177,7 +177,9 @@ def test_translated_texts_are_not_f_strings(path):
             assert not any(isinstance(a, ast.JoinedStr) for a in node.args), f"line {node.lineno}"
         if isinstance(node, ast.For | ast.comprehension):
             loop = ast.unparse(node.target)
-            assert "tr as _" not in path.read_text() or loop != "_", "for _ hides tr"
+            assert "tr as _" not in path.read_text(encoding="utf-8") or loop != "_", (
+                "for _ hides tr"
+            )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)

@@ -73,7 +73,7 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
     assert (report / "confidence.png").stat().st_size > 5000
     assert "| corrected points |" in (report / "errors.md").read_text()
     rows = (report / "errors.csv").read_text().splitlines()
-    assert len(rows) == 2
+    assert len(rows) == 3
     assert rows[0].startswith("scan,head,FP_L,")
 
 

@@ -122,6 +122,11 @@ def test_resolving_is_offered_before_it_is_done(session):
     before = session.review.current.points.copy()
     preview = session.resolved()
     np.testing.assert_array_equal(session.review.current.points, before)
+    session.preview(preview)
+    np.testing.assert_allclose(session.nodes.point("CC_S"), preview["CC_S"])
+    session.preview(None)
+    agree(session)
+    assert len(session.review.edits) == 1
     assert "CC_G" not in preview
     assert LABELS[9] not in preview
     session.resolve()

@@ -255,6 +255,18 @@ class Session:
             if review.current.status[row] == "model" and np.isfinite(points[row]).all()
         }
 
+    def preview(self, points: dict[str, FloatArray] | None) -> None:
+        """Show points elsewhere without an edit; None shows the review again."""
+        current = self.review.current
+        moved = current.points.copy()
+        for label, point in (points or {}).items():
+            moved[self.protocol.by_label(label).index - 1] = point
+        self._showing = True
+        try:
+            self.nodes.show(LandmarkSet(self.protocol, moved, current.status, current.confidence))
+        finally:
+            self._showing = False
+
     def resolve(self) -> None:
         """Let the points that no person has placed follow the corrections.
 

@@ -322,12 +322,14 @@ class Panel:
         if self.session is None:
             raise UserError("detect the landmarks of a volume first.")
         preview = self.session.resolved()
+        if not preview:
+            raise UserError("every landmark has been corrected or confirmed already.")
         moves = [
             float(np.linalg.norm(p - self.session.review.current.point(label)))
             for label, p in preview.items()
         ]
         self._preview = preview
-        self.session.nodes.show(self._with(preview))
+        self.session.preview(preview)
         self.ui.previewLabel.setText(
             f"{len(moves)} points would move, {np.mean(moves):.1f} mm on average and "
             f"{np.max(moves):.1f} mm at most."
@@ -343,16 +345,8 @@ class Panel:
         if accept:
             self.session.resolve()
         else:
-            self.session.nodes.show(self.session.review.current)
+            self.session.preview(None)
         self.refresh()
-
-    def _with(self, preview: dict[str, Any]) -> LandmarkSet:
-        assert self.session is not None
-        current = self.session.review.current
-        points = current.points.copy()
-        for label, point in preview.items():
-            points[current.protocol.by_label(label).index - 1] = point
-        return LandmarkSet(current.protocol, points, current.status, current.confidence)
 
     # Measuring -----------------------------------------------------------------------------------
 

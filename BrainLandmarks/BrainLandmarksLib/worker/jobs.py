@@ -72,7 +72,7 @@ class Jobs:
             left = None if usual is None else round(max(usual - passed, 0.0), 1)
             progress(stage, _LOADING_SHARE + (1 - _LOADING_SHARE) * fraction, left)
 
-        progress("load", 0.0, usual)
+        progress("load", 0.0, None if usual is None else round(usual, 1))
         from BrainLandmarksLib.formats import write_landmarks
         from BrainLandmarksLib.images import read_image
 
