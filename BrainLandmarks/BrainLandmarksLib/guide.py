@@ -151,16 +151,7 @@ def draw_group(
         near = plane.distances(members.points) <= NEAR_MM
         axes = figure.add_axes(((number + 0.012) / count, 0.01, 0.976 / count, 0.86))
         half = _half_view(plane.project(members.points[near]))
-        axes.imshow(
-            _sample(volume, plane, half).T,
-            cmap="gray",
-            vmin=0,
-            vmax=white,
-            origin="lower",
-            extent=(-half, half, -half, half),
-            interpolation="bilinear",
-        )
-        axes.set_axis_off()
+        _show_slice(axes, volume, plane, half, white)
         axes.set_title(plane.title, color=_INK, fontsize=9, pad=4)
         for side, direction in ((-1, -plane.right), (1, plane.right)):
             axes.text(side * (half - 4), 0, _toward(direction), color=_INK, fontsize=9, ha="center")
@@ -203,16 +194,7 @@ def draw_thumbnails(volume: Volume, landmarks: LandmarkSet, folder: str | os.Pat
             half = _THUMBNAIL_MM / 2
             figure = Figure(figsize=(1.5, 1.5), dpi=100, facecolor=_BACKGROUND)
             axes = figure.add_axes((0, 0, 1, 1))
-            axes.imshow(
-                _sample(volume, plane, half).T,
-                cmap="gray",
-                vmin=0,
-                vmax=white,
-                origin="lower",
-                extent=(-half, half, -half, half),
-                interpolation="bilinear",
-            )
-            axes.set_axis_off()
+            _show_slice(axes, volume, plane, half, white)
             others = plane.project(points[plane.distances(points) <= NEAR_MM])
             axes.plot(*others.T, "o", markersize=2.5, color=group.color, alpha=0.8)
             axes.plot(
@@ -245,6 +227,20 @@ def _sample(volume: Volume, plane: Slice, half: float) -> ImageArray:
     middle = (count - 1) / 2
     affine[:3, 3] = plane.center - affine[:3, :3] @ np.array([middle, middle, 0.0])
     return resample(volume, Grid((count, count, 1), affine))[:, :, 0]
+
+
+def _show_slice(axes: Axes, volume: Volume, plane: Slice, half: float, white: float) -> None:
+    """The image on a plane in grey, from black at 0 to white; ``half`` the view's width in mm."""
+    axes.imshow(
+        _sample(volume, plane, half).T,
+        cmap="gray",
+        vmin=0,
+        vmax=white,
+        origin="lower",
+        extent=(-half, half, -half, half),
+        interpolation="bilinear",
+    )
+    axes.set_axis_off()
 
 
 def _draw_numbered(

@@ -13,7 +13,7 @@ from ..landmarks import LandmarkSet
 from ..protocol import load_protocol
 from .anatomy import Anatomy, Points
 from .axial_boundary import axial_boundary
-from .brain_boundary import brain_boundary, frontal_lobe
+from .brain_boundary import brain_boundary, frontal_lobe, midline_contour
 from .brain_stem import brain_stem
 from .corpus_callosum import corpus_callosum
 from .eye import eyes
@@ -37,9 +37,10 @@ def annotate(volume: Volume) -> LandmarkSet:
     anatomy = Anatomy(LabelMap(volume))
     found: Points = {}
     found |= corpus_callosum(anatomy)
-    found |= frontal_lobe(anatomy, found["CC_G"])
+    contour = midline_contour(anatomy)
+    found |= frontal_lobe(anatomy, contour, found["CC_G"])
     found |= brain_stem(anatomy)
-    found |= brain_boundary(anatomy, found["CC_G"], found["CC_S"])
+    found |= brain_boundary(contour, found["CC_G"], found["CC_S"])
     found |= eyes(anatomy)
     found |= axial_boundary(anatomy, found["CC_T"])
     found |= temporal_lobe(anatomy)

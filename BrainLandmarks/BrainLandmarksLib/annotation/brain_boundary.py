@@ -37,7 +37,7 @@ def midline_contour(anatomy: Anatomy) -> np.ndarray | None:
 
 
 def brain_boundary(
-    anatomy: Anatomy, genu: np.ndarray | None, splenium: np.ndarray | None
+    contour: np.ndarray | None, genu: np.ndarray | None, splenium: np.ndarray | None
 ) -> Points:
     """Frontal base, nine points over the vertex, occipital end.
 
@@ -45,7 +45,6 @@ def brain_boundary(
     corners there would be the more obvious choice, but some heads have two of them.
     """
     found: Points = dict.fromkeys(("BB_F", *SECONDARY, "BB_O"))
-    contour = midline_contour(anatomy)
     if contour is None or genu is None or splenium is None:
         return found
     base = _outermost(contour, genu, -FRONTAL_BASE_DEG)
@@ -67,7 +66,7 @@ def _outermost(contour: np.ndarray, start: np.ndarray, degrees: float) -> np.nda
     return points[-1] if len(points) else None
 
 
-def frontal_lobe(anatomy: Anatomy, genu: np.ndarray | None) -> Points:
+def frontal_lobe(anatomy: Anatomy, contour: np.ndarray | None, genu: np.ndarray | None) -> Points:
     """Frontal poles, midline boundary at the level of the genu, lowest orbital points."""
     found: Points = dict.fromkeys(("FP_L", "FP_R", "FB_M", "GR_L", "GR_R"))
     for side in SIDES:
@@ -78,7 +77,6 @@ def frontal_lobe(anatomy: Anatomy, genu: np.ndarray | None) -> Points:
         )
         if genu is not None:
             found[f"GR_{side}"] = _lowest_orbital(anatomy, side, genu)
-    contour = midline_contour(anatomy)
     if contour is not None and genu is not None:
         point = _outermost(contour, genu, 0.0)
         found["FB_M"] = None if point is None else on_midline(point)

@@ -13,6 +13,7 @@ import vtk
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import whole_file
+from BrainLandmarksLib.geometry import FloatArray
 
 _NRRD_TYPES = {
     "int8": "int8",
@@ -50,14 +51,19 @@ def export_volume(node: Any, path: str | os.PathLike[str]) -> None:
     if transform is not None and not transform.IsTransformToWorldLinear():
         _export_warped(node, path)
         return
+    _write_nrrd(path, slicer.util.arrayFromVolume(node), world_affine(node))
+
+
+def world_affine(node: Any) -> FloatArray:
+    """4x4 affine from a volume node's voxels to world RAS mm; its transforms must be linear."""
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
+    transform = node.GetParentTransformNode()
     if transform is not None:
         to_world = vtk.vtkMatrix4x4()
         transform.GetMatrixTransformToWorld(to_world)
         vtk.vtkMatrix4x4.Multiply4x4(to_world, matrix, matrix)
-    affine = np.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(4)])
-    _write_nrrd(path, slicer.util.arrayFromVolume(node), affine)
+    return np.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(4)])
 
 
 def _export_warped(node: Any, path: str | os.PathLike[str]) -> None:

@@ -163,8 +163,7 @@ class LandmarkNodes:
 
     def point(self, label: str) -> FloatArray:
         """World RAS mm of a point, (3,); NaN if it is missing."""
-        g, index = self._place[label]
-        node = self.lists[g]
+        node, index = self.place_of(label)
         if node.GetNthControlPointPositionStatus(index) != _DEFINED:
             return np.full(3, np.nan)
         return np.array(node.GetNthControlPointPositionWorld(index))
@@ -194,7 +193,7 @@ class LandmarkNodes:
     def place_of(self, label: str) -> tuple[Any, int]:
         """List node and control point index of a landmark."""
         g, index = self._place[label]
-        return self.lists[g], index
+        return self.anchor.GetNthNodeReference(LIST, g), index
 
     # The review's record -------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import slicer
 
+from BrainLandmarksLib.mrml.views import helper_list
+
 
 class PlaceOnce:
     """Slicer's place mode for one click, on a list of its own.
@@ -35,14 +37,7 @@ class PlaceOnce:
         """Wait for a click."""
         self.stop()
         scene = slicer.mrmlScene
-        node = scene.CreateNodeByClass("vtkMRMLMarkupsFiducialNode")
-        node.UnRegister(None)
-        node.SetName(label)
-        node.SetHideFromEditors(True)
-        node.SetSaveWithScene(False)
-        scene.AddNode(node)
-        node.CreateDefaultDisplayNodes()
-        node.GetDisplayNode().SetSaveWithScene(False)
+        node = helper_list(label)
         self._label, self._node = label, node
         selection = scene.GetNodeByID("vtkMRMLSelectionNodeSingleton")
         interaction = scene.GetNodeByID("vtkMRMLInteractionNodeSingleton")

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import slicer
-import vtk
 
 from BrainLandmarksLib import correction
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import FloatArray, Grid
 from BrainLandmarksLib.images import Volume
 from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.mrml.export import world_affine
 from BrainLandmarksLib.mrml.nodes import LandmarkNodes
 from BrainLandmarksLib.mrml.views import ActiveMarker, jump_to
 from BrainLandmarksLib.protocol import Protocol
@@ -400,18 +400,11 @@ def world_volume(node: Any) -> Volume:
 
     if node is None or node.GetImageData() is None:
         raise UserError("the volume of these landmarks is no longer there; load it again.")
-    matrix = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(matrix)
     transform = node.GetParentTransformNode()
-    if transform is not None:
-        if not transform.IsTransformToWorldLinear():
-            raise UserError("the volume has a warping transform; harden it first.")
-        to_world = vtk.vtkMatrix4x4()
-        transform.GetMatrixTransformToWorld(to_world)
-        vtk.vtkMatrix4x4.Multiply4x4(to_world, matrix, matrix)
-    affine = np.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(4)])
+    if transform is not None and not transform.IsTransformToWorldLinear():
+        raise UserError("the volume has a warping transform; harden it first.")
     kji = slicer.util.arrayFromVolume(node)
-    return Volume(kji.transpose(2, 1, 0), Grid(kji.shape[::-1], affine))
+    return Volume(kji.transpose(2, 1, 0), Grid(kji.shape[::-1], world_affine(node)))
 
 
 def _affine_between(before: FloatArray, after: FloatArray) -> FloatArray:

@@ -26,6 +26,20 @@ def jump_to(point: Iterable[float]) -> None:
         camera.ResetClippingRange()
 
 
+def helper_list(name: str) -> Any:
+    """A markups list of ours that the user does not see among the nodes and no scene file keeps."""
+    scene = slicer.mrmlScene
+    node = scene.CreateNodeByClass("vtkMRMLMarkupsFiducialNode")
+    node.UnRegister(None)
+    node.SetName(name)
+    node.SetHideFromEditors(True)
+    node.SetSaveWithScene(False)
+    scene.AddNode(node)
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetSaveWithScene(False)
+    return node
+
+
 class ActiveMarker:
     """A ring with a name at the active point.
 
@@ -63,19 +77,11 @@ class ActiveMarker:
         self._node = None
 
     def _make(self) -> Any:
-        scene = slicer.mrmlScene
-        node = scene.CreateNodeByClass("vtkMRMLMarkupsFiducialNode")
-        node.UnRegister(None)
-        node.SetName(MARKER_NAME)
-        node.SetHideFromEditors(True)
-        node.SetSaveWithScene(False)
-        scene.AddNode(node)
-        node.CreateDefaultDisplayNodes()
+        node = helper_list(MARKER_NAME)
         node.AddControlPoint([0.0, 0.0, 0.0], "")
         node.SetFixedNumberOfControlPoints(True)
         node.SetLocked(True)
         display = node.GetDisplayNode()
-        display.SetSaveWithScene(False)
         for paint in (display.SetSelectedColor, display.SetColor, display.SetActiveColor):
             paint(*MARKER_COLOR)
         display.SetGlyphTypeFromString("Circle2D")

@@ -129,7 +129,6 @@ class Panel:
         if not self._ready():
             return
         model = str(self.ui.modelCombo.currentText)
-        self._usual = float(self._setting(self._time_key()) or 0.0)
         self.ui.progressBar.setVisible(True)
         self.ui.progressBar.setValue(0)
         self.run = run = DetectionRun(

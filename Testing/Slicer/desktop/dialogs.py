@@ -1,7 +1,7 @@
 """What would stop and wait for the user: recorded, and answered by the test beforehand.
 
     desktop.dialogs.answer(False)           # the next question is answered with No or Cancel
-    desktop.dialogs.choose("/tmp/a.nrrd")   # the next file dialog returns this path
+    desktop.dialogs.choose("a.nrrd")   # the next file dialog returns this path
     assert desktop.dialogs.texts("error") == []
 
 Without an answer a question is confirmed, as Slicer does under --testing, and a file dialog is
