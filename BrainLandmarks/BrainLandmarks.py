@@ -50,13 +50,17 @@ def registerSampleData():
         import SampleData
     except ImportError:  # Slicer was started without it
         return
+    from BrainLandmarksLib import resources
+
+    head = resources.sample_head()
+    icon = Path(__file__).parent / "Resources" / "Icons" / "BrainLandmarks.png"
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category="Brain Landmarks",
         sampleName=SAMPLE_NAME,
-        uris=None,
-        fileNames=None,
+        uris=head.as_uri(),  # a file of this computer: nothing is downloaded
+        fileNames=head.name,
         nodeNames="Colin27",
-        customDownloader=lambda _source: BrainLandmarksLogic().loadSampleHead(),
+        thumbnailFileName=str(icon),
     )
 
 
@@ -113,6 +117,7 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self):
         self.initializeParameterNode()
+        self.panel.detecting.prepare()
 
     def exit(self):
         if self._parameterNode is not None and self._guiTag is not None:

@@ -7,16 +7,18 @@ module and batch correction use the same functions. Points are RAS mm, NaN where
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from scipy.interpolate import CubicSpline
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import FloatArray
 from BrainLandmarksLib.images import Volume
 from BrainLandmarksLib.protocol import Chain, Landmark, Protocol
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicSpline
 
 SEARCH_MM = 8.0
 """How far from a point the brain's surface is looked for."""
@@ -97,6 +99,8 @@ def _spread_ring(points: FloatArray) -> FloatArray:
 
 
 def _curve(points: FloatArray, periodic: bool = False) -> CubicSpline:
+    from scipy.interpolate import CubicSpline  # the panel opens before SciPy is installed
+
     return CubicSpline(
         np.arange(len(points)), points, bc_type="periodic" if periodic else "natural"
     )
@@ -228,6 +232,8 @@ def on_brain_boundary(
     Raises:
         UserError: the intensity falls nowhere near the point.
     """
+    from scipy import ndimage
+
     start, middle = np.array(point, float), np.array(inside, float)
     direction = start - middle
     length = float(np.linalg.norm(direction))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from BrainLandmarksLib import decoding
+from BrainLandmarksLib import decoding, resources
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import (
     FloatArray,
@@ -29,7 +29,7 @@ from BrainLandmarksLib.geometry import (
     cube,
     rigid_fit,
 )
-from BrainLandmarksLib.images import Volume, foreground, resample
+from BrainLandmarksLib.images import Volume, foreground, read_image, resample
 from BrainLandmarksLib.intensity import air_to_zero, normalise
 from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.models import Look, Model, load_model
@@ -150,13 +150,8 @@ class Detector:
         tell = progress or (lambda _stage, _fraction: None)
         tell("prepare", 0.0)
         with watch.stage("prepare"):
-            # One storage order from here on: what is found cannot depend on the file's.
-            data, affine = canonical(volume.data, volume.grid.affine)
-            head = Volume(air_to_zero(np.ascontiguousarray(data)), Grid(data.shape, affine))
-            center = head_center(head)
+            head, pose = _prepared(volume)
         spec = self.model.spec
-        pose = np.eye(4)
-        pose[:3, 3] = center
         with watch.stage("locate"):
             for look in range(LOCATOR_LOOKS):
                 tell("locate", _PREPARED + (_LOCATED - _PREPARED) * look / LOCATOR_LOOKS)
@@ -185,6 +180,24 @@ class Detector:
             self._precision_name(),
             notes,
         )
+
+    def estimate(self, looks: int = FINE_LOOKS) -> float:
+        """Seconds that `detect` will take on this machine, about.
+
+        Every part of a detection runs once, on the sample head; the networks are warm afterwards.
+        """
+        volume = read_image(resources.sample_head())
+        start = time.perf_counter()
+        head, pose = _prepared(volume)
+        seconds = time.perf_counter() - start
+        for name, look, count in (
+            ("locator", self.model.spec.locator, LOCATOR_LOOKS),
+            ("fine", self.model.spec.fine, looks),
+        ):
+            start = time.perf_counter()
+            self._run(name, _look(head, _posed_cube(pose, look)))
+            seconds += count * (time.perf_counter() - start)
+        return seconds
 
     def _pose(self, decoded: decoding.Decoded, grid: Grid) -> FloatArray:
         """Pose of the head by the landmarks of one look, each trusted as far as it is sharp."""
@@ -336,6 +349,16 @@ def fit_pose(
 def _for_inference(network: nn.Module) -> nn.Module:
     """The fast form of our network; any other module from cubes to heatmaps as it is."""
     return fold_batch_norm(network) if isinstance(network, HighRes3DNet) else network.eval()
+
+
+def _prepared(volume: Volume) -> tuple[Volume, FloatArray]:
+    """The image with air at zero, and a first guess of the head's pose, 4x4."""
+    # One storage order from here on: what is found cannot depend on the file's.
+    data, affine = canonical(volume.data, volume.grid.affine)
+    head = Volume(air_to_zero(np.ascontiguousarray(data)), Grid(data.shape, affine))
+    pose = np.eye(4)
+    pose[:3, 3] = head_center(head)
+    return head, pose
 
 
 def _posed_cube(pose: FloatArray, look: Look) -> Grid:

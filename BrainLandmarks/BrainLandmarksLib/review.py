@@ -127,10 +127,7 @@ class Review:
 
     def confirm(self, label: str) -> list[str]:
         """Agree with a point as it is; a missing one stays missing."""
-        row = self._row(label)
-        if self.current.status[row] not in ("model", "edited", "truth"):
-            return []
-        return self._step([self._edit(row, "confirmed", self.current.points[row], "confirmed")])
+        return self._confirm([label], ("model", "edited", "truth"))
 
     def reopen(self, label: str) -> list[str]:
         """Take an agreement back; the point is the model's again, or edited if it was moved."""
@@ -154,6 +151,20 @@ class Review:
         return self._step(self._reversals([self._row(label)]))
 
     # Many points at once, one step ---------------------------------------------------------------
+
+    def confirm_many(self, labels: Sequence[str]) -> list[str]:
+        """Agree with those of the points that no person has looked at yet."""
+        return self._confirm(labels, ("model",))
+
+    def _confirm(self, labels: Sequence[str], statuses: Sequence[str]) -> list[str]:
+        rows = [self._row(label) for label in labels]
+        return self._step(
+            [
+                self._edit(row, "confirmed", self.current.points[row], "confirmed")
+                for row in rows
+                if self.current.status[row] in statuses
+            ]
+        )
 
     def revert_all(self) -> list[str]:
         """Go back to the model's answer for all points."""

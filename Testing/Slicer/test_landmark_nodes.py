@@ -145,7 +145,9 @@ def test_labels_and_places(nodes):
 
 
 def test_groups_are_shown_and_hidden(nodes):
-    nodes.show_groups(["Eye"])
+    eyes = {landmark.label for landmark in PROTOCOL.members(PROTOCOL.groups[4])}
+    nodes.show_only(eyes)
+    assert nodes.shown() == eyes
     shown = [bool(node.GetDisplayNode().GetVisibility()) for node in nodes.lists]
     assert shown == [group.name == "Eye" for group in PROTOCOL.groups]
 

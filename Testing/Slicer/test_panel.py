@@ -2,28 +2,63 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import slicer
+import slicer.util
 
+from BrainLandmarksLib import resources
+from BrainLandmarksLib.detection import Detector
+from BrainLandmarksLib.formats import read_landmarks
+from BrainLandmarksLib.images import read_image
+from BrainLandmarksLib.mrml.nodes import LandmarkNodes
 from BrainLandmarksLib.protocol import load_protocol
-from BrainLandmarksLib.review import read_review
+from BrainLandmarksLib.review import Review, read_review, write_review
 
 MODULE = Path(__file__).parents[2] / "BrainLandmarks" / "BrainLandmarks.py"
 PROTOCOL = load_protocol("brain88")
-MINUTES = 120.0
+TIMEOUT_S = 120.0
+NAME, STATUS = 0, 2
 
 
 @pytest.fixture
 def panel(desktop):
-    widget = desktop.open(MODULE)
-    return widget.self()
+    return desktop.open(MODULE).self()
 
 
-def until(desktop, condition, timeout_s=MINUTES):
+@pytest.fixture(scope="module")
+def answer(tmp_path_factory):
+    """A file with the model's answer on the sample head, made once."""
+    found = Detector("brain88").detect(read_image(resources.sample_head()), looks=1)
+    path = tmp_path_factory.mktemp("answer") / "answer.mrk.json"
+    write_review(path, Review.of(found.landmarks), {"model": "brain88", "device": "cpu"})
+    return path
+
+
+@pytest.fixture
+def detected(desktop, panel, answer):
+    """The panel with the sample head and the model's answer."""
+    panel.ui.sampleButton.click()
+    panel.ui.qualityCombo.currentText = "fast"
+    desktop.dialogs.choose(answer)
+    panel.ui.loadButton.click()
+    assert panel.panel.session is not None, panel.ui.messageLabel.text
+    return panel
+
+
+def detect(desktop, panel):
+    panel.ui.detectButton.click()
+    until(desktop, lambda: panel.panel.detecting.run is None)
+
+
+def until(desktop, condition, timeout_s=TIMEOUT_S):
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end
@@ -39,8 +74,12 @@ def rows(ui):
     for n in range(ui.landmarkTree.topLevelItemCount):
         group = ui.landmarkTree.topLevelItem(n)
         for k in range(group.childCount()):
-            found[group.child(k).data(0, qt.Qt.UserRole)] = group.child(k)
+            found[group.child(k).data(NAME, qt.Qt.UserRole)] = group.child(k)
     return found
+
+
+def choose(ui, label):
+    ui.landmarkTree.setCurrentItem(rows(ui)[label])
 
 
 def test_a_review_from_the_scan_to_the_file(desktop, panel, scene, tmp_path):
@@ -48,21 +87,28 @@ def test_a_review_from_the_scan_to_the_file(desktop, panel, scene, tmp_path):
     ui.sampleButton.click()
     volume = ui.inputSelector.currentNode()
     assert volume.GetName() == "Colin27"
+
+    # Before: where it will run, and how long it takes.
+    until(desktop, lambda: "about" in ui.deviceInfoLabel.text)
+    assert "CPU" in ui.deviceInfoLabel.text
     ui.qualityCombo.currentText = "fast"
     ui.reviewerEdit.setText("AB")
     ui.reviewerEdit.editingFinished()
     ui.detectButton.click()
     assert ui.detectButton.text == "Cancel"
-    until(desktop, lambda: panel.panel.run is None)
+    until(desktop, lambda: panel.panel.detecting.run is None)
     assert "88" in ui.statusLabel.text, ui.messageLabel.text
     assert scene.GetNumberOfNodesByClass("vtkMRMLMarkupsFiducialNode") >= 7
     items = rows(ui)
     assert list(items) == list(PROTOCOL.labels)
+    assert "<img" in items["CC_G"].toolTip(NAME)
 
     # Look: a click on a row goes there, and the point can be dragged.
-    ui.landmarkTree.setCurrentItem(items["CC_G"])
+    choose(ui, "CC_G")
     session = panel.panel.session
     assert session.active == "CC_G"
+    assert PROTOCOL.by_label("CC_G").rule in ui.definitionLabel.text
+    assert not ui.pictureLabel.pixmap.isNull()
     red = slicer.app.layoutManager().sliceWidget("Red")
     place = session.review.current.point("CC_G")
     origin = [red.mrmlSliceNode().GetSliceToRAS().GetElement(i, 3) for i in range(3)]
@@ -74,7 +120,7 @@ def test_a_review_from_the_scan_to_the_file(desktop, panel, scene, tmp_path):
     red.sliceView().drag(start, start + (12, 9))
     moved = session.review.current.point("CC_G")
     assert np.linalg.norm(moved - place) > 2.0
-    assert items["CC_G"].text(2) == "edited"
+    assert items["CC_G"].text(STATUS) == "edited"
     ui.undoButton.click()
     np.testing.assert_allclose(session.review.current.point("CC_G"), place, atol=1e-3)
     ui.redoButton.click()
@@ -83,6 +129,7 @@ def test_a_review_from_the_scan_to_the_file(desktop, panel, scene, tmp_path):
     # Let the others follow, as a preview first.
     ui.resolveButton.click()
     assert "would move" in ui.previewLabel.text
+    assert not ui.confirmButton.enabled
     ui.discardButton.click()
     assert not ui.previewBar.visible
     ui.resolveButton.click()
@@ -99,16 +146,20 @@ def test_a_review_from_the_scan_to_the_file(desktop, panel, scene, tmp_path):
     assert (tmp_path / "panel.png").stat().st_size > 20000
 
     desktop.dialogs.choose(tmp_path / "head.mrk.json")
+    ui.fcsvCheck.checked = True
     ui.saveButton.click()
     assert ui.messageLabel.text == ""
     review, source = read_review(tmp_path / "head.mrk.json", PROTOCOL)
     assert review.edits == session.review.edits
     assert {e.who for e in review.edits} == {"AB"}
     assert source["model"] == "brain88"
-    assert (tmp_path / "head.csv").exists()
+    points = session.review.current.points.copy()
+    for name in ("head.csv", "head.fcsv"):
+        np.testing.assert_allclose(
+            read_landmarks(tmp_path / name, PROTOCOL).points, points, atol=1e-3
+        )
 
     # Close the scene and load the landmarks back onto the head.
-    points = session.review.current.points.copy()
     scene.Clear(False)
     assert panel.panel.session is None
     ui.sampleButton.click()
@@ -117,13 +168,290 @@ def test_a_review_from_the_scan_to_the_file(desktop, panel, scene, tmp_path):
     again = panel.panel.session
     np.testing.assert_allclose(again.review.current.points, points, atol=1e-3)
     assert again.review.edits == review.edits
-    assert rows(ui)["CC_G"].text(2) == "edited"
+    assert rows(ui)["CC_G"].text(STATUS) == "edited"
 
 
-def test_what_is_wrong_is_said_in_the_panel(desktop, panel):
+def test_detecting_again_asks_once_and_keeps_the_corrections(desktop, detected, scene):
+    ui, session = detected.ui, detected.panel.session
+    lists = session.nodes.lists
+    choose(ui, "CC_G")
+    place = session.review.current.point("CC_G") + 5.0
+    session.move("CC_G", place)
+    choose(ui, "PONS_A")
+    ui.missingButton.click()
+
+    asked = len(desktop.dialogs.shown)
+    detect(desktop, detected)
+    assert len(desktop.dialogs.shown) == asked + 1
+    assert detected.panel.session is session
+    np.testing.assert_allclose(session.review.current.point("CC_G"), place, atol=1e-6)
+    assert rows(ui)["PONS_A"].text(STATUS) == "missing"
+    assert session.nodes.lists == lists
+    assert len(LandmarkNodes.all_in_scene()) == 1
+
+    desktop.dialogs.answer(False)
+    detect(desktop, detected)
+    assert np.linalg.norm(session.review.current.point("CC_G") - place) > 2.0
+    assert rows(ui)["PONS_A"].text(STATUS) == "model"
+
+
+def test_a_group_is_confirmed_in_one_step(detected):
+    ui, session = detected.ui, detected.panel.session
+    choose(ui, "CC_G")
+    session.move("CC_S", session.review.current.point("CC_S") + 3.0)
+    ui.confirmGroupButton.click()
+    group = PROTOCOL.group_of("CC_G")
+    status = dict(zip(PROTOCOL.labels, session.review.current.status))
+    expected = {landmark.label: "confirmed" for landmark in PROTOCOL.members(group)}
+    assert {label: status[label] for label in expected} == {**expected, "CC_S": "edited"}
+    assert PROTOCOL.group_of(session.active) != group
+    ui.undoButton.click()
+    assert session.review.current.status.count("confirmed") == 0
+
+
+def test_boxes_solo_and_search_choose_what_is_shown(desktop, detected):
+    import qt
+
+    ui, session = detected.ui, detected.panel.session
+    everything = set(PROTOCOL.labels)
+    assert session.nodes.shown() == everything
+    item = rows(ui)["CC_G"]
+    item.setCheckState(NAME, qt.Qt.Unchecked)
+    assert session.nodes.shown() == everything - {"CC_G"}
+    item.parent().setCheckState(NAME, qt.Qt.Unchecked)
+    callosum = {landmark.label for landmark in PROTOCOL.members(PROTOCOL.group_of("CC_G"))}
+    assert session.nodes.shown() == everything - callosum
+    item.parent().setCheckState(NAME, qt.Qt.Checked)
+    assert session.nodes.shown() == everything
+
+    choose(ui, "CC_G")
+    ui.soloButton.click()
+    assert session.nodes.shown() == callosum
+    ui.soloButton.click()
+    assert session.nodes.shown() == everything
+
+    ui.searchEdit.setText("genu")
+    visible = [label for label, row in rows(ui).items() if not row.isHidden()]
+    assert "CC_G" in visible
+    assert "PONS_A" not in visible
+    ui.searchEdit.setText("7")
+    assert [label for label, row in rows(ui).items() if not row.isHidden()] == ["PONS_A"]
+    ui.searchEdit.setText("")
+    ui.filterCombo.currentText = "confirmed"
+    assert all(row.isHidden() for row in rows(ui).values())
+
+
+def test_closer_and_in_space(detected):
+    """Zoom and slices in 3D change the views, and back."""
+    ui = detected.ui
+    red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    choose(ui, "CC_G")
+    before = red.GetFieldOfView()[0]
+    assert ui.zoomButton.isVisibleTo(ui.zoomButton.parent())
+    ui.zoomButton.click()
+    assert red.GetFieldOfView()[0] == pytest.approx(90.0)
+    ui.zoomButton.click()
+    assert red.GetFieldOfView()[0] == pytest.approx(before, rel=0.2)
+    ui.slicesButton.click()
+    assert red.GetSliceVisible()
+    ui.slicesButton.click()
+    assert not red.GetSliceVisible()
+
+
+def test_distances_and_asymmetry(detected):
+    ui = detected.ui
+    assert ui.measureTable.rowCount == 0
+    ui.measureSection.collapsed = False
+    assert ui.measureTable.rowCount == len(PROTOCOL.distances)
+    assert 50 < float(ui.measureTable.item(0, 1).text()) < 250
+    ui.measureCombo.currentText = "left-right asymmetry"
+    assert ui.measureTable.rowCount == sum(mark.side == "L" for mark in PROTOCOL)
+
+
+def test_adding_to_a_dataset(desktop, detected, tmp_path):
+    ui, folder = detected.ui, tmp_path / "dataset"
+    folder.mkdir()
+    desktop.dialogs.choose(folder)
+    ui.datasetButton.click()
+    until(desktop, lambda: "Added" in ui.statusLabel.text or ui.messageLabel.text)
+    assert "1 head" in ui.statusLabel.text, ui.messageLabel.text
+    assert len(json.loads((folder / "dataset.json").read_text())["entries"]) == 1
+
+
+def test_cancelling_and_detecting_again(desktop, panel, scene):
+    ui = panel.ui
+    ui.sampleButton.click()
+    ui.qualityCombo.currentText = "fast"
+    ui.detectButton.click()
+    folder = panel.panel.detecting.run.folder
+    assert folder.exists()
+    ui.detectButton.click()
+    until(desktop, lambda: panel.panel.detecting.run is None, 10)
+    assert ui.statusLabel.text == "Cancelled."
+    assert not folder.exists()
+    detect(desktop, panel)
+    assert panel.panel.session is not None
+
+
+def test_the_sample_head_is_among_slicers_sample_data(desktop, panel, scene):
+    desktop.start_up()
+    node = desktop.sample_data().downloadSample("BrainLandmarks Colin27")
+    assert node.GetImageData().GetDimensions()[0] > 100
+
+
+def test_a_saved_scene_goes_on_where_it_was(desktop, detected, scene, tmp_path):
+    ui, session = detected.ui, detected.panel.session
+    place = session.review.current.point("CC_G") + (1.0, 2.0, 3.0)
+    session.move("CC_G", place)
+    assert slicer.util.saveScene(str(tmp_path / "head.mrb"))
+    scene.Clear(False)
+    assert detected.panel.session is None
+    slicer.util.loadScene(str(tmp_path / "head.mrb"))
+    if ui.inputSelector.currentNode() is None:
+        ui.inputSelector.setCurrentNode(slicer.util.getNode("Colin27"))
+    again = detected.panel.session
+    assert again is not None
+    np.testing.assert_allclose(again.review.current.point("CC_G"), place, atol=1e-3)
+    assert rows(ui)["CC_G"].text(STATUS) == "edited"
+    ui.undoButton.click()
+    assert rows(ui)["CC_G"].text(STATUS) == "model"
+
+
+# What is wrong is said in the panel ---------------------------------------------------------------
+
+
+def test_no_volume(desktop, panel):
     ui = panel.ui
     ui.detectButton.click()
-    assert "choose the MRI" in ui.messageLabel.text.replace("Choose", "choose")
-    assert ui.messageBar.isVisibleTo(ui.messageBar.parent()) or ui.messageBar.visible
+    assert "Choose the MRI" in ui.messageLabel.text
+    assert ui.messageBar.isVisibleTo(ui.messageBar.parent())
     assert not ui.saveButton.enabled
     assert desktop.dialogs.texts("error") == []
+
+
+def test_a_colour_volume(desktop, panel, scene):
+    import vtk
+
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "colour")
+    image = vtk.vtkImageData()
+    image.SetDimensions(8, 8, 8)
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 3)
+    node.SetAndObserveImageData(image)
+    panel.ui.inputSelector.setCurrentNode(node)
+    panel.ui.detectButton.click()
+    assert "several values per voxel" in panel.ui.messageLabel.text
+    assert panel.panel.detecting.run is None
+    assert panel.ui.detectButton.text == "Detect landmarks"
+
+
+def test_no_model(desktop, panel, monkeypatch):
+    panel.ui.sampleButton.click()
+    panel.ui.modelCombo.clear()
+    panel.ui.detectButton.click()
+    assert "No model is installed" in panel.ui.messageLabel.text
+
+
+def test_a_broken_installation(desktop, panel, monkeypatch):
+    panel.ui.sampleButton.click()
+    host = panel.panel.host
+    host.stop()
+    works = host.worker._command
+    monkeypatch.setattr(
+        host.worker, "_command", [sys.executable, "-c", "import no_such_library_here"]
+    )
+    detect(desktop, panel)
+    assert panel.ui.messageLabel.text.endswith(".")
+    panel.ui.diagnosticsButton.click()
+    assert "no_such_library_here" in slicer.app.clipboard().text()
+    # The next click just works.
+    host.stop()
+    monkeypatch.setattr(host.worker, "_command", works)
+    panel.ui.qualityCombo.currentText = "fast"
+    detect(desktop, panel)
+    assert panel.panel.session is not None
+
+
+def test_a_folder_that_cannot_be_written_to(desktop, detected, tmp_path):
+    desktop.dialogs.choose(tmp_path / "no such folder" / "head.mrk.json")
+    detected.ui.saveButton.click()
+    assert "Cannot write" in detected.ui.messageLabel.text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX limits the size of files")
+def test_a_disk_that_fills_up(desktop, detected, tmp_path):
+    import resource
+
+    desktop.dialogs.choose(tmp_path / "head.mrk.json")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        detected.ui.saveButton.click()
+        saved = detected.ui.messageLabel.text
+        detected.ui.detectButton.click()
+        exported = detected.ui.messageLabel.text
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot write" in saved.lower()
+    assert "cannot write" in exported.lower()
+    assert list(tmp_path.iterdir()) == []
+    assert detected.panel.session is not None
+
+
+def test_a_mistake_of_ours_is_said_and_kept_for_the_diagnostics(desktop, detected, monkeypatch):
+    def broken(*_arguments):
+        raise ZeroDivisionError("as a test")
+
+    monkeypatch.setattr("BrainLandmarksLib.ui.saving.write_review", broken)
+    desktop.dialogs.choose("anywhere.mrk.json")
+    detected.ui.saveButton.click()
+    assert "unexpected" in detected.ui.messageLabel.text
+    detected.ui.diagnosticsButton.click()
+    assert "ZeroDivisionError" in slicer.app.clipboard().text()
+    assert len(desktop.slotErrors) == 1
+    desktop.slotErrors.clear()
+
+
+BARE = """
+import importlib.abc, sys
+sys.path[:0] = [{folder!r}, {library!r}]
+from core import Core
+from desktop.session import Desktop
+
+desktop = Desktop(Core())
+absent = {{"torch", "nibabel", "scipy", "safetensors", "contourpy", "matplotlib", "jsonschema"}}
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+for name in [n for n in sys.modules if n.split(".")[0] in absent]:
+    del sys.modules[name]
+sys.meta_path.insert(0, Absent())
+from importlib import metadata
+real = metadata.version
+def version(name):
+    if name in absent:
+        raise metadata.PackageNotFoundError(name)
+    return real(name)
+metadata.version = version
+
+panel = desktop.open({module!r}).self()
+panel.ui.sampleButton.click()
+desktop.dialogs.answer(False)
+panel.ui.detectButton.click()
+print("asked:", desktop.dialogs.shown[-1].text)
+print("info:", panel.ui.deviceInfoLabel.text)
+print("raised:", desktop.slotErrors, panel.ui.messageLabel.text)
+"""
+
+
+def test_the_panel_opens_before_its_packages_are_installed():
+    code = BARE.format(
+        folder=str(Path(__file__).parent), library=str(MODULE.parent), module=str(MODULE)
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "asked: BrainLandmarks needs nibabel" in done.stdout, done.stderr[-2000:]
+    assert "info: Packages are missing" in done.stdout
+    assert "raised: [] \n" in done.stdout

@@ -240,11 +240,30 @@ class LandmarkNodes:
             if bool(node.GetLocked()) != (not mine):
                 node.SetLocked(not mine)
 
-    def show_groups(self, names: Iterable[str]) -> None:
-        """Show exactly these groups."""
-        chosen = set(names)
+    def show_only(self, labels: Iterable[str]) -> None:
+        """Show exactly these landmarks."""
+        chosen = set(labels)
         for node, group in zip(self.lists, self.protocol.groups):
-            node.GetDisplayNode().SetVisibility(group.name in chosen)
+            members = self.protocol.members(group)
+            before = node.StartModify()
+            try:
+                for index, landmark in enumerate(members):
+                    visible = landmark.label in chosen
+                    if bool(node.GetNthControlPointVisibility(index)) != visible:
+                        node.SetNthControlPointVisibility(index, visible)
+            finally:
+                node.EndModify(before)
+            node.GetDisplayNode().SetVisibility(any(m.label in chosen for m in members))
+
+    def shown(self) -> set[str]:
+        """Labels of the landmarks that are shown."""
+        return {
+            landmark.label
+            for node, group in zip(self.lists, self.protocol.groups)
+            if node.GetDisplayNode().GetVisibility()
+            for index, landmark in enumerate(self.protocol.members(group))
+            if node.GetNthControlPointVisibility(index)
+        }
 
 
 def _new_list(group: Group, protocol: Protocol) -> Any:

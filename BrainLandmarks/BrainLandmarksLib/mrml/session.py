@@ -197,6 +197,11 @@ class Session:
         """Agree with a point."""
         self._changed(self.review.confirm(label))
 
+    def confirm_group(self, group: str) -> None:
+        """Agree with all points of a group that nobody has looked at, in one step."""
+        labels = [landmark.label for landmark in self.protocol.members(group)]
+        self._changed(self.review.confirm_many(labels))
+
     def reopen(self, label: str) -> None:
         """Take an agreement back."""
         self._changed(self.review.reopen(label))

@@ -2,28 +2,65 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import slicer
+import slicer.util
 
 MARKER_NAME = "BrainLandmarks active point"
 MARKER_COLOR = (1.0, 1.0, 1.0)
-MARKER_GLYPH_MM = 4.5
+MARKER_GLYPH_MM = 9.0
+
+_MARGIN = 1.15
 
 
 def jump_to(point: Iterable[float]) -> None:
     """Centre all slice views and all 3-D views on a place, world RAS mm."""
     x, y, z = (float(v) for v in point)
-    scene = slicer.mrmlScene
-    slicer.vtkMRMLSliceNode.JumpAllSlices(scene, x, y, z, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
-    for n in range(scene.GetNumberOfNodesByClass("vtkMRMLCameraNode")):
-        camera = scene.GetNthNodeByClass(n, "vtkMRMLCameraNode")
+    slicer.vtkMRMLSliceNode.JumpAllSlices(
+        slicer.mrmlScene, x, y, z, slicer.vtkMRMLSliceNode.CenteredJumpSlice
+    )
+    for camera in _cameras():
         focus, position = camera.GetFocalPoint(), camera.GetPosition()
         # The camera moves along, so that the view keeps its direction and size.
         camera.SetPosition(*(p + new - f for p, f, new in zip(position, focus, (x, y, z))))
         camera.SetFocalPoint(x, y, z)
         camera.ResetClippingRange()
+
+
+def look_at(points: npt.ArrayLike) -> None:
+    """Point all 3-D views at landmarks, from the side they look from, so that all are in view.
+
+    Args:
+        points: (K, 3) world RAS mm; missing ones are NaN.
+    """
+    array = np.array(points, float)
+    array = array[np.isfinite(array).all(1)]
+    if len(array) == 0:
+        return
+    center = (array.min(0) + array.max(0)) / 2
+    radius = float(np.linalg.norm(array - center, axis=1).max())
+    jump_to(center)
+    for camera in _cameras():
+        distance = _MARGIN * radius / math.sin(math.radians(camera.GetViewAngle()) / 2)
+        direction = np.subtract(camera.GetPosition(), camera.GetFocalPoint())
+        direction /= np.linalg.norm(direction)
+        camera.SetPosition(*(float(v) for v in center + distance * direction))
+        camera.ResetClippingRange()
+
+
+def show_slices_in_3d(on: bool) -> None:
+    """Show the slices in the 3-D views, or do not."""
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        node.SetSliceVisible(bool(on))
+
+
+def _cameras() -> list[Any]:
+    return list(slicer.util.getNodesByClass("vtkMRMLCameraNode"))
 
 
 def helper_list(name: str) -> Any:
@@ -41,7 +78,7 @@ def helper_list(name: str) -> Any:
 
 
 class ActiveMarker:
-    """A ring with a name at the active point.
+    """A cross with a name at the active point.
 
     Slicer shows the names of a list's points all or none, and 88 names hide the anatomy. So the
     name stands at a list of its own with one point, which is not saved with the scene.
@@ -84,7 +121,7 @@ class ActiveMarker:
         display = node.GetDisplayNode()
         for paint in (display.SetSelectedColor, display.SetColor, display.SetActiveColor):
             paint(*MARKER_COLOR)
-        display.SetGlyphTypeFromString("Circle2D")
+        display.SetGlyphTypeFromString("Cross2D")
         display.SetUseGlyphScale(False)
         display.SetGlyphSize(MARKER_GLYPH_MM)
         display.SetTextScale(3.5)

@@ -7,20 +7,22 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import qt
 
 from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.protocol import Group, Landmark, Protocol
-from BrainLandmarksLib.ui.pixmaps import bar, swatch
+from BrainLandmarksLib.ui.pixmaps import BAR_PX, bar, swatch
 
 NAME, CONFIDENCE, STATUS = range(3)
 HEADERS = ("Landmark", "Confidence", "Status")
 
+COLUMN_WIDTHS_PX = {CONFIDENCE: 72, STATUS: 78}
+INDENTATION_PX = 12
+
 STATUS_WORDS = {
     "model": "model",
     "edited": "edited",
-    "confirmed": "confirmed ✓",
+    "confirmed": "confirmed",
     "missing": "missing",
     "truth": "reference",
 }
@@ -42,29 +44,38 @@ class LandmarkTable:
     Args:
         tree: The widget.
         on_activate: Called with a label when its row is chosen with mouse or keys.
-        on_groups: Called with the names of the visible groups when a group's box is ticked.
+        on_visible: Called with the labels whose boxes are ticked when a box was clicked; a group's
+            box stands for those of its landmarks.
     """
 
     def __init__(
         self,
         tree: Any,
         on_activate: Callable[[str], None],
-        on_groups: Callable[[list[str]], None],
+        on_visible: Callable[[set[str]], None],
     ) -> None:
         self._tree = tree
         self._on_activate = on_activate
-        self._on_groups = on_groups
+        self._on_visible = on_visible
         self._items: dict[str, Any] = {}
         self._groups: dict[str, Any] = {}
         self._protocol: Protocol | None = None
         self._status: dict[str, str] = {}
+        self._ticked: set[str] = set()
         self._filling = False
         tree.setColumnCount(len(HEADERS))
         tree.setHeaderLabels(list(HEADERS))
         tree.setRootIsDecorated(True)
         tree.setUniformRowHeights(True)
         tree.setAlternatingRowColors(True)
-        tree.setIconSize(qt.QSize(64, 12))
+        tree.setIndentation(INDENTATION_PX)
+        tree.setIconSize(qt.QSize(*BAR_PX))
+        header = tree.header()
+        header.setStretchLastSection(False)
+        # A long name is cut off, with an ellipsis; the other columns stay in view.
+        header.setSectionResizeMode(NAME, qt.QHeaderView.Stretch)
+        for column, width in COLUMN_WIDTHS_PX.items():
+            header.resizeSection(column, width)
         tree.connect("currentItemChanged(QTreeWidgetItem*,QTreeWidgetItem*)", self._current_changed)
         tree.connect("itemChanged(QTreeWidgetItem*,int)", self._item_changed)
 
@@ -84,7 +95,6 @@ class LandmarkTable:
                 parent = self._group_row(group)
                 for landmark in protocol.members(group):
                     self._items[landmark.label] = _landmark_row(parent, landmark, group, pictures)
-            self._tree.resizeColumnToContents(NAME)
         finally:
             self._filling = False
 
@@ -144,22 +154,22 @@ class LandmarkTable:
         """Labels of the rows that are not hidden, in order."""
         return [label for label, item in self._items.items() if not item.isHidden()]
 
-    def tick(self, names: Iterable[str]) -> None:
-        """Tick exactly these groups, without calling `on_groups`."""
-        chosen = set(names)
+    def tick(self, labels: Iterable[str]) -> None:
+        """Tick exactly these landmarks, without calling `on_visible`."""
+        chosen = set(labels)
         self._filling = True
         try:
-            for name, item in self._groups.items():
-                state = qt.Qt.Checked if name in chosen else qt.Qt.Unchecked
-                item.setCheckState(NAME, state)
+            for label, item in self._items.items():
+                state = qt.Qt.Checked if label in chosen else qt.Qt.Unchecked
+                if item.checkState(NAME) != state:
+                    item.setCheckState(NAME, state)
         finally:
             self._filling = False
 
-    def ticked(self) -> list[str]:
-        """Names of the groups whose box is ticked."""
-        return [
-            name for name, item in self._groups.items() if item.checkState(NAME) == qt.Qt.Checked
-        ]
+    def ticked(self) -> set[str]:
+        """Labels of the landmarks whose box is ticked."""
+        checked = qt.Qt.Checked
+        return {label for label, item in self._items.items() if item.checkState(NAME) == checked}
 
     # Inside --------------------------------------------------------------------------------------
 
@@ -168,8 +178,7 @@ class LandmarkTable:
         item.setText(NAME, group.name)
         item.setIcon(NAME, swatch(group.color))
         item.setToolTip(NAME, group.guideline)
-        item.setFlags(item.flags() | qt.Qt.ItemIsUserCheckable)
-        item.setCheckState(NAME, qt.Qt.Checked)
+        item.setFlags(item.flags() | qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsAutoTristate)
         item.setExpanded(True)
         self._groups[group.name] = item
         return item
@@ -178,12 +187,8 @@ class LandmarkTable:
         item = self._items[label]
         self._status[label] = status
         item.setText(STATUS, STATUS_WORDS[status])
-        if math.isfinite(confidence):
-            item.setText(CONFIDENCE, f"{confidence:.2f}")
-            item.setData(CONFIDENCE, qt.Qt.DecorationRole, bar(confidence))
-        else:
-            item.setText(CONFIDENCE, "")
-            item.setData(CONFIDENCE, qt.Qt.DecorationRole, None)
+        picture = bar(confidence) if math.isfinite(confidence) else None
+        item.setData(CONFIDENCE, qt.Qt.DecorationRole, picture)
 
     def _show_group(self, group: Group, landmarks: LandmarkSet) -> None:
         rows = slice(group.first - 1, group.last)
@@ -191,9 +196,6 @@ class LandmarkTable:
         seen = sum(s in ("edited", "confirmed") for s in status)
         item = self._groups[group.name]
         item.setText(STATUS, f"{seen} of {len(status)} seen")
-        confidence = landmarks.confidence[rows]
-        if np.isfinite(confidence).any():
-            item.setText(CONFIDENCE, f"{np.nanmean(confidence):.2f}")
 
     def _current_changed(self, current: Any, _previous: Any) -> None:
         if self._filling or current is None:
@@ -203,8 +205,12 @@ class LandmarkTable:
             self._on_activate(str(label))
 
     def _item_changed(self, item: Any, column: int) -> None:
-        if not self._filling and column == NAME and item.parent() is None:
-            self._on_groups(self.ticked())
+        if self._filling or column != NAME:
+            return
+        ticked = self.ticked()
+        if ticked != self._ticked:  # a group's box changes many rows, and each of them says so
+            self._ticked = ticked
+            self._on_visible(ticked)
 
 
 def _landmark_row(parent: Any, landmark: Landmark, group: Group, pictures: Path | None) -> Any:
@@ -212,6 +218,8 @@ def _landmark_row(parent: Any, landmark: Landmark, group: Group, pictures: Path 
     item.setText(NAME, f"{landmark.index}  {landmark.name}")
     item.setIcon(NAME, swatch(group.color))
     item.setData(NAME, qt.Qt.UserRole, landmark.label)
+    item.setFlags(item.flags() | qt.Qt.ItemIsUserCheckable)
+    item.setCheckState(NAME, qt.Qt.Checked)
     item.setToolTip(NAME, tool_tip(landmark, pictures))
     return item
 
@@ -219,9 +227,15 @@ def _landmark_row(parent: Any, landmark: Landmark, group: Group, pictures: Path 
 def tool_tip(landmark: Landmark, pictures: Path | None = None) -> str:
     """What a landmark is, for a tool tip; with its picture, if the folder has one."""
     plane = f"<br><i>Plane: {landmark.plane}.</i>" if landmark.plane else ""
-    file = None if pictures is None else pictures / f"{landmark.label}.png"
-    picture = f'<br><img src="{file.as_posix()}">' if file is not None and file.exists() else ""
+    file = picture_of(landmark, pictures)
+    picture = "" if file is None else f'<br><img src="{file.as_posix()}">'
     return f"<b>{landmark.name}</b> ({landmark.label})<br>{landmark.rule}{plane}{picture}"
+
+
+def picture_of(landmark: Landmark, pictures: Path | None) -> Path | None:
+    """The file of a landmark's picture, or None if the folder has none."""
+    file = None if pictures is None else pictures / f"{landmark.label}.png"
+    return file if file is not None and file.exists() else None
 
 
 def _fits(landmark: Landmark, words: list[str]) -> bool:

@@ -39,6 +39,8 @@ class Jobs:
         """
         if message["type"] == "device":
             return self._device(message["device"])
+        if message["type"] == "estimate":
+            return self._estimate(message)
         if message["type"] == "add":
             return self._add(message, progress)
         return self._detect(message, progress)
@@ -50,20 +52,28 @@ class Jobs:
         from BrainLandmarksLib.detection import choose_device
 
         device = choose_device(name)
-        title = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+        name, memory = "", 0
+        if device.type == "cuda":
+            properties = torch.cuda.get_device_properties(device)
+            name, memory = properties.name, properties.total_memory
         return {
             "device": device.type,
-            "name": title,
+            "name": name,
+            "memory_gb": round(memory / 2**30, 1),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
 
+    def _estimate(self, message: Message) -> dict[str, Any]:
+        """How long a detection takes here; the model is warm afterwards."""
+        looks = _looks(message["quality"])
+        return {
+            "seconds": round(self._warm(message["model"], message["device"]).estimate(looks), 2)
+        }
+
     def _detect(self, message: Message, progress: Progress) -> dict[str, Any]:
         start = time.monotonic()
-        if message["quality"] not in LOOKS:
-            raise UserError(
-                f"there is no quality {message['quality']!r}; choose {' or '.join(LOOKS)}."
-            )
+        looks = _looks(message["quality"])
         key = (message["model"], message["device"], message["quality"])
         usual = self._seconds.get(key)
 
@@ -80,7 +90,7 @@ class Jobs:
         warm = time.monotonic()
         tell("read", 0.0)
         volume = read_image(message["image"])
-        detection = detector.detect(volume, looks=LOOKS[message["quality"]], progress=tell)
+        detection = detector.detect(volume, looks=looks, progress=tell)
         write_landmarks(Path(message["output"]), detection.landmarks)
         self._seconds[key] = time.monotonic() - warm
         return {
@@ -116,3 +126,9 @@ class Jobs:
             self._detector = Detector(model, device)
             self._loaded = (model, device)
         return self._detector
+
+
+def _looks(quality: str) -> int:
+    if quality not in LOOKS:
+        raise UserError(f"there is no quality {quality!r}; choose {' or '.join(LOOKS)}.")
+    return LOOKS[quality]

@@ -20,6 +20,7 @@ Message = dict[str, Any]
 REQUESTS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "ping": {},
     "device": {"device": str},
+    "estimate": {"model": str, "device": str, "quality": str},
     "detect": {
         "image": str,
         "output": str,

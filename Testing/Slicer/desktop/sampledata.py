@@ -67,9 +67,10 @@ class SampleDataLogic:
         return next((source for source in every if source.sampleName == name), None)
 
     def downloadFromSource(self, source):
-        """What a click on the sample does; only files of this machine can be fetched."""
-        if source.customDownloader is not None:
-            return source.customDownloader(source)
+        """Load a sample; only files of this machine can be fetched.
+
+        As in Slicer a source's own downloader is for the button; scripts never reach it.
+        """
         nodes = []
         for index, uri in enumerate(source.uris):
             path = Path(url2pathname(urlparse(uri).path))

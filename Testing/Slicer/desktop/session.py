@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 class Desktop:
     """Slicer's desktop around one scene; there is one for the whole process."""
 
-    def __init__(self, core):
+    def __init__(self, core, view_size=(330, 330)):
         self.core, self.dialogs, self.slotErrors = core, Dialogs(), errors.slotErrors
         self._qt = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["Slicer"])
         self._qt.setOrganizationName("NA-MIC")
@@ -42,7 +42,7 @@ class Desktop:
         settings.setDefaultFormat(kind)
         settings.setPath(kind, settings.UserScope, core.folder.name)
         self._make_modules()
-        self.layout = LayoutManager(core)
+        self.layout = LayoutManager(core, view_size)
         slicer.app = self.app = qSlicerApplication(core, self.layout)
         for name, logic in core.logics.items():
             self.app.moduleManager()._add(LogicModule(name, logic))
@@ -71,7 +71,8 @@ class Desktop:
         vars(slicer).update(widgets.names_of("slicer"))
 
     def _python_of_slicer(self) -> None:
-        """Slicer's own Python where a checkout is named, ours where not."""
+        """Slicer's own Python and the toolbox where checkouts are named, ours where not."""
+        sys.path.append(os.environ.get("HARNESS_TOOLBOX") or str(HERE / "toolbox"))
         checkout = os.environ.get("HARNESS_SLICER_PYTHON")
         slicer.__path__.append(checkout or str(HERE / "slicer_python"))
         names = ["i18n", "ScriptedLoadableModule", "parameterNodeWrapper"]

@@ -72,6 +72,8 @@ class View:
 
     # as in Slicer
 
+    visible = True
+
     def renderWindow(self):
         return self._window
 

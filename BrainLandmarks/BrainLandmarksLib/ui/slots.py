@@ -1,0 +1,72 @@
+"""Slots that tell the user what went wrong, and the part of the panel they belong to."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from BrainLandmarksLib.errors import UserError
+
+if TYPE_CHECKING:
+    from BrainLandmarksLib.mrml.session import Session
+    from BrainLandmarksLib.ui.panel import Panel
+
+
+def told(method: Callable[..., None]) -> Callable[..., None]:
+    """Show in the panel what a slot raises.
+
+    What the user can put right is one sentence. Anything else is a mistake of ours: Qt would only
+    print it, so the panel says so, too, and keeps the trace for the diagnostics.
+    """
+
+    @wraps(method)
+    def call(self: Any, *arguments: Any) -> None:
+        say = self.say
+        say("")
+        try:
+            method(self, *arguments)
+        except UserError as error:
+            say(str(error))
+        except Exception:
+            say(
+                "something unexpected happened; copy the diagnostics and report it. Your landmarks "
+                "are as they were.",
+                traceback.format_exc(),
+            )
+            raise
+
+    return call
+
+
+class Section:
+    """One part of the panel: its widgets and what they do. Sections talk through the panel."""
+
+    def __init__(self, panel: Panel) -> None:
+        self.panel = panel
+        self.ui = panel.ui
+        self.say = panel.say
+
+    @property
+    def session(self) -> Session | None:
+        """The session that the panel works on."""
+        return self.panel.session
+
+    def enter(self, session: Session) -> None:
+        """A session has begun."""
+
+    def leave(self) -> None:
+        """The session is over, or there was none."""
+
+    def changed(self, session: Session, labels: list[str]) -> None:
+        """These landmarks have changed."""
+
+    def refresh(self, session: Session | None) -> None:
+        """What can be clicked now."""
+
+    def on_click(self, slots: dict[str, Callable[[], None]]) -> None:
+        """Connect buttons by name; the slots take no arguments."""
+        for name, slot in slots.items():
+            # clicked(bool) would fill the first parameter of the slot; the lambda swallows it.
+            getattr(self.ui, name).connect("clicked(bool)", lambda _checked, slot=slot: slot())

@@ -1,0 +1,1 @@
+"""What the modules use of the extension SlicerDevelopmentToolbox."""
