@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow bench lint type docs clean
+.PHONY: demo test test-slow bench lint type docs screenshots clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/brainlandmarks detect sample:colin27 -o demo --overwrite
@@ -31,6 +31,9 @@ type: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/build.py $(if $(AFIDS),--afids $(AFIDS)) $(if $(LABEL_MAPS),--label-maps $(LABEL_MAPS))
+
+screenshots: $(VENV)/.dev
+	$(BIN)/python docs/screenshots.py
 
 clean:
 	rm -rf demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

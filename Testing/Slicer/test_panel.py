@@ -209,6 +209,41 @@ def test_a_group_is_confirmed_in_one_step(detected):
     assert session.review.current.status.count("confirmed") == 0
 
 
+def test_a_full_review_takes_few_keys(desktop, detected):
+    """N to begin and Shift+C for each group; what docs/review.md says."""
+    ui, session = detected.ui, detected.panel.session
+    keys = 1
+    ui.nextButton.click()
+    while not session.review.corrected.all():
+        ui.confirmGroupButton.click()
+        keys += 1
+    assert keys == 1 + len(PROTOCOL.groups)
+    ui.nextButton.click()
+    assert ui.statusLabel.text == "Every landmark has been looked at."
+
+
+def test_keys_press_buttons(desktop, detected):
+    from PySide6 import QtCore, QtTest
+
+    ui, session = detected.ui, detected.panel.session
+    root = detected.parent
+
+    def press(key, modifier=QtCore.Qt.NoModifier):
+        QtTest.QTest.keyClick(root, key, modifier)
+        desktop.app.processEvents()
+
+    root.setFocus()
+    press(QtCore.Qt.Key_N)
+    first = session.active
+    assert first == session.doubtful()[0]
+    press(QtCore.Qt.Key_C)
+    assert session.active != first
+    press(QtCore.Qt.Key_M)
+    assert rows(ui)[session.active].text(STATUS) == "missing"
+    press(QtCore.Qt.Key_Z, QtCore.Qt.ControlModifier)
+    assert rows(ui)[session.active].text(STATUS) == "model"
+
+
 def test_boxes_solo_and_search_choose_what_is_shown(desktop, detected):
     import qt
 

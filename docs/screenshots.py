@@ -1,0 +1,97 @@
+"""Take the pictures of the panel: a session in the stand-in of the Slicer desktop.
+
+    make screenshots
+
+writes Resources/Screenshots/. The scene, the markups, the slice and the 3D views in them are
+Slicer's own; the widgets are plain Qt, so Slicer's theme looks different.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SHOTS = ROOT / "Resources" / "Screenshots"
+VIEW = (500, 500)
+TIMEOUT_S = 300.0
+
+
+def main() -> None:
+    """Detect, review, correct; a picture of each."""
+    sys.path.insert(0, str(ROOT / "Testing" / "Slicer"))
+    from core import Core
+    from desktop.session import Desktop
+
+    desktop = Desktop(Core(), VIEW)
+    widget = desktop.open(ROOT / "BrainLandmarks" / "BrainLandmarks.py").self()
+    ui, panel = widget.ui, widget.panel
+    ui.sampleButton.click()
+    _wait(desktop, lambda: "about" in ui.deviceInfoLabel.text)
+    ui.detectButton.click()
+    _wait(desktop, lambda: panel.detecting.run is None)
+    ui.slicesButton.click()
+    _turn_camera()
+    SHOTS.mkdir(parents=True, exist_ok=True)
+
+    ui.nextButton.click()
+    _shoot(desktop, "review.png")
+
+    # A point that is wrong: go there, look closely, drag it, let the others follow.
+    ui.soloButton.click()
+    panel.reviewing.activate("CC_G")
+    ui.zoomButton.click()
+    desktop.app.processEvents()
+    import slicer
+
+    yellow = slicer.app.layoutManager().sliceWidget("Yellow")
+    start = yellow.pixel_of(panel.session.review.current.point("CC_G"))
+    yellow.sliceView().drag(start, (start[0] + 14, start[1] + 6))
+    ui.resolveButton.click()
+    _shoot(desktop, "correct.png")
+    ui.acceptButton.click()
+
+    ui.zoomButton.click()
+    ui.soloButton.click()
+    for name in ("scanSection", "correctSection", "saveSection"):
+        getattr(ui, name).collapsed = True
+    ui.measureSection.collapsed = False
+    panel.reviewing.activate("CC_S")
+    _shoot(desktop, "measure.png")
+    assert not desktop.slotErrors, desktop.slotErrors
+    desktop.close_modules()
+    sys.stdout.flush()
+    os._exit(0)  # the views' windows have no orderly end without an application
+
+
+def _shoot(desktop, name: str) -> None:
+    print(desktop.photograph(SHOTS / name).relative_to(ROOT))
+
+
+def _turn_camera() -> None:
+    """From the left, in front and above, where the slices stand apart."""
+    import slicer.util
+
+    for view in slicer.util.getNodesByClass("vtkMRMLViewNode"):
+        view.SetBoxVisible(False)
+    for node in slicer.util.getNodesByClass("vtkMRMLCameraNode"):
+        camera = node.GetCamera()
+        camera.Azimuth(50)
+        camera.Elevation(20)
+        camera.OrthogonalizeViewUp()
+        node.ResetClippingRange()
+
+
+def _wait(desktop, condition) -> None:
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError("the detection did not end")
+        desktop.app.processEvents()
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    main()
