@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = sorted(p for f in ("BrainLandmarks", "BrainLandmarksTrain") for p in (ROOT / f).glob("*.py"))
+MODULES = sorted(
+    p for f in ("BrainLandmarks", "BrainLandmarksTrain") for p in (ROOT / f).glob("*.py")
+)
 REPEATS = 5
 HEAVY = ("torch", "nibabel", "scipy", "SimpleITK", "matplotlib", "safetensors", "jsonschema")
 
@@ -83,7 +85,9 @@ def imports() -> tuple[float, list[str]]:
 def numpy_import() -> float:
     """Seconds that a fresh interpreter takes to import NumPy."""
     code = "import time; s = time.perf_counter(); import numpy; print(time.perf_counter() - s)"
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    return float(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    )
 
 
 def detect(desktop, widget) -> tuple[float, float]:

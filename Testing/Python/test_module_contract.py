@@ -71,6 +71,34 @@ def test_a_property_is_not_called(path):
             )
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_a_file_dialog_gives_one_text(path):
+    """path, _ = QFileDialog.getOpenFileName(...) is PyQt; PythonQt returns the path alone."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Assign) and "QFileDialog." in ast.unparse(node.value):
+            assert all(isinstance(target, ast.Name) for target in node.targets), node.lineno
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_no_qt_class_is_tested_for_or_extended(path):
+    """isinstance of a wrapped C++ class, subclasses and signals of our own are unreliable."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ClassDef):
+            assert not any("qt." in ast.unparse(base) for base in node.bases), node.name
+        if isinstance(node, ast.Call):
+            call = ast.unparse(node.func)
+            assert not (call == "isinstance" and "qt." in ast.unparse(node)), node.lineno
+            assert call not in ("qt.Signal", "qt.pyqtSignal", "qt.Slot"), node.lineno
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_only_clicks_reach_for_layout_and_window(path):
+    """Both are None without a main window, where panels are still made."""
+    text = path.read_text(encoding="utf-8")
+    assert "layoutManager()" not in text
+    assert "mainWindow()" not in text
+
+
 @pytest.mark.parametrize("path", UI_FILES, ids=name)
 def test_the_panel_and_its_ui_file_agree(path):
     names = ui_names(path)

@@ -43,6 +43,31 @@ def head(scene):
     return node
 
 
+@pytest.mark.slow
+def test_a_volume_of_2_gb(worker, scene, head):
+    """Files of more than 2^31 bytes, and landmarks where they are in the ordinary volume."""
+    ordinary, _ = run(worker, head)
+    kji = slicer.util.arrayFromVolume(head)
+    large = np.zeros((1093, kji.shape[1] * 5, kji.shape[2] * 5), np.int16)
+    for k, section in enumerate(kji):
+        large[5 * k : 5 * k + 5] = section.repeat(5, 0).repeat(5, 1)
+    assert large.nbytes > 2**31
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "large")
+    slicer.util.updateVolumeFromArray(node, large)
+    matrix = vtk.vtkMatrix4x4()
+    head.GetIJKToRASMatrix(matrix)
+    corner = matrix.MultiplyPoint((-0.4, -0.4, -0.4, 1.0))  # middle of the first small voxel
+    for i in range(3):
+        for j in range(3):
+            matrix.SetElement(i, j, matrix.GetElement(i, j) / 5)
+        matrix.SetElement(i, 3, corner[i])
+    node.SetIJKToRASMatrix(matrix)
+    found, _ = run(worker, node)
+    assert isinstance(found, Found), found
+    distance = np.linalg.norm(found.landmarks.points - ordinary.landmarks.points, axis=1)
+    assert np.median(distance) < 1.0
+
+
 def run(worker, volume, **options):
     """Run to the end; returns what came, the progress and the run."""
     ends, progress = [], []

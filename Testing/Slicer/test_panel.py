@@ -352,6 +352,14 @@ def test_a_saved_scene_goes_on_where_it_was(desktop, detected, scene, tmp_path):
     assert rows(ui)["CC_G"].text(STATUS) == "model"
 
 
+def test_the_panel_is_made_without_a_main_window(desktop, scene):
+    """As Slicer's generic test does it, with --no-main-window."""
+    with desktop.headless():
+        widget = desktop.load(MODULE).createNewWidgetRepresentation()
+        assert widget.self().ui.detectButton.text == "Detect landmarks"
+        widget.self().cleanup()
+
+
 # What is wrong is said in the panel ---------------------------------------------------------------
 
 

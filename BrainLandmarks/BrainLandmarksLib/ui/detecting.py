@@ -195,6 +195,9 @@ class DetectSection(Section):
 
     def _install(self, needed: requirements.Missing, folder: str | None) -> None:
         self.panel.status("Installing; this takes some minutes …")
+        # Showing the sentence lets other clicks in; none of them may install a second time.
+        self.ui.detectButton.setEnabled(False)
+        self.ui.offlineButton.setEnabled(False)
         slicer.app.processEvents()
         try:
             requirements.install(needed, folder, log=self.panel.status)
@@ -205,6 +208,9 @@ class DetectSection(Section):
             self.panel.status("Installed.")
             self.panel.host.worker.stop()  # one that was started without them
             self._asked = ("", "", "")
+        finally:
+            self.ui.detectButton.setEnabled(True)
+            self.ui.offlineButton.setEnabled(True)
 
     @told
     def _install_from_folder(self) -> None:

@@ -1,0 +1,112 @@
+"""What the user sees: views drawn by Slicer's own code, compared with pictures that were looked at.
+
+    UPDATE_PICTURES=1 python -m pytest Testing/Slicer/test_rendering.py
+
+draws the pictures in `pictures/` anew; look at them before committing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slicer
+import slicer.util
+from PIL import Image
+
+from BrainLandmarksLib import resources
+from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.mrml.session import Session
+from BrainLandmarksLib.mrml.views import look_at, show_slices_in_3d
+from BrainLandmarksLib.protocol import load_protocol
+
+PICTURES = Path(__file__).parent / "pictures"
+PROTOCOL = load_protocol("brain88")
+BLOCK = 6
+"""Pictures are compared as means of blocks: drivers draw edges and letters a little differently."""
+
+MEAN_DIFFERENCE, LARGEST_DIFFERENCE = 2.5, 60.0
+"""Grey values of 255."""
+
+
+@pytest.fixture
+def session(desktop, scene):
+    """The sample head with points on a spiral, so that no model has a say in the pictures."""
+    volume = slicer.util.loadVolume(str(resources.sample_head()), {"name": "Colin27"})
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+    turns = np.linspace(0, 5 * np.pi, len(PROTOCOL))
+    radius = np.linspace(70, 20, len(PROTOCOL))
+    points = np.column_stack(
+        [0.4 * radius * np.sin(3 * turns), radius * np.cos(turns) - 15, radius * np.sin(turns)]
+    )
+    landmarks = LandmarkSet.from_points(PROTOCOL, points, "model", np.linspace(0, 1, len(PROTOCOL)))
+    session = Session.begin(volume, landmarks, {})
+    look_at(points)
+    yield session
+    session.end()
+
+
+def drawn(desktop, name):
+    desktop.app.processEvents()
+    return desktop.layout.views()[name].grab()
+
+
+def compare(picture, name):
+    path = PICTURES / f"{name}.png"
+    if os.environ.get("UPDATE_PICTURES"):
+        PICTURES.mkdir(exist_ok=True)
+        Image.fromarray(picture).save(path, optimize=True)
+    expected = np.asarray(Image.open(path).convert("RGB"))
+    assert picture.shape == expected.shape
+    difference = np.abs(blocks(picture) - blocks(expected))
+    assert difference.mean() < MEAN_DIFFERENCE
+    assert difference.max() < LARGEST_DIFFERENCE
+
+
+def blocks(picture):
+    height, width = (n // BLOCK * BLOCK for n in picture.shape[:2])
+    cut = picture[:height, :width].astype(float)
+    return cut.reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK, 3).mean((1, 3))
+
+
+def test_the_active_point_is_named_and_marked_in_a_slice(desktop, session):
+    session.activate("CC_G")
+    compare(drawn(desktop, "Yellow"), "slice_active_point")
+
+
+def test_all_points_in_space(desktop, session):
+    show_slices_in_3d(True)
+    try:
+        compare(drawn(desktop, "3D"), "space_all_points")
+    finally:
+        show_slices_in_3d(False)
+
+
+def test_a_solo_group_in_space(desktop, session):
+    group = PROTOCOL.groups[-1]
+    session.nodes.show_only(landmark.label for landmark in PROTOCOL.members(group))
+    compare(drawn(desktop, "3D"), "space_one_group")
+
+
+@pytest.mark.parametrize("group", PROTOCOL.groups, ids=lambda group: group.name)
+def test_a_point_has_its_groups_colour(desktop, session, group):
+    """Not by a picture: the pixel where the point must be."""
+    landmark = PROTOCOL.members(group)[0]
+    session.activate(landmark.label)
+    session.activate(None)  # no cross over it
+    red = desktop.layout.sliceWidget("Red")
+    x, y = red.pixel_of(session.review.current.point(landmark.label))
+    picture = drawn(desktop, "Red")
+    pixel = picture[picture.shape[0] - 1 - round(y), round(x)] / 255
+    np.testing.assert_allclose(pixel, group.rgb, atol=0.08)
+
+
+def test_a_wrong_picture_is_noticed(desktop, session):
+    """The tolerance does not swallow what the pictures are there for: one hidden list."""
+    if os.environ.get("UPDATE_PICTURES"):
+        pytest.skip("the pictures are being drawn")
+    session.nodes.show_only(landmark.label for landmark in PROTOCOL.members(PROTOCOL.groups[0]))
+    with pytest.raises(AssertionError):
+        compare(drawn(desktop, "3D"), "space_one_group")
