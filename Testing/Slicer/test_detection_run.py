@@ -48,7 +48,7 @@ def test_a_volume_of_2_gb(worker, scene, head):
     """Files of more than 2^31 bytes, and landmarks where they are in the ordinary volume."""
     ordinary, _ = run(worker, head)
     kji = slicer.util.arrayFromVolume(head)
-    large = np.zeros((1093, kji.shape[1] * 5, kji.shape[2] * 5), np.int16)
+    large = np.zeros((1100, kji.shape[1] * 5, kji.shape[2] * 5), np.int16)
     for k, section in enumerate(kji):
         large[5 * k : 5 * k + 5] = section.repeat(5, 0).repeat(5, 1)
     assert large.nbytes > 2**31
