@@ -7,9 +7,9 @@ import torch
 from test_network import copy_published, randomise
 from torch import Tensor, nn
 
-from BrainLandmarksLib.gradcam import layers
+from BrainLandmarksLib.gradcam import TARGETS, layers
 from BrainLandmarksLib.gradcam.layers import Chain
-from BrainLandmarksLib.gradcam.maps import TARGETS, default_layer, observe
+from BrainLandmarksLib.gradcam.maps import default_layer, observe
 from BrainLandmarksLib.network import HighRes3DNet, pad_channels
 
 

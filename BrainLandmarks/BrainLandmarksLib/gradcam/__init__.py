@@ -6,3 +6,11 @@ equations on one cube; ``explanation`` puts the maps into the scan's space; ``ou
 reports. A map shows where evidence for a point came from. It says nothing about how sure or how
 right the point is.
 """
+
+TARGETS = ("argmax", "softmax")
+"""Where a heatmap is read for y_c: at its highest voxel, as in the paper; or, trilinearly, at the
+point of the spatial softmax, which is where the landmark is placed."""
+
+SETS = ("landmark", "group", "4d")
+"""How maps are put into files: one 3-D file per landmark; one 3-D file per group, at each voxel the
+largest of its landmarks' maps; or one 4-D file, a volume per landmark."""

@@ -12,8 +12,9 @@ import torch
 from BrainLandmarksLib.detection import Detection, Detector
 from BrainLandmarksLib.errors import UserError, nearest
 from BrainLandmarksLib.geometry import FloatArray, Grid
+from BrainLandmarksLib.gradcam import TARGETS
 from BrainLandmarksLib.gradcam.layers import Chain, Progress
-from BrainLandmarksLib.gradcam.maps import TARGETS, Observation, observe
+from BrainLandmarksLib.gradcam.maps import Observation, observe
 from BrainLandmarksLib.images import ImageArray, Volume
 from BrainLandmarksLib.models import Model
 from BrainLandmarksLib.network import HighRes3DNet
@@ -83,7 +84,7 @@ def explain(
         detector: the one that made the detection.
         layer: name of a layer of the fine network, see `layers.Chain`; None or "" is
             `maps.default_layer`.
-        target: "argmax" or "softmax", see `maps.TARGETS`.
+        target: "argmax" or "softmax", see `gradcam.TARGETS`.
         progress: called now and then with the fraction done; may raise to end it.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +40,7 @@ _LABEL_INCHES = 0.35
 _BAR_INCHES = 0.95
 _ROW_INCHES = _PANEL_INCHES + 0.22
 _HEAD_INCHES, _FOOT_INCHES = 0.75, 0.3
-_DPI = 80
+_DPI = 78
 _OPACITY = 0.75
 _NOTE = (
     "Each map is divided by its maximum; a group shows at each point the largest of its "
@@ -214,10 +214,9 @@ class _Sheet:
         with whole_file(path) as unfinished:
             FigureCanvasAgg(self._figure).print_png(str(unfinished))
 
-    def _text(self, x: float, y: float, text: str, **style: object) -> None:
+    def _text(self, x: float, y: float, text: str, **style: Any) -> None:
         """Text at inches from the top left corner."""
-        style = {"color": INK, **style}
-        self._figure.text(x / self._width, 1 - y / self._height, text, **style)
+        self._figure.text(x / self._width, 1 - y / self._height, text, **{"color": INK, **style})
 
     def _draw_bar(self, top: float) -> None:
         """The colour bar, beside the lowest row."""

@@ -21,12 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from BrainLandmarksLib import decoding
+from BrainLandmarksLib.gradcam import TARGETS
 from BrainLandmarksLib.gradcam.layers import Chain, Passage, Progress, Seeds
 from BrainLandmarksLib.network import CHANNELS_LAST, HighRes3DNet
-
-TARGETS = ("argmax", "softmax")
-"""Where a heatmap is read for y_c: at its highest voxel, as in the paper; or, trilinearly, at the
-point of the spatial softmax, which is where the landmark is placed."""
 
 
 def default_layer(network: HighRes3DNet) -> str:
@@ -116,6 +113,7 @@ def observe(
     layer: str | None = None,
     *,
     target: str = "argmax",
+    points: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Observation:
     """Let the network look at a cube and keep what Grad-CAM needs of it.
@@ -125,6 +123,7 @@ def observe(
         cube: ``(1, C, D, H, W)`` on the network's device.
         layer: whose activations are weighted, one of `Chain.layers`; by default `default_layer`.
         target: one of TARGETS.
+        points: ``(K, 3)`` ijk where to read the heatmaps instead, to ask two networks the same.
         progress: called now and then with the fraction done.
 
     Raises:
@@ -136,7 +135,9 @@ def observe(
     layer = layer or default_layer(network)
     cube = cube.to(network.classifier.weight.dtype)
     passage = chain.forward(cube.contiguous(memory_format=CHANNELS_LAST), layer, progress)
-    if target == "argmax":
+    if points is not None:
+        points = points.to(passage.heatmaps)
+    elif target == "argmax":
         points = decoding.argmax(passage.heatmaps)[0]
     else:
         points = decoding.spatial_softmax(passage.heatmaps)[0]

@@ -14,16 +14,13 @@ from BrainLandmarksLib import __version__
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import whole_file
 from BrainLandmarksLib.geometry import FloatArray, Grid
+from BrainLandmarksLib.gradcam import SETS
 from BrainLandmarksLib.gradcam.explanation import Explanation
 from BrainLandmarksLib.images import ImageArray
 from BrainLandmarksLib.protocol import Protocol
 
 FORMAT = 1
 """Version of the JSON file."""
-
-SETS = ("landmark", "group", "4d")
-"""How maps are put into files: one 3-D file per landmark; one 3-D file per group, at each voxel the
-largest of its landmarks' maps; or one 4-D file, a volume per landmark."""
 
 MEANING = (
     "A map shows which parts of the image spoke for the landmark in this layer of the network. It "
