@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,8 @@ _PANEL_INCHES = 2.5
 _LABEL_INCHES = 0.35
 _BAR_INCHES = 0.95
 _ROW_INCHES = _PANEL_INCHES + 0.22
-_HEAD_INCHES, _FOOT_INCHES = 0.75, 0.3
+_HEAD_INCHES = 0.75
+_NOTE_LINE_INCHES, _NOTE_CHARACTERS_PER_INCH = 0.15, 14
 _DPI = 78
 _OPACITY = 0.75
 _NOTE = (
@@ -174,7 +176,9 @@ class _Sheet:
         from matplotlib.figure import Figure
 
         self._width = max(2, len(columns)) * _PANEL_INCHES + _LABEL_INCHES + _BAR_INCHES
-        self._height = len(lines) * _ROW_INCHES + _HEAD_INCHES + _FOOT_INCHES
+        note = textwrap.wrap(_NOTE, round(self._width * _NOTE_CHARACTERS_PER_INCH))
+        self._height = len(lines) * _ROW_INCHES + _HEAD_INCHES
+        self._height += 0.15 + len(note) * _NOTE_LINE_INCHES
         self._figure: Figure = Figure(
             figsize=(self._width, self._height), dpi=_DPI, facecolor=BACKGROUND
         )
@@ -190,7 +194,8 @@ class _Sheet:
         for line, name in enumerate(lines):
             middle = _HEAD_INCHES + (line + 0.5) * _ROW_INCHES
             self._text(0.17, middle, name, rotation=90, va="center", ha="center", fontsize=10)
-        self._text(0.1, self._height - 0.08, _NOTE, color=DIM_INK, fontsize=8.5, va="bottom")
+        bottom = self._height - 0.08
+        self._text(0.1, bottom, "\n".join(note), color=DIM_INK, fontsize=8.5, va="bottom")
         self._draw_bar(_HEAD_INCHES + (len(lines) - 1) * _ROW_INCHES)
 
     def panel(self, line: int, number: int) -> Axes:
