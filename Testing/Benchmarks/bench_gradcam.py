@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=64, help="N, voxels per side (64)")
     parser.add_argument("--landmarks", type=int, default=88, help="K, heatmaps (88)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--calls", type=int, default=3, help="calls of MONAI that are timed (3)")
     arguments = parser.parse_args()
     size, count = arguments.size, arguments.landmarks
