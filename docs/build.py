@@ -3,10 +3,11 @@
     make docs
     make docs AFIDS=tpl-MNIColin27_desc-groundtruth_afids.fcsv LABEL_MAPS=folder
 
-writes docs/protocol.md, the pictures in docs/images/, and the tables of README.md between
-`<!-- table:NAME -->` and `<!-- /table -->`. What needs data that does not come with the project is
-made anew only when it is given: AFIDS, the experts' points on Colin27 (github.com/afids/autoafids),
-and LABEL_MAPS, the SynthSeg training label maps (github.com/BBillot/SynthSeg).
+writes docs/protocol.md, the pictures in docs/images/, and the tables of README.md and of
+docs/gradcam.md between `<!-- table:NAME -->` and `<!-- /table -->`. What needs data that does not
+come with the project is made anew only when it is given: AFIDS, the experts' points on Colin27
+(github.com/afids/autoafids), and LABEL_MAPS, the SynthSeg training label maps
+(github.com/BBillot/SynthSeg).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from BrainLandmarksLib import guide, resources
@@ -31,6 +32,7 @@ from BrainLandmarksLib.protocol import load_protocol
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
+BENCHMARKS = ROOT / "Testing" / "Benchmarks"
 THUMBNAILS = ROOT / "BrainLandmarks" / "Resources" / "Thumbnails" / "brain88"
 PROTOCOL = "brain88"
 MODEL = "brain88"
@@ -48,15 +50,23 @@ def main() -> None:
     draw_pictures(protocol, IMAGES)
     found = draw_overview()
     guide.draw_thumbnails(read_image(resources.sample_head()), found, THUMBNAILS)
-    tables: dict[str, Callable[[], str]] = {"heldout": held_out, "bench": bench}
+    sanity = draw_gradcam()
+    fill(
+        ROOT / "docs" / "gradcam.md",
+        {"sanity": lambda: sanity, "gradcam": lambda: bench(["bench_gradcam.py"])},
+    )
+    scripts = {path.name for path in BENCHMARKS.glob("bench_*.py")} - {"bench_gradcam.py"}
+    tables: dict[str, Callable[[], str]] = {
+        "heldout": held_out,
+        "bench": lambda: bench(sorted(scripts)),
+    }
     if arguments.afids:
         tables["afids"] = lambda: afids(found, arguments.afids)
     if arguments.label_maps:
         report = evaluate(arguments.label_maps)
         # The report's last table; the others are stored with the model as well.
         tables["corrections"] = lambda: report.rsplit("\n\n", 1)[1]
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    fill(ROOT / "README.md", tables)
 
 
 def draw_overview() -> LandmarkSet:
@@ -70,6 +80,21 @@ def draw_overview() -> LandmarkSet:
     return found
 
 
+def draw_gradcam() -> str:
+    """Draw the picture of `brainlandmarks explain sample:colin27`; returns its sanity table."""
+    from BrainLandmarksLib.detection import Detector
+    from BrainLandmarksLib.gradcam.explanation import explain
+    from BrainLandmarksLib.gradcam.figures import draw_explanation
+    from BrainLandmarksLib.gradcam.sanity import randomise
+
+    volume = read_image(resources.sample_head())
+    detector = Detector(MODEL)
+    explanation = explain(detector, detector.detect(volume))
+    rows = range(len(explanation.protocol))
+    draw_explanation(volume, explanation, rows, IMAGES / "gradcam.png", title="Colin27")
+    return randomise(explanation, rows).markdown()
+
+
 def evaluate(label_maps: Path) -> str:
     """Report on the held-out heads as `brainlandmarks evaluate` does; keeps its picture."""
     from BrainLandmarksLib.models import load_model
@@ -81,8 +106,13 @@ def evaluate(label_maps: Path) -> str:
     return report
 
 
+def fill(document: Path, tables: dict[str, Callable[[], str]]) -> None:
+    """Make the tables of a document anew."""
+    document.write_text(filled(document.read_text(encoding="utf-8"), tables), encoding="utf-8")
+
+
 def filled(text: str, tables: dict[str, Callable[[], str]]) -> str:
-    """Return the README with the tables made anew; those that cannot be made stay as they are."""
+    """Return a document with the tables made anew; those that cannot be made stay as they are."""
 
     def table(match: re.Match[str]) -> str:
         make = tables.get(match[2])
@@ -121,11 +151,13 @@ def afids(found: LandmarkSet, expert: Path) -> str:
     return "\n".join(lines)
 
 
-def bench() -> str:
-    """What the benchmarks print on this machine."""
+def bench(scripts: Iterable[str]) -> str:
+    """What benchmarks print on this machine."""
     printed = [
-        subprocess.run([sys.executable, script], check=True, capture_output=True, text=True).stdout
-        for script in sorted((ROOT / "Testing" / "Benchmarks").glob("bench_*.py"))
+        subprocess.run(
+            [sys.executable, BENCHMARKS / script], check=True, capture_output=True, text=True
+        ).stdout
+        for script in scripts
     ]
     return "```\n" + "".join(printed) + "```"
 

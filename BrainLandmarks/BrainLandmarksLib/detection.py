@@ -68,6 +68,7 @@ class Detection:
     Args:
         landmarks: The landmarks in RAS millimetres; those outside the image are missing.
         pose: 4x4, from the model's mean head (head-centred RAS millimetres) to the image's RAS.
+        sight: What the fine network saw in its last look: normalised intensities on its cube.
         seconds: Time spent per stage: "prepare", "locate", "resample" and "network".
         device: Where the network ran: "cpu", "cuda" or "mps".
         precision: What it computed in: "float32" or "bfloat16".
@@ -76,6 +77,7 @@ class Detection:
 
     landmarks: LandmarkSet
     pose: FloatArray
+    sight: Volume
     seconds: dict[str, float]
     device: str
     precision: str
@@ -175,6 +177,7 @@ class Detector:
         return Detection(
             LandmarkSet.from_points(self.model.protocol, points, "model", confidence),
             pose,
+            Volume(sight, grid),
             watch.seconds,
             self.device.type,
             self._precision_name(),

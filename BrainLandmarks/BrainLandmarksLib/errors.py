@@ -1,4 +1,9 @@
-"""The one exception that is meant for the person at the keyboard."""
+"""The one exception that is meant for the person at the keyboard, and what its sentences share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -11,3 +16,17 @@ class UserError(Exception):
     Traceback (most recent call last):
     BrainLandmarksLib.errors.UserError: head.nii.gz does not exist; check the path.
     """
+
+
+def nearest(name: str, choices: Iterable[str], cutoff: float = 0.0) -> str | None:
+    """The choice that is spelled most like a name, whatever the case.
+
+    Args:
+        cutoff: How alike they have to be, 0 (not at all) to 1 (the same).
+
+    Returns:
+        One of the choices; None if none is alike enough.
+    """
+    by_name = {choice.casefold(): choice for choice in choices}
+    found = difflib.get_close_matches(name.casefold(), list(by_name), 1, cutoff)
+    return by_name[found[0]] if found else None

@@ -8,7 +8,6 @@ they do not understand.
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 import math
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.errors import UserError, nearest
 from BrainLandmarksLib.files import whole_file
 from BrainLandmarksLib.geometry import lps_to_ras, ras_to_lps
 from BrainLandmarksLib.landmarks import STATUSES, LandmarkSet
@@ -457,9 +456,8 @@ def _are_unnamed(labels: Sequence[str], known: dict[str, int]) -> bool:
 
 
 def _unknown(name: str, protocol: Protocol, label: str) -> str:
-    near = difflib.get_close_matches(label.upper(), [x.upper() for x in protocol.labels], 1, 0.4)
-    nearest = {x.upper(): x for x in protocol.labels}
-    hint = f"; did you mean {nearest[near[0]]}?" if near else "; check the protocol."
+    near = nearest(label, protocol.labels, 0.4)
+    hint = f"; did you mean {near}?" if near else "; check the protocol."
     return f"{name} has a point {label!r}, which {protocol.name} does not know{hint}"
 
 

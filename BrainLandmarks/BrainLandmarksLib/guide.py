@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import os
-import re
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from BrainLandmarksLib.files import whole_file
 from BrainLandmarksLib.geometry import Grid
+from BrainLandmarksLib.pictures import BACKGROUND, INK
 from BrainLandmarksLib.protocol import Chain, Group, Landmark, Protocol
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ _PIXEL_MM = 0.5
 _MARGIN_MM = 22.0
 _SMALLEST_VIEW_MM = 110.0
 _THUMBNAIL_MM = 90.0
-_BACKGROUND = "#101214"
-_INK = "#d8dde2"
 
 
 def plain_text(protocol: Protocol) -> str:
@@ -110,7 +108,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 def picture_name(group: Group) -> str:
     """Return the file name of the picture of a group, such as "protocol_frontal_lobe.png"."""
-    return "protocol_" + re.sub(r"[^a-z0-9]+", "_", group.name.lower()).strip("_") + ".png"
+    return f"protocol_{group.slug}.png"
 
 
 def draw_group(
@@ -143,18 +141,18 @@ def draw_group(
             shown |= near
 
     count = max(len(slices), 1)
-    figure = Figure(figsize=(4.2 * count, 4.5), dpi=110, facecolor=_BACKGROUND)
+    figure = Figure(figsize=(4.2 * count, 4.5), dpi=110, facecolor=BACKGROUND)
     size = min(13.0, 420.0 * count / len(group.name))
-    figure.text(0.012, 0.965, group.name, color=_INK, fontsize=size, weight="bold", va="top")
+    figure.text(0.012, 0.965, group.name, color=INK, fontsize=size, weight="bold", va="top")
     white = float(np.percentile(volume.data[::3, ::3, ::3], 99.5))
     for number, plane in enumerate(slices):
         near = plane.distances(members.points) <= NEAR_MM
         axes = figure.add_axes(((number + 0.012) / count, 0.01, 0.976 / count, 0.86))
         half = _half_view(plane.project(members.points[near]))
         _show_slice(axes, volume, plane, half, white)
-        axes.set_title(plane.title, color=_INK, fontsize=9, pad=4)
+        axes.set_title(plane.title, color=INK, fontsize=9, pad=4)
         for side, direction in ((-1, -plane.right), (1, plane.right)):
-            axes.text(side * (half - 4), 0, _toward(direction), color=_INK, fontsize=9, ha="center")
+            axes.text(side * (half - 4), 0, _toward(direction), color=INK, fontsize=9, ha="center")
         _draw_numbered(axes, plane, members, near, group)
         axes.set_xlim(-half, half)
         axes.set_ylim(-half, half)
@@ -192,7 +190,7 @@ def draw_thumbnails(volume: Volume, landmarks: LandmarkSet, folder: str | os.Pat
             nearest = min(planes, key=lambda p: float(p.distances(point[None])[0]))
             plane = replace(nearest, center=point)
             half = _THUMBNAIL_MM / 2
-            figure = Figure(figsize=(1.5, 1.5), dpi=100, facecolor=_BACKGROUND)
+            figure = Figure(figsize=(1.5, 1.5), dpi=100, facecolor=BACKGROUND)
             axes = figure.add_axes((0, 0, 1, 1))
             _show_slice(axes, volume, plane, half, white)
             others = plane.project(points[plane.distances(points) <= NEAR_MM])
@@ -248,7 +246,7 @@ def _draw_numbered(
 ) -> None:
     from matplotlib.patheffects import withStroke
 
-    outline = [withStroke(linewidth=2.5, foreground=_BACKGROUND)]
+    outline = [withStroke(linewidth=2.5, foreground=BACKGROUND)]
     protocol = landmarks.protocol
     row = {label: number for number, label in enumerate(protocol.labels)}
     for chain in protocol.chains:
@@ -267,7 +265,7 @@ def _draw_numbered(
             y,
             "o",
             markersize=6 if primary else 5,
-            markerfacecolor=group.color if primary else _BACKGROUND,
+            markerfacecolor=group.color if primary else BACKGROUND,
             markeredgecolor="#000000" if primary else group.color,
             markeredgewidth=0.7 if primary else 1.4,
         )
@@ -282,7 +280,7 @@ def _draw_numbered(
             textcoords="offset points",
             ha="center",
             va="center",
-            color=_INK,
+            color=INK,
             fontsize=8,
             path_effects=outline,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,13 +28,13 @@ MIN_PANELS, MAX_PANELS = 3, 6
 NEAR_MM = 4.0
 """A landmark is drawn on a slice that passes it by no more than this."""
 
-_VIEW_MM = 216.0
+VIEW_MM = 216.0
 _PIXEL_MM = 0.75
 _SIZE_INCHES = (15.0, 9.0)
 _DPI = 110
-_BACKGROUND = "#101214"
-_INK = "#d8dde2"
-_DIM_INK = "#8b949e"
+BACKGROUND = "#101214"
+INK = "#d8dde2"
+DIM_INK = "#8b949e"
 
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 _DIRECTION_LETTERS = (("R", "L"), ("A", "P"), ("S", "I"))
@@ -71,8 +71,8 @@ class Slice:
         return (points - self.center) @ np.stack([self.right, self.up], axis=1)
 
     def sample(self, volume: Volume) -> ImageArray:
-        """The image on the plane, `_VIEW_MM` wide and high; first axis right, second up."""
-        count = round(_VIEW_MM / _PIXEL_MM)
+        """The image on the plane, `VIEW_MM` wide and high; first axis right, second up."""
+        count = round(VIEW_MM / _PIXEL_MM)
         affine = np.eye(4)
         affine[:3, :3] = np.stack([self.right, self.up, self.normal], axis=1) * _PIXEL_MM
         half = (count - 1) / 2
@@ -105,8 +105,8 @@ def draw_landmarks(
     from matplotlib.figure import Figure
 
     slices = choose_slices(landmarks, volume.grid.center_ras)
-    figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, facecolor=_BACKGROUND)
-    low, high = _window(volume)
+    figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, facecolor=BACKGROUND)
+    low, high = grey_window(volume)
     # NaN compares as far away: missing landmarks are on no slice.
     shown = [s.distances(landmarks.points) <= NEAR_MM for s in slices]
     projected = _projected(slices, landmarks, shown)
@@ -116,8 +116,8 @@ def draw_landmarks(
         left = 0.006 + (number % columns) * (width + 0.004)
         bottom = 0.008 + (rows - 1 - number // columns) * (height + 0.035)
         axes = figure.add_axes((left, bottom, width, height))
-        _draw_slice(axes, plane, volume, (low, high))
-        _draw_points(axes, plane, landmarks, near, rings)
+        draw_slice(axes, plane, volume, (low, high))
+        draw_points(axes, plane, landmarks, near, rings)
     _draw_legend(figure, landmarks, np.any(shown, axis=0), title)
     with whole_file(path) as unfinished:
         FigureCanvasAgg(figure).print_png(str(unfinished))
@@ -261,7 +261,7 @@ def _projected(
 # Drawing ------------------------------------------------------------------------------------------
 
 
-def _window(volume: Volume) -> tuple[float, float]:
+def grey_window(volume: Volume) -> tuple[float, float]:
     """Grey levels shown as black and white: percentiles 1 and 99.5 of what is not air."""
     sample = volume.data[::3, ::3, ::3].ravel()
     low, high = float(np.percentile(sample, 1)), float(np.percentile(sample, 99.5))
@@ -271,8 +271,20 @@ def _window(volume: Volume) -> tuple[float, float]:
     return low, max(high, low + 1e-6)
 
 
-def _draw_slice(axes: Axes, plane: Slice, volume: Volume, window: tuple[float, float]) -> None:
-    half = _VIEW_MM / 2
+def draw_slice(
+    axes: Axes,
+    plane: Slice,
+    volume: Volume,
+    window: tuple[float, float],
+    *,
+    compact: bool = False,
+) -> None:
+    """The image on a plane with its title, where it lies, directions and a scale; millimetres.
+
+    Args:
+        compact: for small pictures, where it lies stands above the picture instead of the title.
+    """
+    half = VIEW_MM / 2
     axes.imshow(
         plane.sample(volume).T,
         cmap="gray",
@@ -285,24 +297,27 @@ def _draw_slice(axes: Axes, plane: Slice, volume: Volume, window: tuple[float, f
     axes.set_axis_off()
     axes.set_xlim(-half, half)
     axes.set_ylim(-half, half)
-    small = {"color": _INK, "fontsize": 9, "zorder": 5}
-    axes.text(-half, half + 3, plane.title, weight="bold", fontsize=10, color=_INK)
-    axes.text(
-        -half + 4, half - 4, _place(plane), va="top", **_text(small, color=_DIM_INK, fontsize=8)
-    )
+    small = {"color": INK, "fontsize": 9, "zorder": 5}
+    if compact:
+        axes.text(-half, half + 3, _place(replace(plane, title="")), fontsize=8, color=DIM_INK)
+    else:
+        axes.text(-half, half + 3, plane.title, weight="bold", fontsize=10, color=INK)
+        axes.text(
+            -half + 4, half - 4, _place(plane), va="top", **_text(small, color=DIM_INK, fontsize=8)
+        )
     edge = half - 5
     for x, y, direction in ((-edge, 0.0, -plane.right), (edge, 0.0, plane.right)):
         axes.text(x, y, _letter(direction), ha="center", va="center", **_text(small))
     for x, y, direction in ((0.0, edge, plane.up), (0.0, -edge, -plane.up)):
         axes.text(x, y, _letter(direction), ha="center", va="center", **_text(small))
-    axes.plot([-half + 5, -half + 55], [-half + 6] * 2, color=_INK, linewidth=1.5)
+    axes.plot([-half + 5, -half + 55], [-half + 6] * 2, color=INK, linewidth=1.5)
     axes.text(-half + 58, -half + 6, "50 mm", va="center", **_text(small, fontsize=8))
 
 
 def _text(style: dict[str, Any], **changes: Any) -> dict[str, Any]:
     from matplotlib.patheffects import withStroke
 
-    outline = [withStroke(linewidth=2, foreground=_BACKGROUND)]
+    outline = [withStroke(linewidth=2, foreground=BACKGROUND)]
     return {**style, "path_effects": outline, **changes}
 
 
@@ -324,13 +339,14 @@ def _place(plane: Slice) -> str:
     return f"{text}, tilted {tilt:.0f}°" if tilt >= 1.5 else text
 
 
-def _draw_points(
+def draw_points(
     axes: Axes,
     plane: Slice,
     landmarks: LandmarkSet,
     near: npt.NDArray[np.bool_],
     rings: npt.NDArray[np.bool_],
 ) -> None:
+    """Landmarks on a slice in their groups' colours: dots, and rings for those away from it."""
     for group in landmarks.protocol.groups:
         members = np.zeros(len(landmarks), dtype=bool)
         members[group.first - 1 : group.last] = True
@@ -354,7 +370,7 @@ def _draw_legend(
 
     protocol = landmarks.protocol
     left, top = 0.835, 0.97
-    style: dict[str, Any] = {"color": _INK, "va": "top", "transform": figure.transFigure}
+    style: dict[str, Any] = {"color": INK, "va": "top", "transform": figure.transFigure}
     figure.text(0.012, top, title or protocol.title, fontsize=13, weight="bold", **style)
     present = int((~landmarks.missing).sum())
     figure.text(left, top, f"{present} of {len(landmarks)} landmarks", fontsize=11, **style)
@@ -371,7 +387,7 @@ def _draw_legend(
         names.append(textwrap.fill(f"{group.name} ({found})", 26))
     figure.legend(
         handles, names, loc="upper left", bbox_to_anchor=(left - 0.01, top - 0.035),
-        frameon=False, labelcolor=_INK, fontsize=9.5, labelspacing=0.9, handletextpad=0.4,
+        frameon=False, labelcolor=INK, fontsize=9.5, labelspacing=0.9, handletextpad=0.4,
     )  # fmt: skip
     notes = [f"Dot: within {NEAR_MM:g} mm of the slice."]
     if (~on_slice & ~landmarks.missing).any():
@@ -381,4 +397,4 @@ def _draw_legend(
     )
     notes.append("Positions: RAS millimetres.")
     figure.text(left, 0.03, "\n\n".join(notes), fontsize=8.5, linespacing=1.35,
-                **{**style, "va": "bottom", "color": _DIM_INK})  # fmt: skip
+                **{**style, "va": "bottom", "color": DIM_INK})  # fmt: skip

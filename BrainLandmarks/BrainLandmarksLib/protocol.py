@@ -18,6 +18,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -68,6 +69,11 @@ class Group:
     def indices(self) -> range:
         """The landmark indices (from 1) of the group."""
         return range(self.first, self.last + 1)
+
+    @property
+    def slug(self) -> str:
+        """The name as part of a file's name, such as "corpus_callosum"."""
+        return re.sub(r"[^a-z0-9]+", "_", self.name.lower()).strip("_")
 
     @property
     def rgb(self) -> tuple[float, float, float]:

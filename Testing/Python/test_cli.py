@@ -14,7 +14,8 @@ from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.formats import read_landmarks
 
 COMMANDS = [
-    "detect", "distance", "protocol", "annotate", "train", "evaluate", "models", "serve",
+    "detect", "explain", "explain compare", "explain sanity", "distance", "protocol", "annotate",
+    "train", "evaluate", "models", "serve",
 ]  # fmt: skip
 
 
@@ -187,7 +188,7 @@ def test_train_without_the_training_library(monkeypatch, capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert "example" in out

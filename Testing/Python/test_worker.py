@@ -382,3 +382,104 @@ def test_the_client_needs_no_heavy_import():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# Explanations -------------------------------------------------------------------------------------
+
+
+def explain(worker, output, on_message, **changes):
+    fields = {
+        "image": str(resources.sample_head()),
+        "output": str(output),
+        "model": "brain88",
+        "device": "cpu",
+        "landmarks": ["CC_G"],
+        "layer": "",
+        **changes,
+    }
+    return worker.request("explain", on_message, **fields)
+
+
+def explained(worker, output, **changes):
+    received = []
+    worker.wait(explain(worker, output, received.append, **changes), MINUTE)
+    return received
+
+
+def test_it_explains_and_remembers_what_it_saw(worker, tmp_path, head_file, tiny_model):
+    common = {"model": str(tiny_model), "image": str(head_file)}
+    first = explained(worker, tmp_path / "maps", landmarks=["B_M"], **common)
+    assert last(first)["type"] == "result", last(first)
+    stages = dict.fromkeys(m["stage"] for m in first if m["type"] == "progress")
+    assert list(stages) == ["load", "read", "prepare", "locate", "look", "map"]
+    fractions = [m["fraction"] for m in first if m["type"] == "progress"]
+    assert fractions == sorted(fractions)
+    (written,) = last(first)["maps"]
+    assert (written["label"], written["index"], written["group"]) == ("B_M", 3, "Front")
+    assert Path(written["file"]) == tmp_path / "maps" / "B_M.nii"
+    again = explained(
+        worker, tmp_path / "maps", landmarks=["c_r", "B_M"], layer=last(first)["layer"], **common
+    )
+    assert last(again)["remembered"] == "map"
+    assert [m["label"] for m in last(again)["maps"]] == ["B_M", "C_R"]
+    assert last(again)["maps"][0] == written
+    assert {m["stage"] for m in again if m["type"] == "progress"} == {"load", "map"}
+    names = sorted(p.name for p in (tmp_path / "maps").iterdir())
+    assert names == ["B_M.nii", "C_R.nii"]
+    third = explained(
+        worker, tmp_path / "maps", landmarks=["B_M"], layer="stages.1.0.conv1", **common
+    )
+    assert last(third)["remembered"] == "look"
+    assert last(third)["maps"][0]["score"] == pytest.approx(written["score"])
+    assert last(third)["maps"][0]["raw_maximum"] != written["raw_maximum"]
+
+
+def test_a_detection_is_remembered_for_its_explanation(worker, tmp_path, head_file, tiny_model):
+    common = {"model": str(tiny_model), "image": str(head_file)}
+    maps = {**common, "landmarks": [], "output": str(tmp_path / "maps")}
+    received = []
+    worker.wait(detect(worker, tmp_path / "1.mrk.json", received.append, **common,
+                       quality="standard"), MINUTE)  # fmt: skip
+    found = read_landmarks(tmp_path / "1.mrk.json", load_protocol(tiny_model / "protocol.json"))
+    reply = last(explained(worker, **maps))
+    assert reply["remembered"] == "look"
+    assert [m["label"] for m in reply["maps"]] == list(found.protocol.labels)
+    np.testing.assert_allclose([m["landmark"] for m in reply["maps"]], found.points, atol=2e-3)
+    # Another image under the same name is another image.
+    other = tmp_path / "other.nii.gz"
+    other.write_bytes(head_file.read_bytes())
+    assert last(explained(worker, **{**maps, "image": str(other)}))["remembered"] == "map"
+    import nibabel as nib
+
+    image = nib.load(head_file)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + 1, image.affine), other)
+    assert last(explained(worker, **{**maps, "image": str(other)}))["remembered"] == "nothing"
+
+
+def test_what_cannot_be_explained_is_said_in_one_sentence(worker, tmp_path, head_file, tiny_model):
+    (tmp_path / "file").write_text("x")
+    for changes, word in (
+        ({"landmarks": ["B_L"]}, "did you mean"),
+        ({"landmarks": ["A_L", 7]}, "has 1 to 5"),
+        ({"layer": "stages.0.0.conv3"}, "did you mean stages.0.0.conv"),
+        ({"model": "no-model"}, "no-model"),
+        ({"image": str(tmp_path / "nothing.nii")}, "nothing.nii"),
+        ({"output": str(tmp_path / "file" / "maps")}, "cannot write"),
+    ):
+        fields = {"image": str(head_file), "model": str(tiny_model), "landmarks": [], **changes}
+        reply = last(explained(worker, **{"output": tmp_path / "maps", **fields}))
+        assert (reply["type"], reply["code"]) == ("error", "user"), reply
+        assert word in reply["message"]
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_cancelled_explanation_ends_within_a_second_and_leaves_nothing(worker, tmp_path):
+    received = []
+    identity = explain(worker, tmp_path / "maps", received.append, landmarks=[])
+    until(worker, lambda: last(received).get("stage") == "map")
+    start = time.monotonic()
+    worker.cancel(identity)
+    until(worker, lambda: not worker.busy)
+    assert time.monotonic() - start < 1.0
+    assert last(received)["type"] == "cancelled"
+    assert not list(tmp_path.iterdir())

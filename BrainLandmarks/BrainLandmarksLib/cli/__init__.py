@@ -17,6 +17,9 @@ from BrainLandmarksLib.cli import (
     detect,
     distance,
     evaluate,
+    explain,
+    explain_compare,
+    explain_sanity,
     models,
     protocol,
     serve,
@@ -29,6 +32,7 @@ PROGRAM = "brainlandmarks"
 _EXAMPLE = """\
 examples:
   brainlandmarks detect head.nii.gz -o results    find the landmarks of a T1 image
+  brainlandmarks explain head.nii.gz -o maps      what the network looked at
   brainlandmarks protocol                         what the landmarks are
   brainlandmarks COMMAND --help                   all options of a command, with examples
 """
@@ -52,9 +56,32 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (detect, distance, protocol, annotate, train, evaluate, models, serve):
+    for command in (
+        detect,
+        explain,
+        explain_compare,
+        explain_sanity,
+        distance,
+        protocol,
+        annotate,
+        train,
+        evaluate,
+        models,
+        serve,
+    ):
         command.add_parser(subparsers)
     return parser
+
+
+def joined(arguments: Sequence[str]) -> list[str]:
+    """Arguments with a command of two words, such as `explain compare`, as one.
+
+    An image that is called like the second word is given as ./compare.
+    """
+    first = " ".join(arguments[:2])
+    if first in (explain_compare.NAME, explain_sanity.NAME):
+        return [first, *arguments[2:]]
+    return list(arguments)
 
 
 def report(sentence: object) -> None:
@@ -72,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when all went well, 2 after an error the user can put right (reported in one sentence on
         stderr), 130 after Ctrl-C, 141 if the reader of the output went away.
     """
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser().parse_args(joined(sys.argv[1:] if argv is None else argv))
     try:
         code = int(arguments.run(arguments))
         sys.stdout.flush()

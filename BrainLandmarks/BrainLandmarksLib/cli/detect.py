@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.files import need_absent, need_writable, whole_files
 from BrainLandmarksLib.resources import image_path
 
 if TYPE_CHECKING:
@@ -85,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     paths = [image_path(argument) for argument in arguments.images]
     suffixes = _suffixes(arguments.format, picture=not arguments.no_picture)
     _check_names([(path, stem(path)) for path in paths])
-    _check_folder(arguments.output)
+    need_writable(arguments.output)
     load = _detector_loader(arguments.model, arguments.device)
     failures = 0
     for number, path in enumerate(paths):
@@ -93,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         outputs = [arguments.output / f"{stem(path)}_landmarks{suffix}" for suffix in suffixes]
         try:
             if not arguments.overwrite:
-                _check_absent(outputs)
+                need_absent(outputs)
             detection = _detect_one(path, outputs, load)
         except UserError as error:
             failures += 1
@@ -175,13 +172,7 @@ def _write(volume: Volume, landmarks: LandmarkSet, outputs: Sequence[Path]) -> N
     """Write all results of one image, or none."""
     from BrainLandmarksLib.formats import write_landmarks
 
-    folder = outputs[0].parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
-    except OSError as error:
-        raise UserError(_unwritable(folder, error.strerror or "no permission")) from error
-    try:
+    with whole_files(outputs[0].parent) as unfinished:
         for path in outputs:
             if path.suffix == ".png":
                 from BrainLandmarksLib.pictures import draw_landmarks
@@ -190,12 +181,6 @@ def _write(volume: Volume, landmarks: LandmarkSet, outputs: Sequence[Path]) -> N
                 draw_landmarks(volume, landmarks, unfinished / path.name, title=title)
             else:
                 write_landmarks(unfinished / path.name, landmarks)
-        for path in outputs:
-            os.replace(unfinished / path.name, path)
-    except OSError as error:
-        raise UserError(_unwritable(folder, error.strerror or "no permission")) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 # Checks before any work ---------------------------------------------------------------------------
@@ -223,27 +208,6 @@ def _check_names(images: Sequence[tuple[Path, str]]) -> None:
                 "runs with different output folders."
             )
         first[name] = path
-
-
-def _check_folder(folder: Path) -> None:
-    existing = folder
-    with suppress(OSError):
-        while not existing.exists() and existing != existing.parent:
-            existing = existing.parent
-    if existing.exists() and not existing.is_dir():
-        raise UserError(_unwritable(folder, f"{existing} is a file"))
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(_unwritable(folder, f"no permission in {existing}"))
-
-
-def _check_absent(outputs: Sequence[Path]) -> None:
-    for path in outputs:
-        if path.exists():
-            raise UserError(f"{path} exists; add --overwrite to replace it.")
-
-
-def _unwritable(folder: Path, reason: str) -> str:
-    return f"cannot write to the output folder {folder}: {reason}; choose another one."
 
 
 # Progress -----------------------------------------------------------------------------------------

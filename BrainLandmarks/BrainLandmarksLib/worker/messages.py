@@ -28,6 +28,14 @@ REQUESTS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "device": str,
         "quality": str,
     },
+    "explain": {
+        "image": str,
+        "output": str,
+        "model": str,
+        "device": str,
+        "landmarks": list,
+        "layer": str,
+    },
     "add": {
         "image": str,
         "landmarks": str,
