@@ -318,7 +318,8 @@ def _text(style: dict[str, Any], **changes: Any) -> dict[str, Any]:
     from matplotlib.patheffects import withStroke
 
     outline = [withStroke(linewidth=2, foreground=BACKGROUND)]
-    return {**style, "path_effects": outline, **changes}
+    # Snapped to whole pixels, the upright of a small L can vanish under its outline.
+    return {**style, "path_effects": outline, "snap": False, **changes}
 
 
 def _letter(direction: FloatArray) -> str:

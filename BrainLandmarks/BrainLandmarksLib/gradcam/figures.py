@@ -42,7 +42,7 @@ _BAR_INCHES = 0.95
 _ROW_INCHES = _PANEL_INCHES + 0.22
 _HEAD_INCHES = 0.75
 _NOTE_LINE_INCHES, _NOTE_CHARACTERS_PER_INCH = 0.15, 14
-_DPI = 78
+_DPI = 76
 _OPACITY = 0.75
 _NOTE = (
     "Each map is divided by its maximum; a group shows at each point the largest of its "

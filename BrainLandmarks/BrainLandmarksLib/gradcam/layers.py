@@ -31,12 +31,12 @@ _COPIES = 6  # a gradient, its mask, the mask's indices and the convolution's wo
 
 @dataclass(frozen=True)
 class Passage:
-    """One forward pass, with what the way back from the heatmaps to one layer needs."""
+    """What the way back from the heatmaps of one forward pass to one layer needs."""
 
     activations: Tensor
     """What the layer computed, ``(1, T, D, H, W)``."""
-    heatmaps: Tensor
-    """Logits, ``(1, K, D, H, W)``."""
+    landmarks: int
+    """K, number of heatmaps."""
     tail: tuple[tuple[_Step, Any], ...]
     """The steps after the layer, each with what it kept, first to last."""
 
@@ -64,7 +64,7 @@ class Chain:
     """A :class:`HighRes3DNet` in eval mode, step by step.
 
     >>> chain = Chain(network)
-    >>> passage = chain.forward(cube, "stages.2.2.conv2")
+    >>> heatmaps, passage = chain.forward(cube, "stages.2.2.conv2")
     >>> mean_gradients = chain.backward(passage, seeds)
 
     Layers have the names that PyTorch gives their modules: "first.0" and "first.1" (convolution and
@@ -108,12 +108,17 @@ class Chain:
         return tuple(name for name, _ in self._steps if name)
 
     @torch.inference_mode()
-    def forward(self, cube: Tensor, layer: str, progress: Progress | None = None) -> Passage:
+    def forward(
+        self, cube: Tensor, layer: str, progress: Progress | None = None
+    ) -> tuple[Tensor, Passage]:
         """Run the network on one cube and keep what a layer computed.
 
         Args:
             cube: ``(1, C, D, H, W)`` of the network's dtype, on its device.
             layer: one of `layers`.
+
+        Returns:
+            Heatmaps (logits), ``(1, K, D, H, W)``, and what was kept.
 
         Raises:
             ValueError: there is no such layer, or more than one cube.
@@ -140,7 +145,7 @@ class Chain:
             if name == layer:
                 activations = x
         assert activations is not None
-        return Passage(activations, x, tuple(tail))
+        return x, Passage(activations, x.shape[1], tuple(tail))
 
     @torch.inference_mode()
     def backward(self, passage: Passage, seeds: Seeds) -> Tensor:
@@ -156,7 +161,7 @@ class Chain:
         for start in range(0, seeds.count, step):
             count = min(step, seeds.count - start)
             own = (seeds.owners >= start) & (seeds.owners < start + count)
-            values = passage.heatmaps.new_zeros(int(own.sum()), passage.heatmaps.shape[1], 1, 1, 1)
+            values = passage.activations.new_zeros(int(own.sum()), passage.landmarks, 1, 1, 1)
             values[torch.arange(len(values)), seeds.channels[own]] = seeds.weights[
                 own, None, None, None
             ].to(values.dtype)
@@ -173,13 +178,13 @@ class Chain:
         """Memory that the way back of one seed takes at most."""
         volume = passage.activations[0, 0].numel()
         width, stride, most = 1, 1, 1
-        channels = passage.heatmaps.shape[1]
+        channels = passage.landmarks
         for step, _ in reversed(passage.tail):
             if isinstance(step, _Convolution):
                 width, stride = _grown(width, stride, step.size, step.dilation)
                 channels = max(channels, step.weight.shape[1])
                 most = max(most, channels * min(width**3, volume))
-        return most * passage.heatmaps.element_size() * _COPIES
+        return most * passage.activations.element_size() * _COPIES
 
 
 # One step of the chain ----------------------------------------------------------------------------

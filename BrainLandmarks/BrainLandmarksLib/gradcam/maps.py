@@ -134,17 +134,17 @@ def observe(
     chain = Chain(network)
     layer = layer or default_layer(network)
     cube = cube.to(network.classifier.weight.dtype)
-    passage = chain.forward(cube.contiguous(memory_format=CHANNELS_LAST), layer, progress)
+    heatmaps, passage = chain.forward(cube.contiguous(memory_format=CHANNELS_LAST), layer, progress)
     if points is not None:
-        points = points.to(passage.heatmaps)
+        points = points.to(heatmaps)
     elif target == "argmax":
-        points = decoding.argmax(passage.heatmaps)[0]
+        points = decoding.argmax(heatmaps)[0]
     else:
-        points = decoding.spatial_softmax(passage.heatmaps)[0]
-    voxels, weights = _corners(points, tuple(passage.heatmaps.shape[2:]))
+        points = decoding.spatial_softmax(heatmaps)[0]
+    voxels, weights = _corners(points, tuple(heatmaps.shape[2:]))
     i, j, k = voxels.unbind(-1)
     channel = torch.arange(len(points), device=points.device)[:, None].expand_as(i)
-    scores = (passage.heatmaps[0, channel, i, j, k] * weights).sum(1)
+    scores = (heatmaps[0, channel, i, j, k] * weights).sum(1)
     return Observation(layer, target, points, scores, chain, passage)
 
 
