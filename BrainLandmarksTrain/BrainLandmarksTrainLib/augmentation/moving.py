@@ -1,0 +1,179 @@
+"""Where points go when TorchIO transforms an image: exactly, not by looking at the result.
+
+An image is resampled with a map from the new image to the old one: for every new voxel it says
+where to look. A point travels the other way, from the old image to the new one, so it moves with
+the inverse of that map. The map itself is asked from TorchIO's transform, never rebuilt here; it is
+a SimpleITK transform and counts in LPS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from BrainLandmarksLib.geometry import FloatArray, lps_to_ras, ras_to_lps
+
+from .member import tio
+
+if TYPE_CHECKING:
+    import torchio
+
+TOLERANCE_MM = 1e-3
+"""A point that a B-spline moves is found to this; it is marked as lost otherwise."""
+
+FOLD_LIMIT = 1 / 2.479472335
+"""Displacements of control points below this share of their distance cannot fold space (Choi and
+Lee, Graphical Models 62:411-427, 2000, three dimensions)."""
+
+_STEPS = 50
+_DIFFERENCE_MM = 1e-3
+_SAME_MM = 0.05
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Points after a transform.
+
+    Args:
+        points: (n, 3) RAS mm; NaN where the point has no single place in the new image.
+        folded: (n,) True where the transform folds space at the point, so the new image shows it
+            more than once or as in a mirror.
+    """
+
+    points: FloatArray
+    folded: npt.NDArray[np.bool_]
+
+
+def moved_points(
+    transform: torchio.Transform, image: torchio.Image, points: npt.ArrayLike
+) -> Moved:
+    """Where points of an image lie after one of TorchIO's transforms.
+
+    The affine map is inverted in closed form, the B-spline by Newton's method to
+    `TOLERANCE_MM`; every other transform leaves anatomy where it is.
+
+    Args:
+        transform: Without chance: `torchio.Affine`, not `torchio.RandomAffine`.
+        image: The image before the transform.
+        points: (n, 3) RAS mm in the image's world; NaN rows stay NaN.
+    """
+    start = np.array(points, dtype=np.float64)
+    steady = np.zeros(len(start), dtype=bool)
+    if isinstance(transform, tio().Affine):
+        inverse = transform.get_affine_transform(image).GetInverse()
+        return Moved(lps_to_ras(_mapper(inverse)(ras_to_lps(start))), steady)
+    if isinstance(transform, tio().ElasticDeformation):
+        spline = transform.get_bspline_transform(image.as_sitk(force_3d=True))
+        points_lps, folded = inverted_spline(spline, ras_to_lps(start))
+        return Moved(lps_to_ras(points_lps), folded)
+    return Moved(start, steady)
+
+
+def inverted_spline(
+    spline: Any, targets: FloatArray
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """The points that a B-spline transform carries onto the targets.
+
+    Where the control points are so far displaced that space may fold, the search starts from many
+    places: two different answers, or one where the map turns space inside out, are a fold.
+
+    Args:
+        spline: `SimpleITK.BSplineTransform`, 3-D.
+        targets: (n, 3) in the transform's own frame (LPS), mm; NaN rows stay NaN.
+
+    Returns:
+        (points, folded): (n, 3) with |spline(point) - target| below `TOLERANCE_MM`, NaN where there
+        is no such point or more than one; (n,) which of them are folds.
+    """
+    forward = _mapper(spline)
+    points, determinants = _inverse(forward, targets, targets)
+    share, reach = _fold_share(spline)
+    folded = determinants <= 0
+    if share > FOLD_LIMIT:
+        for corner in np.array(np.meshgrid(*[(-1, 0, 1)] * 3)).reshape(3, -1).T:
+            other, determinants = _inverse(forward, targets, targets + corner * reach)
+            folded |= determinants <= 0
+            folded |= np.linalg.norm(other - points, axis=1) > _SAME_MM
+            # An answer that only another start finds is an answer as well.
+            found = np.isnan(points).any(axis=1)
+            points[found] = other[found]
+    points[folded] = np.nan
+    return points, folded
+
+
+def _fold_share(spline: Any) -> tuple[float, FloatArray]:
+    """Largest displacement of a control point, as a share of their distance, and (3,) in mm."""
+    import SimpleITK as sitk
+
+    images = spline.GetCoefficientImages()
+    vectors = np.stack([sitk.GetArrayFromImage(image).ravel() for image in images], axis=1)
+    axes = np.reshape(images[0].GetDirection(), (3, 3))
+    along = np.abs(vectors @ axes).max(axis=0)
+    return float((along / images[0].GetSpacing()).max()), np.abs(vectors).max(axis=0)
+
+
+def _mapper(transform: Any) -> Callable[[FloatArray], FloatArray]:
+    """A SimpleITK transform as a function of (n, 3) points; NaN rows stay NaN."""
+
+    def mapped(points: FloatArray) -> FloatArray:
+        result = np.full(points.shape, np.nan)
+        for row in np.flatnonzero(np.isfinite(points).all(axis=1)):
+            result[row] = transform.TransformPoint(points[row].tolist())
+        return result
+
+    return mapped
+
+
+def _inverse(
+    forward: Callable[[FloatArray], FloatArray], targets: FloatArray, guess: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Newton's method from a guess: (points, determinants of the Jacobian there).
+
+    Convergence is judged by the last Newton step, which is the distance still to go; points that
+    do not come within `TOLERANCE_MM` are NaN, and so is their determinant.
+    """
+    points = np.array(guess)
+    missing = targets - forward(points)
+    # Solved much closer than asked for: the rest is for the finite differences.
+    for _ in range(_STEPS):
+        step = _solved(_jacobian(forward, points), missing)
+        going = np.linalg.norm(step, axis=1) > TOLERANCE_MM / 100
+        if not going.any():
+            break
+        # Half the step, and half again, while it leads further away.
+        share = np.where(going, 1.0, 0.0)
+        for _ in range(6):
+            trial = points + share[:, None] * np.nan_to_num(step)
+            left = targets - forward(trial)
+            worse = np.linalg.norm(left, axis=1) > np.linalg.norm(missing, axis=1)
+            if not worse.any():
+                break
+            share[worse] /= 2
+        points, missing = trial, left
+    jacobian = _jacobian(forward, points)
+    lost = ~(np.linalg.norm(_solved(jacobian, missing), axis=1) <= TOLERANCE_MM)
+    lost |= ~(np.linalg.norm(missing, axis=1) <= TOLERANCE_MM)
+    points[lost] = np.nan
+    return points, np.where(lost, np.nan, np.linalg.det(jacobian))
+
+
+def _jacobian(forward: Callable[[FloatArray], FloatArray], points: FloatArray) -> FloatArray:
+    """(n, 3, 3) central differences; column j is the derivative along axis j."""
+    columns = [
+        (forward(points + offset) - forward(points - offset)) / (2 * _DIFFERENCE_MM)
+        for offset in _DIFFERENCE_MM * np.eye(3)
+    ]
+    return np.stack(columns, axis=-1)
+
+
+def _solved(jacobian: FloatArray, right: FloatArray) -> FloatArray:
+    """The Newton step, (n, 3); NaN where the Jacobian is singular."""
+    result = np.full(right.shape, np.nan)
+    regular = np.abs(np.linalg.det(jacobian)) > 1e-9
+    if regular.any():
+        result[regular] = np.linalg.solve(jacobian[regular], right[regular][..., None])[..., 0]
+    return result
