@@ -31,9 +31,7 @@ _WORDS = {int: "a whole number", float: "a number", str: "text", type(None): "nu
 _JSON_TYPES = {int: "integer", float: "number", str: "string", type(None): "null"}
 
 
-def setting(
-    default: Any, text: str, *, low: float | None = None, high: float | None = None
-) -> Any:
+def setting(default: Any, text: str, *, low: float | None = None, high: float | None = None) -> Any:
     """A field of a settings dataclass: its default, what it means, and its bounds (inclusive)."""
     metadata = {"text": text, "low": low, "high": high}
     if isinstance(default, (dict, list)) or dataclasses.is_dataclass(default):

@@ -14,7 +14,7 @@ from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.formats import read_landmarks
 
 COMMANDS = [
-    "detect", "explain", "explain compare", "explain sanity", "distance", "protocol", "annotate",
+    "detect", "explain", "explain compare", "explain sanity", "distance", "protocol", "annotate", "augment",
     "train", "evaluate", "models", "serve",
 ]  # fmt: skip
 

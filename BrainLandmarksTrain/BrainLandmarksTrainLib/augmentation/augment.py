@@ -107,10 +107,10 @@ def _applied(
 
 def with_points(landmarks: LandmarkSet, points: FloatArray) -> LandmarkSet:
     """The same landmarks elsewhere, with statuses and confidence; NaN rows become missing."""
-    absent = ~np.isfinite(points).all(axis=1)
+    absent = np.asarray(~np.isfinite(points).all(axis=1))
     status = [
         "missing" if lost else before
-        for lost, before in zip(absent, landmarks.status, strict=True)
+        for lost, before in zip(absent.tolist(), landmarks.status, strict=True)
     ]
     confidence = np.where(absent, np.nan, landmarks.confidence)
     return LandmarkSet(landmarks.protocol, points, status, confidence)

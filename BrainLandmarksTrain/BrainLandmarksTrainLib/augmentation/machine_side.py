@@ -57,6 +57,12 @@ class Ghosting(Member):
         """TorchIO's `Ghosting`; the central plane of k-space is kept."""
         return tio().Ghosting(restore=None, **parameters)
 
+    @staticmethod
+    def brief(parameters: Parameters) -> str:
+        """The main parameters in one or two short lines."""
+        axis = "ijk"[parameters["axis"]]
+        return f"{parameters['num_ghosts']} along {axis}\nintensity {parameters['intensity']:.2f}"
+
 
 @dataclass(frozen=True)
 class Spikes(Member):
@@ -92,6 +98,11 @@ class Spikes(Member):
             intensity=parameters["intensity"],
         )
 
+    @staticmethod
+    def brief(parameters: Parameters) -> str:
+        """The main parameters in one or two short lines."""
+        return f"{len(parameters['spikes_positions'])}, height {parameters['intensity']:.1f}"
+
 
 @dataclass(frozen=True)
 class BiasField(Member):
@@ -124,6 +135,12 @@ class BiasField(Member):
         """TorchIO's `BiasField`."""
         return tio().BiasField(**parameters)
 
+    @staticmethod
+    def brief(parameters: Parameters) -> str:
+        """The main parameters in one or two short lines."""
+        most = np.abs(parameters["coefficients"]).max()
+        return f"order {parameters['order']}\ncoefficients to {most:.2f}"
+
 
 @dataclass(frozen=True)
 class Noise(Member):
@@ -153,18 +170,24 @@ class Noise(Member):
         """TorchIO's `Noise` of mean 0."""
         return tio().Noise(mean=0.0, **parameters)
 
+    @staticmethod
+    def brief(parameters: Parameters) -> str:
+        """The main parameters in one or two short lines."""
+        return f"std {parameters['std']:.3g}"
+
 
 @dataclass(frozen=True)
 class Motion(Member):
     """Motion: the patient moves during the scan.
 
     The head jumps to another pose a few times while k-space is filled along the third voxel axis,
-    so k-space is put together from several poses and edges ring and double (Shaw et al., MIDL 2019).
+    so k-space is put together from several poses, and edges ring and double (Shaw et al., MIDL
+    2019).
 
-    The *reference pose* is the original one: TorchIO fills the centre of k-space, which holds nearly
-    all of the contrast and the coarse shape, from the image as it was. So the head appears where it
-    was, and the landmarks stay. No movement is drawn within 5 % of the centre, where it would be
-    open which pose the picture shows. The head turns about the middle of the image.
+    The *reference pose* is the original one: TorchIO fills the centre of k-space, which holds
+    nearly all of the contrast and the coarse shape, from the image as it was. So the head appears
+    where it was, and the landmarks stay. No movement is drawn within 5 % of the centre, where it
+    would be open which pose the picture shows. The head turns about the middle of the image.
 
     >>> Motion(rotation_deg=(-5, 5), translation_mm=(-5, 5))
     """
@@ -203,6 +226,12 @@ class Motion(Member):
         arrays = {name: np.array(parameters[name]) for name in ("times", "degrees", "translation")}
         return tio().Motion(image_interpolation="linear", **arrays)
 
+    @staticmethod
+    def brief(parameters: Parameters) -> str:
+        """The main parameters in one or two short lines."""
+        turn, shift = (np.abs(parameters[name]).max() for name in ("degrees", "translation"))
+        return f"{len(parameters['times'])} movements\nto {turn:.0f}°, {shift:.0f} mm"
+
 
 @dataclass(frozen=True)
 class Blur(Member):
@@ -228,3 +257,8 @@ class Blur(Member):
     def build(parameters: Parameters) -> torchio.Transform:
         """TorchIO's `Blur`."""
         return tio().Blur(std=tuple(parameters["std"]))
+
+    @staticmethod
+    def brief(parameters: Parameters) -> str:
+        """The main parameters in one or two short lines."""
+        return f"std {', '.join(f'{std:.1f}' for std in parameters['std'])} mm"

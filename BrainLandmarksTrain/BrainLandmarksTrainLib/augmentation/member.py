@@ -1,4 +1,4 @@
-"""What every variation has in common: ranges to draw from, drawn parameters, TorchIO's transform."""
+"""What all variations share: ranges to draw from, drawn parameters, TorchIO's transform."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ class Member(ABC):
         Raises:
             UserError: TorchIO is not installed.
         """
+
+    @staticmethod
+    @abstractmethod
+    def brief(parameters: Parameters) -> str:
+        """The main parameters in one or two short lines, for pictures."""
 
 
 def uniform(rng: np.random.Generator, between: Range) -> float:

@@ -73,9 +73,7 @@ def moved_points(
     return Moved(start, steady)
 
 
-def inverted_spline(
-    spline: Any, targets: FloatArray
-) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+def inverted_spline(spline: Any, targets: FloatArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     """The points that a B-spline transform carries onto the targets.
 
     Where the control points are so far displaced that space may fold, the search starts from many

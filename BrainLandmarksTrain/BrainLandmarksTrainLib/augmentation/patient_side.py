@@ -92,6 +92,12 @@ class Elastic(Member):
         most = tuple(float(m) for m in np.abs(field).reshape(-1, 3).max(axis=0))
         return tio().ElasticDeformation(control_points=field, max_displacement=most)
 
+    @staticmethod
+    def brief(parameters: Parameters) -> str:
+        """The main parameters in one or two short lines."""
+        most = np.abs(parameters["displacements_lps_mm"]).max()
+        return f"{parameters['control_points']}³ control points\nup to {most:.1f} mm"
+
 
 @dataclass(frozen=True)
 class Affine(Member):
@@ -131,15 +137,22 @@ class Affine(Member):
         """TorchIO's `Affine`, about the middle of the image."""
         return tio().Affine(**parameters)
 
+    @staticmethod
+    def brief(parameters: Parameters) -> str:
+        """The main parameters in one or two short lines."""
+        turn = ", ".join(f"{angle:.0f}" for angle in parameters["degrees"])
+        size = ", ".join(f"{scale:.2f}" for scale in parameters["scales"])
+        return f"turned {turn}°\nscaled {size}"
+
 
 @dataclass(frozen=True)
 class Anisotropy(Member):
     """Thick slices: a protocol that saves time by sampling one direction coarsely.
 
     The image is sampled at the slice distance along one voxel axis and interpolated back. The
-    patient lies as before, so the landmarks stay. The paper counts it to the patient side because it
-    is a spatial transform. TorchIO takes the nearest voxel of each thick slice, without averaging
-    over its thickness; up to one slice at either end is lost.
+    patient lies as before, so the landmarks stay. The paper counts it to the patient side because
+    it is a spatial transform. TorchIO takes the nearest voxel of each thick slice, without
+    averaging over its thickness; up to one slice at either end is lost.
 
     >>> Anisotropy(slice_mm=(3.0, 5.0))
     """
@@ -147,7 +160,10 @@ class Anisotropy(Member):
     title: ClassVar[str] = "anisotropy"
 
     slice_mm: Range = setting(
-        (2.0, 6.0), "Distance of the slices along one of the three voxel axes, mm.", low=0.1, high=50
+        (2.0, 6.0),
+        "Distance of the slices along one of the three voxel axes, mm.",
+        low=0.1,
+        high=50,
     )
 
     def draw(self, rng: np.random.Generator, volume: Volume) -> Parameters:
@@ -173,3 +189,8 @@ class Anisotropy(Member):
         """TorchIO's `RandomAnisotropy` with nothing left to chance."""
         factor = parameters["factor"]
         return tio().RandomAnisotropy(axes=(parameters["axis"],), downsampling=(factor, factor))
+
+    @staticmethod
+    def brief(parameters: Parameters) -> str:
+        """The main parameters in one or two short lines."""
+        return f"axis {'ijk'[parameters['axis']]},\n{parameters['factor']:.1f} times as thick"
