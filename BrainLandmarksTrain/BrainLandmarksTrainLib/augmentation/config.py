@@ -148,6 +148,11 @@ def augmentation_schema() -> dict[str, Any]:
     return schema(AugmentationConfig, "Augmentation settings")
 
 
+def published_defaults() -> dict[str, Any]:
+    """Content of ``paper.json``: the defaults, to copy and change."""
+    return {"$schema": SCHEMA_FILE, **AugmentationConfig().to_dict()}
+
+
 def file(name: str) -> Path:
     """A file that comes with this package: the schema or the defaults."""
     return Path(str(resources.files(__package__))) / name

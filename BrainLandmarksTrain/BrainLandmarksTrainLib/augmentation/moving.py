@@ -156,7 +156,7 @@ def _inverse(
     lost = ~(np.linalg.norm(_solved(jacobian, missing), axis=1) <= TOLERANCE_MM)
     lost |= ~(np.linalg.norm(missing, axis=1) <= TOLERANCE_MM)
     points[lost] = np.nan
-    return points, np.where(lost, np.nan, np.linalg.det(jacobian))
+    return points, np.where(lost, np.nan, _determinants(jacobian))
 
 
 def _jacobian(forward: Callable[[FloatArray], FloatArray], points: FloatArray) -> FloatArray:
@@ -168,10 +168,18 @@ def _jacobian(forward: Callable[[FloatArray], FloatArray], points: FloatArray) -
     return np.stack(columns, axis=-1)
 
 
+def _determinants(jacobian: FloatArray) -> FloatArray:
+    """(n,) determinants; NaN rows stay NaN."""
+    result = np.full(len(jacobian), np.nan)
+    known = np.isfinite(jacobian).all(axis=(1, 2))
+    result[known] = np.linalg.det(jacobian[known])
+    return result
+
+
 def _solved(jacobian: FloatArray, right: FloatArray) -> FloatArray:
     """The Newton step, (n, 3); NaN where the Jacobian is singular."""
     result = np.full(right.shape, np.nan)
-    regular = np.abs(np.linalg.det(jacobian)) > 1e-9
+    regular = np.abs(_determinants(jacobian)) > 1e-9
     if regular.any():
         result[regular] = np.linalg.solve(jacobian[regular], right[regular][..., None])[..., 0]
     return result

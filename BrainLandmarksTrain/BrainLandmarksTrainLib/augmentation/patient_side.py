@@ -41,7 +41,7 @@ class Elastic(Member):
     title: ClassVar[str] = "elastic deformation"
 
     control_points: int = setting(
-        7, "Control points along each axis, those outside the image included.", low=5, high=40
+        7, "Control points along each axis, those outside the image included.", low=4, high=40
     )
     max_displacement_mm: float = setting(
         7.5, "Largest displacement of a control point along each axis, mm.", low=0, high=100
