@@ -8,7 +8,7 @@ a SimpleITK transform and counts in LPS.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,9 @@ Lee, Graphical Models 62:411-427, 2000, three dimensions)."""
 
 _STEPS = 50
 _DIFFERENCE_MM = 1e-3
-_SAME_MM = 0.05
+_FINER = 8
+_NEARLY_FOLDED = 0.1
+_GUESSES = 4
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,10 @@ def moved_points(
 def inverted_spline(spline: Any, targets: FloatArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     """The points that a B-spline transform carries onto the targets.
 
-    Where the control points are so far displaced that space may fold, the search starts from many
-    places: two different answers, or one where the map turns space inside out, are a fold.
+    Where the control points are so far displaced that space may fold, a lattice eight times finer
+    than theirs shows where it is turned inside out, and the search starts there as well. A target
+    with several answers always has one of that kind, because the transform is the identity far
+    away and so of degree 1.
 
     Args:
         spline: `SimpleITK.BSplineTransform`, 3-D.
@@ -89,29 +93,59 @@ def inverted_spline(spline: Any, targets: FloatArray) -> tuple[FloatArray, npt.N
     """
     forward = _mapper(spline)
     points, determinants = _inverse(forward, targets, targets)
-    share, reach = _fold_share(spline)
-    folded = determinants <= 0
-    if share > FOLD_LIMIT:
-        for corner in np.array(np.meshgrid(*[(-1, 0, 1)] * 3)).reshape(3, -1).T:
-            other, determinants = _inverse(forward, targets, targets + corner * reach)
+    folded = np.asarray(determinants <= 0)
+    if _fold_share(spline) > FOLD_LIMIT:
+        for guess in _other_guesses(spline, targets):
+            others, determinants = _inverse(forward, targets, guess)
             folded |= determinants <= 0
-            folded |= np.linalg.norm(other - points, axis=1) > _SAME_MM
-            # An answer that only another start finds is an answer as well.
-            found = np.isnan(points).any(axis=1)
-            points[found] = other[found]
+            missing = np.isnan(points).any(axis=1)
+            points[missing] = others[missing]
     points[folded] = np.nan
     return points, folded
 
 
-def _fold_share(spline: Any) -> tuple[float, FloatArray]:
-    """Largest displacement of a control point, as a share of their distance, and (3,) in mm."""
+def _fold_share(spline: Any) -> float:
+    """Largest displacement of a control point, as a share of their distance."""
     import SimpleITK as sitk
 
     images = spline.GetCoefficientImages()
     vectors = np.stack([sitk.GetArrayFromImage(image).ravel() for image in images], axis=1)
     axes = np.reshape(images[0].GetDirection(), (3, 3))
-    along = np.abs(vectors @ axes).max(axis=0)
-    return float((along / images[0].GetSpacing()).max()), np.abs(vectors).max(axis=0)
+    return float((np.abs(vectors @ axes).max(axis=0) / images[0].GetSpacing()).max())
+
+
+def _other_guesses(spline: Any, targets: FloatArray) -> Iterator[FloatArray]:
+    """Where else to look: lattice points that are carried near the targets, and folded ones."""
+    import SimpleITK as sitk
+    from scipy.spatial import cKDTree
+
+    size = _FINER * np.array(spline.GetTransformDomainMeshSize()) + 1
+    spacing = np.array(spline.GetTransformDomainPhysicalDimensions()) / (size - 1)
+    direction = spline.GetTransformDomainDirection()
+    axes = np.reshape(direction, (3, 3)) * spacing
+    field = sitk.TransformToDisplacementField(
+        spline, sitk.sitkVectorFloat64, size.tolist(), spline.GetTransformDomainOrigin(),
+        spacing.tolist(), direction,
+    )  # fmt: skip
+    lattice = (
+        np.moveaxis(np.indices(size.tolist()), 0, -1) @ axes.T + spline.GetTransformDomainOrigin()
+    )
+    carried = lattice + sitk.GetArrayFromImage(field).transpose(2, 1, 0, 3)
+    # ITK's transform is the identity from the last layer of its domain on.
+    inner = (slice(1, -1),) * 3
+    gradient = np.stack(np.gradient(carried, axis=(0, 1, 2)), axis=-1)[inner]
+    lattice, carried = lattice[inner].reshape(-1, 3), carried[inner].reshape(-1, 3)
+    turned = (np.linalg.det(gradient) / np.linalg.det(axes)).ravel() < _NEARLY_FOLDED
+    known = np.isfinite(targets).all(axis=1)
+    for places, wanted in ((np.arange(len(lattice)), 1), (np.flatnonzero(turned), _GUESSES)):
+        count = min(wanted, len(places))
+        if count == 0 or not known.any():
+            continue
+        _, nearest = cKDTree(carried[places]).query(targets[known], k=np.arange(1, count + 1))
+        for column in nearest.T:
+            guess = np.array(targets)
+            guess[known] = lattice[places[column]]
+            yield guess
 
 
 def _mapper(transform: Any) -> Callable[[FloatArray], FloatArray]:
