@@ -179,13 +179,13 @@ class Dataset:
         return entry
 
     def register(self, *entries: Entry) -> None:
-        """List entries whose files `store` has written; one of the same identity is replaced.
+        """List entries whose files `store` has written; one takes the place of its namesake.
 
         Raises:
             UserError: the manifest cannot be written.
         """
-        new = {entry.identity for entry in entries}
-        self._write_manifest((*(e for e in self.entries if e.identity not in new), *entries))
+        listed = {entry.identity: entry for entry in (*self.entries, *entries)}
+        self._write_manifest(tuple(listed.values()))
 
     def read(self, entry: Entry) -> Sample:
         """What an entry holds.

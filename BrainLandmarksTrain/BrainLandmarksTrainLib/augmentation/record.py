@@ -56,9 +56,15 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        values = asdict(self)
-        values["software"] = dict(self.software)
-        return {"version": VERSION, **values}
+        return {
+            "version": VERSION,
+            "seed": self.seed,
+            "policy": self.policy,
+            "steps": [asdict(step) for step in self.steps],
+            "outside": list(self.outside),
+            "folded": list(self.folded),
+            "software": dict(self.software),
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Record:
