@@ -118,10 +118,14 @@ def test_a_stopped_call_goes_on(heads, made, tmp_path, monkeypatch):
     monkeypatch.undo()
     # One file was lost meanwhile.
     (tmp_path / "more" / "images" / "0002.nii.gz").unlink()
+    half = tmp_path / "more" / "images" / ".4711.0006.nii.gz"
+    half.write_bytes(b"half")
     stamps = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "more/images").iterdir()}
+    del stamps[half.name]
     lines = []
     again = augment_dataset(heads.folder, tmp_path / "more", **call, say=lines.append)
     assert lines[0] == f"4 of {4 * HEADS} scans are there already"
+    assert not half.exists()
     for name, stamp in stamps.items():
         assert (again.folder / "images" / name).stat().st_mtime_ns == stamp
     assert_same(made, again)

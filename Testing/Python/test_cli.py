@@ -14,8 +14,8 @@ from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.formats import read_landmarks
 
 COMMANDS = [
-    "detect", "explain", "explain compare", "explain sanity", "distance", "protocol", "annotate", "augment",
-    "train", "evaluate", "models", "serve",
+    "detect", "explain", "explain compare", "explain sanity", "distance", "protocol", "annotate",
+    "augment", "train", "evaluate", "models", "serve",
 ]  # fmt: skip
 
 

@@ -8,10 +8,12 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,7 +23,7 @@ import numpy as np
 
 from BrainLandmarksLib.dataset import MANIFEST, Dataset, Entry, Sample, store
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.files import whole_file
+from BrainLandmarksLib.files import remove_unfinished, whole_file
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.review import Review
 
@@ -233,6 +235,8 @@ def _open_output(folder: Path, protocol: Protocol, settings: dict[str, Any]) -> 
                         f"{folder} was made {_DIFFERENCES[name]}; choose a new folder, or repeat "
                         "the call that made it."
                     )
+            for name in ("images", "landmarks"):
+                remove_unfinished(folder / name)
             return made
         # Killed between the two files: an empty dataset is as good as none.
         if len(made):
@@ -276,20 +280,64 @@ def _made(
         return
     # Fresh processes: a fork of one that has run PyTorch's threads may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker) as pool:
+    # Memory without a lock, which a process that is ended could leave locked.
+    stop = context.RawValue("b", 0)
+    pool = ProcessPoolExecutor(
+        count, mp_context=context, initializer=_start_worker, initargs=(stop,)
+    )
+    try:
         yield from pool.map(make, tasks)
+    finally:
+        with _undisturbed():
+            # After Ctrl-C or an error the scans that wait in the workers' queue are not made.
+            stop.value = 1
+            pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
-    """One thread for each worker; Ctrl-C is the parent's business."""
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without Ctrl-C: a second one must not leave workers behind that wait for work."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+_stopped: Any = None
+"""In a worker: shared memory that is 1 when no more scans are wanted."""
+
+
+def _start_worker(stop: Any) -> None:
+    """One thread for each worker; Ctrl-C is the parent's business, but its end is the worker's."""
     import SimpleITK as sitk
 
+    global _stopped
+    _stopped = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
+def _leave_with_parent() -> None:
+    # A parent that was killed cannot tell its workers to go; they would wait for work for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _make(task: Task, *, source: Path, output: Path, config: AugmentationConfig) -> Entry:
-    """Make one scan and write its files."""
+    """Make one scan and write its files.
+
+    Raises:
+        CancelledError: in a worker, when no more scans are wanted.
+    """
+    if _stopped is not None and _stopped.value:
+        raise CancelledError
     sample = _read(source, task.source.identity)
     volume, landmarks = sample.volume, sample.review.current
     origin = dict(task.source.origin)
