@@ -14,7 +14,7 @@ import numpy as np
 from BrainLandmarksLib.files import whole_file
 from BrainLandmarksLib.images import Volume
 from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.pictures import VIEW_MM, Slice, grey_window
+from BrainLandmarksLib.pictures import BACKGROUND, DIM_INK, INK, VIEW_MM, Slice, grey_window
 
 from .config import MEMBERS
 from .record import Record
@@ -36,9 +36,6 @@ _BLOCKS = 2
 _PANEL_INCHES = 1.25
 _LABEL_INCHES = 1.05
 _DPI = 110
-_BACKGROUND = "#101214"
-_INK = "#d8dde2"
-_DIM_INK = "#8b949e"
 _RED = "#ff3030"
 
 
@@ -81,9 +78,9 @@ def draw_contact_sheet(
     head = 0.3 if title else 0.05
     width = blocks * (_LABEL_INCHES + 3 * _PANEL_INCHES)
     height = head + lines * _PANEL_INCHES
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor=_BACKGROUND)
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor=BACKGROUND)
     if title:
-        figure.text(0.05 / width, 1 - 0.08 / height, title, color=_INK, fontsize=9,
+        figure.text(0.05 / width, 1 - 0.08 / height, title, color=INK, fontsize=9,
                     weight="bold", va="top")  # fmt: skip
     for number, row in enumerate(rows):
         block, line = divmod(number, lines)
@@ -91,10 +88,10 @@ def draw_contact_sheet(
         bottom = height - head - (line + 1) * _PANEL_INCHES
         top = (bottom + _PANEL_INCHES - 0.08) / height
         label = textwrap.fill(row.title, 15)
-        figure.text((left + 0.06) / width, top, label, color=_INK, fontsize=7.5, weight="bold",
+        figure.text((left + 0.06) / width, top, label, color=INK, fontsize=7.5, weight="bold",
                     va="top")  # fmt: skip
         down = (0.03 + 0.13 * (1 + label.count("\n"))) / height
-        figure.text((left + 0.06) / width, top - down, row.note, color=_DIM_INK, fontsize=5.8,
+        figure.text((left + 0.06) / width, top - down, row.note, color=DIM_INK, fontsize=5.8,
                     va="top", linespacing=1.3)  # fmt: skip
         for column, view in enumerate(_VIEWS):
             place = (left + _LABEL_INCHES + column * _PANEL_INCHES, bottom)
