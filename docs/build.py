@@ -3,11 +3,11 @@
     make docs
     make docs AFIDS=tpl-MNIColin27_desc-groundtruth_afids.fcsv LABEL_MAPS=folder
 
-writes docs/protocol.md, the pictures in docs/images/, and the tables of README.md and of
-docs/gradcam.md between `<!-- table:NAME -->` and `<!-- /table -->`. What needs data that does not
-come with the project is made anew only when it is given: AFIDS, the experts' points on Colin27
-(github.com/afids/autoafids), and LABEL_MAPS, the SynthSeg training label maps
-(github.com/BBillot/SynthSeg).
+writes docs/protocol.md, the pictures in docs/images/, the published augmentation settings and
+their schema, and the tables of README.md, docs/augmentation.md and docs/gradcam.md between
+`<!-- table:NAME -->` and `<!-- /table -->`. What needs data that does not come with the project is
+made anew only when it is given: AFIDS, the experts' points on Colin27 (github.com/afids/autoafids),
+and LABEL_MAPS, the SynthSeg training label maps (github.com/BBillot/SynthSeg).
 """
 
 from __future__ import annotations
@@ -49,13 +49,24 @@ def main() -> None:
     (ROOT / "docs" / "protocol.md").write_text(document, encoding="utf-8")
     draw_pictures(protocol, IMAGES)
     found = draw_overview()
+    draw_augmentation(found)
+    publish_augmentation()
     guide.draw_thumbnails(read_image(resources.sample_head()), found, THUMBNAILS)
     sanity = draw_gradcam()
     fill(
         ROOT / "docs" / "gradcam.md",
         {"sanity": lambda: sanity, "gradcam": lambda: bench(["bench_gradcam.py"])},
     )
-    scripts = {path.name for path in BENCHMARKS.glob("bench_*.py")} - {"bench_gradcam.py"}
+    fill(
+        ROOT / "docs" / "augmentation.md",
+        {
+            "defaults": augmentation_defaults,
+            "augmentation": lambda: bench(["bench_augmentation.py"]),
+        },
+    )
+    # These two are on the pages above.
+    own = {"bench_augmentation.py", "bench_gradcam.py"}
+    scripts = {path.name for path in BENCHMARKS.glob("bench_*.py")} - own
     tables: dict[str, Callable[[], str]] = {
         "heldout": held_out,
         "bench": lambda: bench(sorted(scripts)),
@@ -93,6 +104,41 @@ def draw_gradcam() -> str:
     rows = range(len(explanation.protocol))
     draw_explanation(volume, explanation, rows, IMAGES / "gradcam.png", title="Colin27")
     return randomise(explanation, rows).markdown()
+
+
+def draw_augmentation(found: LandmarkSet) -> None:
+    """Draw every kind of variation of Colin27, each alone with the paper's ranges."""
+    from BrainLandmarksTrainLib.augmentation import AugmentationConfig, AugmentWithLandmarks
+    from BrainLandmarksTrainLib.augmentation.config import MEMBERS, Policy
+    from BrainLandmarksTrainLib.augmentation.contact_sheet import Row, draw_contact_sheet
+
+    volume = read_image(resources.sample_head())
+    rows = [Row("original", "Colin27", volume, found)]
+    for name in MEMBERS:
+        # A policy of one step: the picture shows what that step does.
+        config = AugmentationConfig(policies={"alone": Policy(1.0, (name,))})
+        varied = AugmentWithLandmarks(config)(volume, found, seed=27)
+        row = Row.of(varied.record, varied.volume, varied.landmarks)
+        rows.append(Row(row.title, row.note.removeprefix("alone\n"), row.volume, row.landmarks))
+    draw_contact_sheet(rows, IMAGES / "augmentation.png")
+
+
+def publish_augmentation() -> None:
+    """Write the default augmentation settings and their JSON schema beside the code."""
+    from BrainLandmarksTrainLib.augmentation import config
+
+    for name, content in (
+        (config.SCHEMA_FILE, config.augmentation_schema()),
+        (config.DEFAULTS_FILE, config.published_defaults()),
+    ):
+        config.file(name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def augmentation_defaults() -> str:
+    """The policies and ranges of augmentation as tables."""
+    from BrainLandmarksTrainLib.augmentation.config import markdown
+
+    return markdown()
 
 
 def evaluate(label_maps: Path) -> str:

@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ from BrainLandmarksLib.images import Volume, read_image
 from BrainLandmarksLib.protocol import Protocol, load_protocol
 from BrainLandmarksLib.review import Review, read_review, write_review
 
-VERSION = 1
-"""Version of ``dataset.json``; a newer one is refused."""
+VERSION = 2
+"""Version of ``dataset.json``; a newer one is refused, version 1 had no subjects, splits and
+origins."""
 
 MANIFEST = "dataset.json"
 
@@ -43,6 +44,10 @@ class Entry:
 
     ``image_hash`` is the SHA-256 of voxels and geometry: the same head added again replaces its
     landmarks instead of making a twin.
+
+    ``subject`` is a pseudonym, empty where every scan is a subject of its own; ``split`` is what
+    the entry may be used for, such as "train", or empty; ``origin`` says what was done to the image
+    before it was added, plain JSON values.
     """
 
     identity: str
@@ -51,6 +56,9 @@ class Entry:
     added: str
     who: str
     image_hash: str
+    subject: str = ""
+    split: str = ""
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -156,36 +164,37 @@ class Dataset:
         Raises:
             UserError: the landmarks are of another protocol, or the disk is full or read-only.
         """
-        import nibabel as nib
-
         if review.protocol.hash != self.protocol.hash:
             raise UserError(f"the landmarks are not those of the dataset, {self.protocol.name}.")
         image_hash = _hash(volume)
         known = next((e for e in self.entries if e.image_hash == image_hash), None)
         number = 1 + max((int(e.identity) for e in self.entries), default=0)
         identity = known.identity if known else f"{number:04d}"
-        entry = Entry(
-            identity,
-            f"images/{identity}.nii.gz",
-            f"landmarks/{identity}.mrk.json",
-            datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            review.reviewer,
-            image_hash,
-        )
-        for name in ("images", "landmarks"):
-            try:
-                (self.folder / name).mkdir(exist_ok=True)
-            except OSError as error:
-                raise UserError(f"cannot write to {self.folder}: {error.strerror}.") from None
-        if known is None:
-            image = nib.Nifti1Image(volume.data, volume.grid.affine)
-            image.header.set_xyzt_units("mm")
-            with whole_file(self.folder / entry.image) as path:
-                nib.save(image, path)
-        write_review(self.folder / entry.landmarks, review, source)
-        others = tuple(e for e in self.entries if e.identity != identity)
-        self._write_manifest((*others, entry))
+        # An image that is there already is not written again.
+        entry = store(self.folder, identity, None if known else volume, review, source)
+        if known:
+            about = ("image_hash", "subject", "split", "origin")
+            entry = replace(entry, **{name: getattr(known, name) for name in about})
+        self.register(entry)
         return entry
+
+    def register(self, *entries: Entry) -> None:
+        """List entries whose files `store` has written; one takes the place of its namesake.
+
+        Raises:
+            UserError: the manifest cannot be written.
+        """
+        listed = {entry.identity: entry for entry in (*self.entries, *entries)}
+        self._write_manifest(tuple(listed.values()))
+
+    def read(self, entry: Entry) -> Sample:
+        """What an entry holds.
+
+        Raises:
+            UserError: a file of the dataset is missing or damaged.
+        """
+        review, _ = read_review(self.folder / entry.landmarks, self.protocol)
+        return Sample(entry, read_image(self.folder / entry.image), review)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -196,9 +205,7 @@ class Dataset:
         Raises:
             UserError: a file of the dataset is missing or damaged.
         """
-        for entry in self.entries:
-            review, _ = read_review(self.folder / entry.landmarks, self.protocol)
-            yield Sample(entry, read_image(self.folder / entry.image), review)
+        return map(self.read, self.entries)
 
     def _write_manifest(self, entries: tuple[Entry, ...]) -> None:
         data = {
@@ -209,6 +216,54 @@ class Dataset:
         with whole_file(self.folder / MANIFEST) as path:
             path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
         self.entries = entries
+
+
+def store(
+    folder: Path,
+    identity: str,
+    volume: Volume | None,
+    review: Review,
+    source: Mapping[str, Any] | None = None,
+    **about: Any,
+) -> Entry:
+    """Write the files of one head, without listing them: `Dataset.register` does.
+
+    Several processes may store into one folder at once, each under identities of its own.
+
+    Args:
+        folder: The dataset's folder.
+        identity: Number of the entry, which names the files.
+        volume: The image; None leaves the one that is there.
+        review: Its landmarks with their record.
+        source: What made the model's answer, plain JSON values.
+        about: More fields of the entry: subject, split, origin.
+
+    Raises:
+        UserError: the disk is full or read-only.
+    """
+    import nibabel as nib
+
+    entry = Entry(
+        identity,
+        f"images/{identity}.nii.gz",
+        f"landmarks/{identity}.mrk.json",
+        datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        review.reviewer,
+        "" if volume is None else _hash(volume),
+        **about,
+    )
+    for name in ("images", "landmarks"):
+        try:
+            (folder / name).mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write to {folder}: {error.strerror}.") from None
+    if volume is not None:
+        image = nib.Nifti1Image(volume.data, volume.grid.affine)
+        image.header.set_xyzt_units("mm")
+        with whole_file(folder / entry.image) as path:
+            nib.save(image, path)
+    write_review(folder / entry.landmarks, review, source)
+    return entry
 
 
 def _hash(volume: Volume) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from BrainLandmarksLib.errors import UserError
+
+# The process and the name that the file will have.
+_UNFINISHED = re.compile(r"^\.\d+\..")
 
 
 @contextmanager
@@ -93,6 +97,18 @@ def need_absent(paths: Iterable[Path]) -> None:
     for path in paths:
         if path.exists():
             raise UserError(f"{path} exists; add --overwrite to replace it.")
+
+
+def remove_unfinished(folder: str | os.PathLike[str]) -> None:
+    """Remove what `whole_file` left in a folder when a process was killed.
+
+    Only for a folder into which no other process is writing.
+    """
+    path = Path(folder)
+    for left in path.iterdir() if path.is_dir() else ():
+        if _UNFINISHED.match(left.name):
+            with suppress(OSError):
+                left.unlink()
 
 
 def _unwritable(folder: Path, reason: str) -> str:

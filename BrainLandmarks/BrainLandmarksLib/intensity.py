@@ -44,16 +44,23 @@ def normalise(cube: CubeT) -> CubeT:
     if isinstance(cube, np.ndarray):
         flat = cube.reshape(-1, int(np.prod(cube.shape[-3:]))).astype(np.float32)
         for row in flat:
-            np.clip(row / np.float32(_bright_level(row)), 0, UPPER_LIMIT, out=row)
+            np.clip(row / np.float32(bright_level(row)), 0, UPPER_LIMIT, out=row)
         return flat.reshape(cube.shape)
     tensor = cube.float()
     flat_tensor = tensor.reshape(-1, tensor.shape[-3:].numel())
-    levels = flat_tensor.new_tensor([_bright_level(row) for row in flat_tensor])
+    levels = flat_tensor.new_tensor([bright_level(row) for row in flat_tensor])
     return (flat_tensor / levels[:, None]).clamp(0, UPPER_LIMIT).reshape(tensor.shape)
 
 
-def _bright_level(values: npt.NDArray[np.float32] | torch.Tensor) -> float:
-    """99th percentile of the foreground of a flat array; infinite if there is no foreground."""
+def bright_level(values: npt.NDArray[np.float32] | torch.Tensor) -> float:
+    """99th percentile of the foreground: the level that `normalise` calls 1.
+
+    Args:
+        values: Flat array of intensities, air near 0.
+
+    Returns:
+        The level in the image's units; infinite if no value is positive.
+    """
     values = values[values > 0]
     if len(values) == 0:
         return math.inf

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from BrainLandmarksLib.errors import UserError
+
+from .settings import from_values, read_settings
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "coordinate_loss": ("mse", "euclidean"),
@@ -124,30 +124,7 @@ def config_from_dict(values: dict[str, Any]) -> TrainingConfig:
     Raises:
         UserError: an unknown setting (the message names the nearest known one) or a wrong value.
     """
-    hints = get_type_hints(TrainingConfig)
-    checked: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in hints:
-            near = difflib.get_close_matches(str(name), hints, n=1, cutoff=0.0)
-            raise UserError(f"unknown training setting {name!r}; did you mean {near[0]!r}?")
-        checked[name] = _checked(name, value, hints[name])
-    return TrainingConfig(**checked)
-
-
-def _checked(name: str, value: Any, hint: Any) -> Any:
-    kinds = get_args(hint)
-    if hint == tuple[str, ...]:
-        if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
-            return tuple(value)
-        raise UserError(f"training setting {name!r} must be a list of text values.")
-    allowed = kinds or (hint,)
-    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, bool) or not isinstance(value, allowed):
-        words = {int: "a whole number", float: "a number", str: "text", type(None): "null"}
-        expected = " or ".join(words[k] for k in allowed)
-        raise UserError(f"training setting {name!r} must be {expected}, not {value!r}.")
-    return value
+    return from_values(TrainingConfig, values, "training setting")
 
 
 def load_config(path: str | Path) -> TrainingConfig:
@@ -157,44 +134,3 @@ def load_config(path: str | Path) -> TrainingConfig:
         UserError: the file is missing, cannot be parsed, or holds an unknown or wrong setting.
     """
     return config_from_dict(read_settings(path))
-
-
-def read_settings(path: str | Path) -> dict[str, Any]:
-    """Names and values of a settings file.
-
-    Raises:
-        UserError: the file is missing, cannot be parsed, or is no list of names and values.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"training settings {path.name} not found; check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"training settings {path.name} cannot be read: {error}.") from None
-    if path.suffix.lower() in (".yaml", ".yml"):
-        values = _parse_yaml(text, path.name)
-    else:
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"training settings {path.name} are not valid JSON: {error.msg}, "
-                f"line {error.lineno}."
-            ) from None
-    if not isinstance(values, dict):
-        raise UserError(f"training settings {path.name} must hold one setting per name.")
-    return values
-
-
-def _parse_yaml(text: str, name: str) -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise UserError(
-            f"reading {name} needs PyYAML: pip install pyyaml, or write the settings as JSON."
-        ) from None
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"training settings {name} are not valid YAML.") from None

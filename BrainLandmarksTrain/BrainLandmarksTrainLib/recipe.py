@@ -24,11 +24,12 @@ from BrainLandmarksLib.network import HighRes3DNet
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.shape_model import ShapeModel
 
-from .config import TrainingConfig, config_from_dict, read_settings
+from .config import TrainingConfig, config_from_dict
 from .evaluation import ErrorTable, HeldOut, measure
 from .generator import ANY_POSE, CANONICAL, Head, HeadGenerator, Lattice, Variation
 from .heads import AnnotatedMap, find_label_maps, read_annotated
 from .offspring import breed
+from .settings import read_settings
 from .shape import mean_shape
 from .trainer import Trainer, averaged_weights, latest_checkpoint
 

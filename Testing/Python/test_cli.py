@@ -15,7 +15,7 @@ from BrainLandmarksLib.formats import read_landmarks
 
 COMMANDS = [
     "detect", "explain", "explain compare", "explain sanity", "distance", "protocol", "annotate",
-    "train", "evaluate", "models", "serve",
+    "augment", "train", "evaluate", "models", "serve",
 ]  # fmt: skip
 
 

@@ -267,7 +267,17 @@ def test_readme_tables_are_those_of_the_shipped_model():
     assert builder.filled(readme, {"heldout": builder.held_out}) == readme, "run: make docs"
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/gradcam.md", "docs/protocol.md"])
+def test_augmentation_page_shows_the_defaults_of_the_code():
+    page = (ROOT / "docs" / "augmentation.md").read_text(encoding="utf-8")
+    builder = load_docs_builder()
+    assert builder.filled(page, {"defaults": builder.augmentation_defaults}) == page, (
+        "run: make docs"
+    )
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/augmentation.md", "docs/gradcam.md", "docs/protocol.md"]
+)
 def test_pictures_and_files_that_a_document_links_to_exist(document):
     path = ROOT / document
     links = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from typing import NoReturn
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cli import (
     annotate,
+    augment,
     detect,
     distance,
     evaluate,
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         distance,
         protocol,
         annotate,
+        augment,
         train,
         evaluate,
         models,

@@ -1,0 +1,185 @@
+"""What augmentation may do and how often: the paper's policies and Table II, as data.
+
+The four policies, their probabilities and what belongs to the patient and to the machine are those
+of section III-D and Table II. The paper prints no ranges; these are TorchIO's, the library that it
+used, and where they differ the transform's own text says why.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from BrainLandmarksLib.errors import UserError
+
+from ..settings import from_values, read_settings, schema, setting, to_values
+from .machine_side import BiasField, Blur, Ghosting, Motion, Noise, Spikes
+from .member import Member
+from .patient_side import Affine, Anisotropy, Elastic
+
+WHAT = "augmentation setting"
+SIDES = ("patient", "machine")
+SCHEMA_FILE = "augmentation.schema.json"
+DEFAULTS_FILE = "paper.json"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One way to vary a scan: how often it is chosen, and what it does in order."""
+
+    probability: float = setting(1.0, "How often the policy is chosen, 0 to 1.", low=0, high=1)
+    apply: tuple[str, ...] = setting(
+        (), "Steps in order: 'patient' or 'machine' for one transform of that side at random, or "
+        "the name of a transform.",
+    )  # fmt: skip
+
+
+def _paper_policies() -> dict[str, Policy]:
+    return {
+        "DA1": Policy(0.2, ("patient", "machine")),
+        "DA2": Policy(0.25, ("machine",)),
+        "DA3": Policy(0.25, ("patient",)),
+        "DA4": Policy(0.3, ("elastic",)),
+    }
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Policies, members of the two sides, and the ranges of every transform.
+
+    >>> config = AugmentationConfig()                              # the paper's
+    >>> config = AugmentationConfig(affine=Affine(rotation_deg=(-5, 5)))
+    >>> config = load_augmentation("gentle.yaml")
+
+    Raises:
+        UserError: a policy names what does not exist, or the probabilities do not add up to 1.
+    """
+
+    policies: Mapping[str, Policy] = setting(
+        _paper_policies(), "The policies by name; their probabilities add up to 1."
+    )
+    patient: tuple[str, ...] = setting(
+        ("elastic", "affine", "anisotropy"), "Transforms of the patient side."
+    )
+    machine: tuple[str, ...] = setting(
+        ("ghosting", "spikes", "bias_field", "noise", "motion", "blur"),
+        "Transforms of the machine side.",
+    )
+    elastic: Elastic = setting(Elastic(), "Another anatomy.")
+    affine: Affine = setting(Affine(), "Another size and pose.")
+    anisotropy: Anisotropy = setting(Anisotropy(), "Thick slices.")
+    ghosting: Ghosting = setting(Ghosting(), "Ghosts along the phase-encoding direction.")
+    spikes: Spikes = setting(Spikes(), "Stripes from single wrong points of k-space.")
+    bias_field: BiasField = setting(BiasField(), "Shading by the coils.")
+    noise: Noise = setting(Noise(), "Thermal noise.")
+    motion: Motion = setting(Motion(), "The patient moves during the scan.")
+    blur: Blur = setting(Blur(), "Fine detail is missing.")
+
+    def __post_init__(self) -> None:
+        for side in SIDES:
+            names = getattr(self, side)
+            if not names:
+                raise UserError(f"{WHAT} {side!r} names no transform; give at least one.")
+            for name in names:
+                _check_name(name, side, MEMBERS)
+        for name, policy in self.policies.items():
+            where = f"policies.{name}.apply"
+            if not policy.apply:
+                raise UserError(f"{WHAT} {where!r} names no step; give at least one.")
+            for step in policy.apply:
+                _check_name(step, where, (*SIDES, *MEMBERS))
+        total = math.fsum(policy.probability for policy in self.policies.values())
+        if abs(total - 1) > 1e-6:
+            raise UserError(
+                f"the probabilities of the policies add up to {total:g}; they must add up to 1."
+            )
+
+    def member(self, name: str) -> Member:
+        """The ranges of a transform by its name, such as "affine"."""
+        found = getattr(self, name)
+        assert isinstance(found, Member)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain JSON values."""
+        return to_values(self)
+
+
+MEMBERS: dict[str, type[Member]] = {
+    "elastic": Elastic,
+    "affine": Affine,
+    "anisotropy": Anisotropy,
+    "ghosting": Ghosting,
+    "spikes": Spikes,
+    "bias_field": BiasField,
+    "noise": Noise,
+    "motion": Motion,
+    "blur": Blur,
+}
+"""Transforms by the name that settings and records use."""
+
+
+def load_augmentation(path: str | Path) -> AugmentationConfig:
+    """Read a .json, .yaml or .yml file; what it leaves out is the paper's.
+
+    Raises:
+        UserError: the file is missing, cannot be parsed, or holds an unknown or wrong setting.
+    """
+    return augmentation_from_dict(read_settings(path, "augmentation settings"))
+
+
+def augmentation_from_dict(values: Mapping[str, Any]) -> AugmentationConfig:
+    """Build the settings from plain values.
+
+    Raises:
+        UserError: an unknown setting (the message names the nearest known one) or a wrong value.
+    """
+    given = {name: value for name, value in values.items() if name != "$schema"}
+    return from_values(AugmentationConfig, given, WHAT)
+
+
+def augmentation_schema() -> dict[str, Any]:
+    """JSON schema of an augmentation file; the published copy is ``augmentation.schema.json``."""
+    return schema(AugmentationConfig, "Augmentation settings")
+
+
+def published_defaults() -> dict[str, Any]:
+    """Content of ``paper.json``: the defaults, to copy and change."""
+    return {"$schema": SCHEMA_FILE, **AugmentationConfig().to_dict()}
+
+
+def file(name: str) -> Path:
+    """A file that comes with this package: the schema or the defaults."""
+    return Path(str(resources.files(__package__))) / name
+
+
+def markdown() -> str:
+    """The default policies and ranges as two tables."""
+    config = AugmentationConfig()
+    lines = ["| policy | p | what it does |", "|---|---|---|"]
+    for name, policy in config.policies.items():
+        steps = [f"one of the {s} side" if s in SIDES else MEMBERS[s].title for s in policy.apply]
+        lines.append(f"| {name} | {policy.probability:g} | {', then '.join(steps)} |")
+    lines += ["", "| side | transform | setting | default | meaning |", "|---|---|---|---|---|"]
+    for side in SIDES:
+        for name in getattr(config, side):
+            member = config.member(name)
+            for field in fields(member):  # type: ignore[arg-type]
+                value = getattr(member, field.name)
+                text = " to ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else value
+                lines.append(
+                    f"| {side} | {member.title} | `{name}.{field.name}` | {text} "
+                    f"| {field.metadata['text']} |"
+                )
+    return "\n".join(lines)
+
+
+def _check_name(name: str, where: str, known: Any) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise UserError(f"{WHAT} {where!r} names {name!r}; did you mean {near[0]!r}?")
