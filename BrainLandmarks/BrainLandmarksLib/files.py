@@ -1,9 +1,11 @@
-"""Writing files so that a reader never meets half a file."""
+"""Writing files so that a reader never meets half a file, or half of the files of one result."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -35,3 +37,63 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+@contextmanager
+def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give an empty folder for the files of one result; they move to `folder` only on success.
+
+    >>> with whole_files("results") as unfinished:
+    ...     write_landmarks(unfinished / "head.csv", landmarks)
+    ...     draw_landmarks(volume, landmarks, unfinished / "head.png")
+
+    `folder` is made if it is new; files in it that have the same names are replaced.
+
+    Raises:
+        UserError: If the folder cannot be made or written to.
+    """
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target))
+    except OSError as error:
+        raise UserError(_unwritable(target, error.strerror or "no permission")) from error
+    try:
+        yield unfinished
+        for path in sorted(unfinished.iterdir()):
+            os.replace(path, target / path.name)
+    except OSError as error:
+        raise UserError(_unwritable(target, error.strerror or "no permission")) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def need_writable(folder: Path) -> None:
+    """Check before any work that results can be written to a folder, which may not exist yet.
+
+    Raises:
+        UserError: they cannot.
+    """
+    existing = folder
+    with suppress(OSError):
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+    if existing.exists() and not existing.is_dir():
+        raise UserError(_unwritable(folder, f"{existing} is a file"))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(_unwritable(folder, f"no permission in {existing}"))
+
+
+def need_absent(paths: Iterable[Path]) -> None:
+    """Check that no result would be replaced; ``--overwrite`` skips this.
+
+    Raises:
+        UserError: one of the files exists.
+    """
+    for path in paths:
+        if path.exists():
+            raise UserError(f"{path} exists; add --overwrite to replace it.")
+
+
+def _unwritable(folder: Path, reason: str) -> str:
+    return f"cannot write to the output folder {folder}: {reason}; choose another one."

@@ -99,14 +99,20 @@ def unseen_scans(
     heads: Sequence[Head], mirror: np.ndarray, seed: int
 ) -> Iterator[tuple[Head, Volume, FloatArray]]:
     """A synthetic scan of each head: (head, volume, (K, 3) true landmarks, RAS mm, NaN missing)."""
-    generator = HeadGenerator(heads, mirror, UNSEEN_T1)
+    for index, head in enumerate(heads):
+        volume, points = render_scan(head, mirror, np.random.default_rng([seed, index]))
+        yield head, volume, points
+
+
+def render_scan(
+    head: Head, mirror: np.ndarray, rng: np.random.Generator
+) -> tuple[Volume, FloatArray]:
+    """A synthetic scan of a head and its (K, 3) true landmarks, RAS mm, NaN missing."""
     affine = np.diag([SCAN.spacing_mm] * 3 + [1.0])
     affine[:3, 3] = -(np.array(SCAN.shape) - 1) / 2 * SCAN.spacing_mm
     grid = Grid(SCAN.shape, affine)
-    for index, head in enumerate(heads):
-        rng = np.random.default_rng([seed, index])
-        image, points = generator.sample(SCAN, rng, head)
-        yield head, Volume(image.numpy(), grid), grid.ijk_to_ras(points)
+    image, points = HeadGenerator([head], mirror, UNSEEN_T1).sample(SCAN, rng, head)
+    return Volume(image.numpy(), grid), grid.ijk_to_ras(points)
 
 
 @dataclass(frozen=True)

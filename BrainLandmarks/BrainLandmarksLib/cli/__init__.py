@@ -14,6 +14,7 @@ from typing import NoReturn
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cli import (
     annotate,
+    dataset,
     detect,
     distance,
     evaluate,
@@ -52,7 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (detect, distance, protocol, annotate, train, evaluate, models, serve):
+    for command in (
+        detect, distance, protocol, annotate, dataset, train, evaluate, models, serve,
+    ):  # fmt: skip
         command.add_parser(subparsers)
     return parser
 

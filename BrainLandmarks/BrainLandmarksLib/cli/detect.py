@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from BrainLandmarksLib.cli import progress
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.files import need_absent, need_writable, whole_files
 from BrainLandmarksLib.resources import image_path
 
 if TYPE_CHECKING:
@@ -85,32 +83,32 @@ def run(arguments: argparse.Namespace) -> int:
     paths = [image_path(argument) for argument in arguments.images]
     suffixes = _suffixes(arguments.format, picture=not arguments.no_picture)
     _check_names([(path, stem(path)) for path in paths])
-    _check_folder(arguments.output)
+    need_writable(arguments.output)
     load = _detector_loader(arguments.model, arguments.device)
     failures = 0
     for number, path in enumerate(paths):
-        _show_progress(number, len(paths), stem(path))
+        progress.show(number, len(paths), stem(path))
         outputs = [arguments.output / f"{stem(path)}_landmarks{suffix}" for suffix in suffixes]
         try:
             if not arguments.overwrite:
-                _check_absent(outputs)
+                need_absent(outputs)
             detection = _detect_one(path, outputs, load)
         except UserError as error:
             failures += 1
-            _report(error)
+            progress.report(error)
         except Exception:
             # A bug on one image: show it whole, and still do the others.
             failures += 1
-            _clear_progress()
+            progress.clear()
             traceback.print_exc()
         else:
             for note in detection.notes:
-                _clear_progress()
+                progress.clear()
                 print(f"brainlandmarks: note: {note}.", file=sys.stderr)
             if len(paths) == 1:
                 print(table(detection.landmarks))
                 print(_summary(detection, outputs))
-    _show_progress(len(paths), len(paths), "")
+    progress.show(len(paths), len(paths), "")
     if len(paths) > 1:
         done = len(paths) - failures
         print(f"{done} of {len(paths)} images done, results in {arguments.output}")
@@ -175,13 +173,7 @@ def _write(volume: Volume, landmarks: LandmarkSet, outputs: Sequence[Path]) -> N
     """Write all results of one image, or none."""
     from BrainLandmarksLib.formats import write_landmarks
 
-    folder = outputs[0].parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
-    except OSError as error:
-        raise UserError(_unwritable(folder, error.strerror or "no permission")) from error
-    try:
+    with whole_files(outputs[0].parent) as unfinished:
         for path in outputs:
             if path.suffix == ".png":
                 from BrainLandmarksLib.pictures import draw_landmarks
@@ -190,12 +182,6 @@ def _write(volume: Volume, landmarks: LandmarkSet, outputs: Sequence[Path]) -> N
                 draw_landmarks(volume, landmarks, unfinished / path.name, title=title)
             else:
                 write_landmarks(unfinished / path.name, landmarks)
-        for path in outputs:
-            os.replace(unfinished / path.name, path)
-    except OSError as error:
-        raise UserError(_unwritable(folder, error.strerror or "no permission")) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 # Checks before any work ---------------------------------------------------------------------------
@@ -223,54 +209,3 @@ def _check_names(images: Sequence[tuple[Path, str]]) -> None:
                 "runs with different output folders."
             )
         first[name] = path
-
-
-def _check_folder(folder: Path) -> None:
-    existing = folder
-    with suppress(OSError):
-        while not existing.exists() and existing != existing.parent:
-            existing = existing.parent
-    if existing.exists() and not existing.is_dir():
-        raise UserError(_unwritable(folder, f"{existing} is a file"))
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(_unwritable(folder, f"no permission in {existing}"))
-
-
-def _check_absent(outputs: Sequence[Path]) -> None:
-    for path in outputs:
-        if path.exists():
-            raise UserError(f"{path} exists; add --overwrite to replace it.")
-
-
-def _unwritable(folder: Path, reason: str) -> str:
-    return f"cannot write to the output folder {folder}: {reason}; choose another one."
-
-
-# Progress -----------------------------------------------------------------------------------------
-
-
-def _show_progress(done: int, total: int, name: str) -> None:
-    """A bar on the terminal's last line; on a log file one line per image; none for one image."""
-    if total == 1:
-        return
-    if not sys.stderr.isatty():
-        if done < total:
-            print(f"[{done + 1}/{total}] {name}", file=sys.stderr, flush=True)
-        return
-    _clear_progress()
-    if done < total:
-        filled = round(30 * done / total)
-        bar = "#" * filled + "." * (30 - filled)
-        print(f"[{bar}] {done}/{total} {name[:40]}", end="", file=sys.stderr, flush=True)
-
-
-def _clear_progress() -> None:
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
-def _report(error: UserError) -> None:
-    from BrainLandmarksLib.cli import report
-
-    _clear_progress()
-    report(error)
