@@ -13,7 +13,9 @@ from typing import NoReturn
 
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cli import (
+    agreement,
     annotate,
+    correct,
     dataset,
     detect,
     distance,
@@ -54,7 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (
-        detect, distance, protocol, annotate, dataset, train, evaluate, models, serve,
+        detect, distance, protocol, annotate, correct, agreement, dataset, train, evaluate,
+        models, serve,
     ):  # fmt: skip
         command.add_parser(subparsers)
     return parser
