@@ -88,7 +88,7 @@ class Ratings:
         """
         means = np.array([nan_mean(head) for head in self.points])
         try:
-            motions, _ = common_pose(means)
+            motions, _ = common_pose(self.protocol, means)
         except ValueError:
             raise UserError(
                 "the annotated heads have too few landmarks in common to be compared."

@@ -38,7 +38,7 @@ does not count as agreement; the table shows the median over the coordinates. A 
 heads hardly differ, such as R of a midline point, has a low ICC however well people agree.
 "Off plane" is the root mean square distance from the plane that a group shares, "step variation"
 the coefficient of variation of the steps along an outline, "spacing" the root mean square distance
-of the secondary points from where equal steps put them."""
+of the secondary points from where equal steps put them. Box plots end at the 99.5th percentile."""
 
 
 def write_agreement(ratings: Ratings, folder: Path, corrected: Ratings | None = None) -> str:
@@ -156,7 +156,7 @@ def _draw_bland_altman(ratings: Ratings, path: Path) -> None:
                 xlabel=f"{AXES[axis]}, mean of both, mm",
                 ylabel=f"{ratings.raters[a]} - {ratings.raters[b]}, mm",
                 title=f"bias {float(limits.bias):+.2f}, limits {float(limits.lower):+.2f} to "
-                f"{float(limits.upper):+.2f} mm" + (f"; {beyond} beyond" if beyond else ""),
+                f"{float(limits.upper):+.2f} mm" + (f"; {beyond} not shown" if beyond else ""),
             )
             axes.title.set_fontsize(9)
             axes.grid(color="#e4e7eb", linewidth=0.6)
@@ -192,5 +192,6 @@ def _draw_guidelines(stages: dict[str, Ratings], found: dict[str, Deviations], p
         axes.set_ylabel(ylabel)
         axes.grid(axis="y", color="#e4e7eb", linewidth=0.6)
         axes.set_axisbelow(True)
-    panels[0].legend(fontsize=8.5, frameon=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     save_figure(figure, path)

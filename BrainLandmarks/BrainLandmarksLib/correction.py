@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SEARCH_MM = 8.0
 """How far from a point the brain's surface is looked for."""
 
-TRACE_MM = 5.0
+TRACE_MM = 3.0
 """How far from the curve through the points an outline is traced."""
 
 _STEP_MM = 0.25
@@ -30,8 +30,9 @@ _SMOOTHING_MM = 0.75
 _FINE_STEPS = 200
 _SPACING_ROUNDS = 20
 _TRACE_PARTS = 24
-_BEND_COST = 0.05
+_BEND_COST = 0.3
 _STRAY_COST = 0.05
+_SLABS_MM = ((0.0,), (-6.0, -3.0, 0.0, 3.0, 6.0))
 
 
 def respaced(
@@ -62,14 +63,11 @@ def respaced(
         rows = chain_rows(protocol, chain)
         if not np.isfinite(result[rows]).all():
             continue
+        result[rows] = (_spread_ring if chain.closed else _spread)(result[rows])
         if volume is not None:
-            result[rows] = _spread_along(
-                traced(volume, protocol, result, chain), chain, result[rows]
-            )
-        elif chain.closed:
-            result[rows] = _spread_ring(result[rows])
-        else:
-            result[rows] = _spread(result[rows])
+            # From points that are spread already, the curve to start from is the smoothest.
+            curve = traced(volume, protocol, result, chain)
+            result[rows] = _spread_along(curve, chain, result[rows])
     return result
 
 
@@ -264,9 +262,10 @@ def traced(volume: Volume, protocol: Protocol, points: npt.ArrayLike, chain: Cha
 
     Starts from the smooth curve through the points and moves it, in the plane that they share, onto
     the edge that they follow: where the smoothed intensity falls, or rises, most across the
-    curve, whichever it does on average at the curve. The path with the least cost of missed edge
-    and of bends is found by dynamic programming, within ``TRACE_MM`` of the curve. The ends of an
-    open chain are primary landmarks and stay.
+    curve, whichever it does on average at the curve. Intensities are those of the plane or, if the
+    edge is clearer there, of a slab 6 mm to either side: on the midline itself lies the falx. The
+    path with the least cost of missed edge and of bends is found by dynamic programming, within
+    ``TRACE_MM`` of the curve. The ends of an open chain are primary landmarks and stay.
 
     Args:
         volume: the image that was annotated.
@@ -291,8 +290,13 @@ def traced(volume: Volume, protocol: Protocol, points: npt.ArrayLike, chain: Cha
     across = np.cross(normal, tangent[1:-1] if chain.closed else tangent)
     across /= np.linalg.norm(across, axis=1, keepdims=True)
     at = np.arange(-TRACE_MM, TRACE_MM + _STEP_MM / 2, _STEP_MM)
-    _, slope = _profiles(volume, loop[:, None] + at[:, None] * across[:, None])
+    lines = loop[:, None] + at[:, None] * across[:, None]
     near = np.abs(at) <= TRACE_MM / 2
+    slopes = [
+        np.mean([_profiles(volume, lines + mm * normal)[1] for mm in slab], axis=0)
+        for slab in _SLABS_MM
+    ]
+    slope = max(slopes, key=lambda each: abs(each[:, near].mean()))
     edge = np.clip(slope * np.sign(slope[:, near].mean() or 1.0), 0, None)
     strong = float(np.quantile(edge.max(axis=1), 0.5))
     edge = np.clip(edge / strong, 0, 1) if strong > 0 else edge

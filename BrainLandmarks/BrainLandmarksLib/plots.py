@@ -180,35 +180,40 @@ def head_plot(
     Raises:
         UserError: the file cannot be written.
     """
+    from matplotlib.patheffects import withStroke
+
     figure = new_figure(14.0, 5.2)
     panels = figure.subplots(1, 3)
+    halo = [withStroke(linewidth=2, foreground="white")]
     there = np.asarray(np.isfinite(points).all(axis=1))
     shown = np.asarray(there & np.isfinite(values))
-    top = float(np.quantile(values[shown], 0.98)) if shown.any() else 1.0
+    low, top = np.quantile(values[shown], (0.02, 0.98)) if shown.any() else (0.0, 1.0)
     worst = [k for k in np.argsort(-np.nan_to_num(values, nan=-1.0))[:_WORST] if shown[k]]
     center = (np.nanmin(points, axis=0) + np.nanmax(points, axis=0)) / 2 if there.any() else 0.0
     local = points - center
-    half = 1.12 * float(np.nanmax(np.abs(local))) if there.any() else 1.0
+    half = 1.2 * float(np.nanmax(np.abs(local))) if there.any() else 1.0
     for axes, (name, across, sign, upward, sides, ends) in zip(panels, _VIEWS, strict=True):
         for chain in protocol.chains:
             rows = chain_rows(protocol, chain)
             if there[rows].all():
                 curve = outline(local[rows], chain, 20)
-                axes.plot(sign * curve[:, across], curve[:, upward], color="#d0d5db", lw=1.2)
+                axes.plot(
+                    sign * curve[:, across], curve[:, upward], color="#d0d5db", lw=1.2, zorder=1
+                )
         at = np.stack([sign * local[:, across], local[:, upward]], axis=1)
         unknown = there & ~shown
         axes.scatter(*at[unknown].T, s=26, facecolors="none", edgecolors=_GREY)
         # The largest values last, so that nothing hides them.
         order = np.flatnonzero(shown)[np.argsort(values[shown])]
         dots = axes.scatter(
-            *at[order].T, c=values[order], s=34, cmap="plasma_r", vmin=0, vmax=top,
-            edgecolors=_INK, linewidths=0.4,
+            *at[order].T, c=values[order], s=34, cmap="plasma_r", vmin=low, vmax=top,
+            edgecolors=_INK, linewidths=0.4, zorder=3,
         )  # fmt: skip
         for row in worst:
             axes.annotate(protocol.labels[row], at[row], (4, 4), textcoords="offset points",
-                          fontsize=7.5, color=_INK)  # fmt: skip
+                          fontsize=7.5, color=_INK, zorder=4, path_effects=halo)  # fmt: skip
         _frame(axes, name, half, sides, ends)
-    figure.colorbar(dots, ax=list(panels), label=label, shrink=0.85, extend="max")
+    figure.colorbar(dots, ax=list(panels), label=label, shrink=0.85, extend="both")
     save_figure(figure, path)
 
 
