@@ -295,18 +295,17 @@ def _notes(dataset: Dataset, heads: list[HeadReport]) -> list[str]:
     notes = []
     without = [e.identity for e in dataset.entries if not e.split]
     if without and len(without) < len(dataset.entries):
-        notes.append(
-            f"{len(without)} heads are in no split; run brainlandmarks dataset split again"
-        )
+        notes.append(f"heads in no split: {len(without)}; run brainlandmarks dataset split again")
     unread = [
         head.entry.identity
         for head in heads
         if head.landmarks is not None and "model" in head.landmarks.status
     ]
     if unread:
+        shown = ", ".join(unread[:5]) + (", ..." if len(unread) > 5 else "")
         notes.append(
-            f"{len(unread)} heads have points that only a model placed ({', '.join(unread[:5])}"
-            f"{', ...' if len(unread) > 5 else ''}); they are no truth to measure a model with"
+            f"heads with points that only a model placed: {len(unread)} ({shown}); those points "
+            "are no truth to measure a model with"
         )
     listed = {name for e in dataset.entries for name in (e.image, e.landmarks)}
     extra = [
@@ -316,5 +315,5 @@ def _notes(dataset: Dataset, heads: list[HeadReport]) -> list[str]:
     ]
     extra = [name for name in extra if name not in listed and not Path(name).name.startswith(".")]
     if extra:
-        notes.append(f"{len(extra)} files are not in the manifest, {extra[0]} among them")
+        notes.append(f"files that are not in the manifest: {len(extra)} ({extra[0]} first)")
     return notes

@@ -55,7 +55,7 @@ def write_comparison(comparison: Comparison, folder: Path, configuration: str) -
         configuration: What was measured, the row of Table III.
 
     Returns:
-        The page, Markdown.
+        The page without the table of landmarks, Markdown.
 
     Raises:
         UserError: no landmark is both found and true, or a file cannot be written.
@@ -101,7 +101,7 @@ def _write_into(
         three.write_csv(folder / f"table_3_{name}.csv")
         page += [f"## Tables III and IV of the paper, MAE {reading}", _READING_TEXT[reading]]
         page += [three.markdown(), four.markdown()]
-    page += [*more, "## Radial error, per landmark", tables["landmarks"].markdown()]
+    page += more
     for name, table in tables.items():
         table.numbers().write_csv(folder / f"{name}.csv")
     _errors_by_scan(comparison).write_csv(folder / "errors.csv")
@@ -115,9 +115,9 @@ def _write_into(
     if mean is not None:
         head_plot(protocol, mean, nan_mean(errors), folder / "head.png",
                   label="mean radial error, mm")  # fmt: skip
-    text = "\n\n".join(page) + "\n"
-    (folder / "errors.md").write_text(text, encoding="utf-8")
-    return text
+    landmarks = ["## Radial error, per landmark", tables["landmarks"].markdown()]
+    (folder / "errors.md").write_text("\n\n".join([*page, *landmarks]) + "\n", encoding="utf-8")
+    return "\n\n".join(page)
 
 
 def _errors_by_scan(comparison: Comparison) -> Table:

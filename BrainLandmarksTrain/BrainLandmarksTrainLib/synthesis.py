@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -77,20 +77,34 @@ def synthesize(
     dataset = Dataset.create(folder, protocol)
     tasks = [(parents[k % len(parents)], k) for k in range(heads)]
     make = partial(_head, mean_shape=shape, mirror=protocol.mirror_permutation(), seed=seed)
-    # Fresh processes: a fork of one that has run PyTorch's threads may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
-        for number, (volume, points) in enumerate(pool.map(make, *zip(*tasks))):
-            on_head(number, heads, f"head {number + 1}")
-            subject = f"map{number % len(parents) + 1:02d}"
-            truth = LandmarkSet.from_points(protocol, points, "truth")
-            origin = {"made_by": "brainlandmarks dataset synthesize", "seed": seed, "head": number}
-            dataset.add(volume, Review.of(truth), subject=subject, origin=origin)
+    for number, (volume, points) in enumerate(_all(make, tasks, workers or os.cpu_count() or 1)):
+        on_head(number, heads, f"head {number + 1}")
+        subject = f"map{number % len(parents) + 1:02d}"
+        truth = LandmarkSet.from_points(protocol, points, "truth")
+        origin = {"made_by": "brainlandmarks dataset synthesize", "seed": seed, "head": number}
+        dataset.add(volume, Review.of(truth), subject=subject, origin=origin)
     on_head(heads, heads, "")
     note = {"what": "synthesized", "label_maps": len(parents), "heads": heads, "seed": seed}
     dataset.update(dataset.entries, note)
     write_raters(dataset, raters, seed)
     return dataset
+
+
+def _all(
+    make: Callable[[AnnotatedMap, int], tuple[Volume, FloatArray]],
+    tasks: Sequence[tuple[AnnotatedMap, int]],
+    workers: int,
+) -> Iterator[tuple[Volume, FloatArray]]:
+    """The heads in order; in this process with one worker."""
+    if workers == 1:
+        yield from (make(*task) for task in tasks)
+        return
+    # Fresh processes: a fork of one that has run PyTorch's threads may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        yield from pool.map(make, *zip(*tasks))
 
 
 def write_raters(dataset: Dataset, count: int, seed: int) -> None:
@@ -116,7 +130,6 @@ def _head(
     parent: AnnotatedMap, number: int, *, mean_shape: FloatArray, mirror: np.ndarray, seed: int
 ) -> tuple[Volume, FloatArray]:
     """One head's scan, in whole numbers as scanners write them, and its landmarks, RAS mm."""
-    torch.set_num_threads(1)
     child = deformed(parent, mean_shape, seed * 100_000 + number)
     rng = np.random.default_rng([seed, number])
     volume, points = render_scan(child.head(mean_shape), mirror, rng)

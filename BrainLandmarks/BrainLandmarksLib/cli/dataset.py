@@ -184,19 +184,19 @@ def _tell_created(
     header = ("head", "subject", "image", "landmarks", "placed", "cut off by the survey")
     print(Table(header, rows).plain())
     for what, lone in (
-        ("images have no landmarks", found.lone_images),
-        ("landmark files have no image", found.lone_landmarks),
+        ("images without landmarks", found.lone_images),
+        ("landmark files without an image", found.lone_landmarks),
     ):
         if lone:
             shown = ", ".join(path.name for path in lone[:5]) + (", ..." if len(lone) > 5 else "")
-            print(f"left out: {len(lone)} {what}: {shown}")
+            print(f"left out, {what}: {len(lone)} ({shown})")
     alone = sum(1 for entry in dataset.entries if not entry.subject)
     if alone:
         print(
-            f"note: {alone} scans count as a subject of their own, because their names do not "
-            "state one; give --subject-pattern if several are of one person"
+            f"note: {alone} of the scans count as subjects of their own, because their names do "
+            "not state one; give --subject-pattern if several are of one person"
         )
-    print(f"{len(rows)} heads added, {failures} refused; {dataset.folder} has {len(dataset)} heads")
+    print(f"added {len(rows)}, refused {failures}; heads in {dataset.folder}: {len(dataset)}")
 
 
 # check --------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def check(arguments: argparse.Namespace) -> int:
     dataset = Dataset.open(arguments.dataset)
     if arguments.accept:
         changed = accept_files(dataset)
-        print(f"accepted the files of {len(changed)} heads" + "".join(f" {c}" for c in changed))
+        print(f"accepted the changed files of: {', '.join(changed) or 'none'}")
     report = check_dataset(dataset, arguments.off_plane)
     print(report.table().plain())
     mistakes = list(report.sentences())
@@ -241,8 +241,8 @@ def check(arguments: argparse.Namespace) -> int:
         print(f"broken: {sentence}")
     for note in report.notes:
         print(f"note: {note}")
-    verdict = "fit to train on" if not mistakes else f"broken, {len(mistakes)} mistakes"
-    print(f"{dataset.folder}: {len(dataset)} heads, {verdict}")
+    verdict = f"broken, mistakes: {len(mistakes)}" if mistakes else "fit to train on"
+    print(f"{dataset.folder}, heads: {len(dataset)}, {verdict}")
     return _BROKEN if mistakes else 0
 
 
@@ -339,7 +339,7 @@ def synthesize(arguments: argparse.Namespace) -> int:
         on_head=progress.show,
     )
     subjects = len({entry.person for entry in dataset.entries})
-    print(f"{dataset.folder}: {len(dataset)} heads of {subjects} subjects")
+    print(f"{dataset.folder}, heads: {len(dataset)}, subjects: {subjects}")
     if arguments.raters:
         print(f"annotations of {arguments.raters} raters in {dataset.folder / 'raters'}")
     return 0
