@@ -104,10 +104,7 @@ def write_agreement(ratings: Ratings, folder: Path, corrected: Ratings | None = 
 
 def _check_alike(ratings: Ratings, corrected: Ratings) -> None:
     if len(corrected.raters) != len(ratings.raters):
-        raise UserError(
-            f"--corrected has {len(corrected.raters)} folders and there are "
-            f"{len(ratings.raters)} people; give one folder for each, in the same order."
-        )
+        raise ValueError("before and after correction there are the same people")
     if corrected.heads != ratings.heads:
         other = sorted(set(corrected.heads) ^ set(ratings.heads))
         raise UserError(

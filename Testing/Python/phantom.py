@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -15,6 +17,19 @@ VOXEL_MM = 1.5
 
 
 def phantom_head(rotation: np.ndarray | None = None) -> Volume:
+    """`_phantom_head`, of which the upright one is made only once; every caller gets a copy."""
+    if rotation is not None:
+        return _phantom_head(rotation)
+    upright = _upright()
+    return Volume(upright.data.copy(), upright.grid)
+
+
+@functools.cache
+def _upright() -> Volume:
+    return _phantom_head(None)
+
+
+def _phantom_head(rotation: np.ndarray | None) -> Volume:
     """FreeSurfer-numbered label map, about 170 x 240 x 230 mm, head upright unless turned.
 
     Sizes and places are those of an average adult brain in millimetres from the middle of the deep

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from BrainLandmarksLib.errors import UserError
+
 _EXAMPLE = """\
 examples:
   brainlandmarks agreement rater_A rater_B -o agreement
@@ -50,6 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.protocol import load_protocol
 
     need_writable(arguments.output)
+    people = len(arguments.folders)
+    if arguments.corrected and len(arguments.corrected) != people:
+        raise UserError(
+            f"there are {people} people and --corrected names {len(arguments.corrected)} folders; "
+            "give one for each, in the same order."
+        )
     protocol = load_protocol(arguments.protocol)
     ratings = Ratings.read(arguments.folders, protocol)
     corrected = Ratings.read(arguments.corrected, protocol) if arguments.corrected else None
