@@ -13,7 +13,7 @@ with names. They know the protocol and the points, no image. Points are RAS mm, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -47,10 +47,33 @@ class Spacing:
         return float(self.steps_mm.std() / self.steps_mm.mean())
 
 
+def shared_planes(
+    protocol: Protocol, points: npt.ArrayLike
+) -> list[tuple[FloatArray, FloatArray] | None]:
+    """The plane, (point, unit normal), that each landmark shares with others by definition.
+
+    It is the robust fit of :func:`~BrainLandmarksLib.correction.fitted_plane` to all of them; None
+    for a landmark that shares no plane with three placed points.
+
+    Args:
+        points: (K, 3).
+    """
+    array = np.array(points, float)
+    planes: dict[tuple[int, ...], tuple[FloatArray, FloatArray] | None] = {}
+    result = []
+    for landmark in protocol.landmarks:
+        mates = tuple(plane_mates(protocol, landmark))
+        if mates not in planes:
+            try:
+                planes[mates] = fitted_plane(array[list(mates)])
+            except UserError:
+                planes[mates] = None
+        result.append(planes[mates])
+    return result
+
+
 def off_plane(protocol: Protocol, points: npt.ArrayLike) -> FloatArray:
     """Distance of every point from the plane that it shares with others by definition.
-
-    The plane is the robust fit of :func:`~BrainLandmarksLib.correction.fitted_plane`.
 
     Args:
         points: (K, 3).
@@ -60,17 +83,8 @@ def off_plane(protocol: Protocol, points: npt.ArrayLike) -> FloatArray:
     """
     array = np.array(points, float)
     result = np.full(len(protocol), np.nan)
-    planes: dict[tuple[int, ...], tuple[FloatArray, FloatArray] | None] = {}
-    for landmark in protocol.landmarks:
-        mates = tuple(plane_mates(protocol, landmark))
-        if mates not in planes:
-            try:
-                planes[mates] = fitted_plane(array[list(mates)])
-            except UserError:
-                planes[mates] = None
-        plane = planes[mates]
+    for row, plane in enumerate(shared_planes(protocol, array)):
         if plane is not None:
-            row = landmark.index - 1
             result[row] = abs(float((array[row] - plane[0]) @ plane[1]))
     return result
 
@@ -101,40 +115,28 @@ def out_of_order(protocol: Protocol, points: npt.ArrayLike) -> list[tuple[str, s
     """
     array = np.array(points, float)
     pairs = []
-    for group in protocol.groups:
-        chains = [chain for chain in protocol.chains if chain.group == group.name]
-        secondary = [
-            landmark.index - 1
-            for landmark in protocol.members(group)
-            if landmark.role == "secondary" and np.isfinite(array[landmark.index - 1]).all()
-        ]
-        least = _GAIN_STEPS * _length(protocol, chains, array, mean=True)
+    for chain in protocol.chains:
+        rows = [row for row in chain_rows(protocol, chain) if np.isfinite(array[row]).all()]
+        ring = [*rows, rows[0]] if chain.closed and rows else rows
+        secondary = [row for row in rows if protocol.landmarks[row].role == "secondary"]
         # An exchange puts one point at least in its place, so there are no more than points.
         for _ in secondary:
-            before = _length(protocol, chains, array)
+            before = _length(array[ring])
             gains = {
-                (i, j): before - _length(protocol, chains, _swapped(array, i, j))
+                (i, j): before - _length(_swapped(array, i, j)[ring])
                 for i, j in combinations(secondary, 2)
             }
             best = max(gains, key=gains.__getitem__, default=None)
-            if best is None or not gains[best] > least:
+            if best is None or not gains[best] > _GAIN_STEPS * before / (len(ring) - 1):
                 break
             array = _swapped(array, *best)
             pairs.append((protocol.labels[best[0]], protocol.labels[best[1]]))
     return pairs
 
 
-def _length(
-    protocol: Protocol, chains: list[Chain], points: FloatArray, *, mean: bool = False
-) -> float:
-    """Total (or mean) distance between neighbours of some chains, missing points passed over."""
-    steps = []
-    for chain in chains:
-        rows = chain_rows(protocol, chain)
-        at = points[[*rows, rows[0]] if chain.closed else rows]
-        at = at[np.isfinite(at).all(1)]
-        steps += [float(np.linalg.norm(b - a)) for a, b in pairwise(at)]
-    return (sum(steps) / len(steps) if mean else sum(steps)) if steps else 0.0
+def _length(points: FloatArray) -> float:
+    """Length of the polygon through points (n, 3) in their order."""
+    return float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
 
 
 def _swapped(points: FloatArray, i: int, j: int) -> FloatArray:

@@ -142,11 +142,8 @@ def cumulative_plot(
     axes = figure.subplots()
     curves = [(g.name, g.color, slice(g.first - 1, g.last), 1.6) for g in protocol.groups]
     for name, color, columns, width in (*curves, ("All", _INK, slice(None), 2.6)):
-        values = np.sort(errors[:, columns][np.isfinite(errors[:, columns])])
-        total = len(values) + int(lost[:, columns].sum())
-        if total:
-            share = 100 * np.arange(len(values) + 1) / total
-            axes.step(np.r_[0.0, values], share, where="post", color=color, lw=width, label=name)
+        at, share = cumulative_share(errors[:, columns], lost[:, columns])
+        axes.step(at, 100 * share, where="post", color=color, lw=width, label=name)
     finite = errors[np.isfinite(errors)]
     right = float(np.quantile(finite, 0.99)) if len(finite) else 1.0
     axes.set(
@@ -158,6 +155,23 @@ def cumulative_plot(
     axes.grid(color="#e4e7eb", linewidth=0.6)
     axes.legend(loc="lower right", fontsize=8.5, frameon=True)
     save_figure(figure, path)
+
+
+def cumulative_share(
+    errors: FloatArray, missed: npt.NDArray[np.bool_]
+) -> tuple[FloatArray, FloatArray]:
+    """Share of landmarks with an error up to some distances, of all that are there.
+
+    Args:
+        errors: Any shape, mm, NaN where there is none.
+        missed: Which landmarks were not found at all, same shape.
+
+    Returns:
+        (distances mm, shares from 0 to 1): a step at each error, the first at 0 mm.
+    """
+    values = np.sort(errors[np.isfinite(errors)])
+    total = max(len(values) + int(missed.sum()), 1)
+    return np.r_[0.0, values], np.arange(len(values) + 1) / total
 
 
 def head_plot(

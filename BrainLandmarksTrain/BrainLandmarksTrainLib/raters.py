@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from BrainLandmarksLib.correction import chain_rows, fitted_plane, outline, plane_mates
-from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.conformity import shared_planes
+from BrainLandmarksLib.correction import chain_rows, outline
 from BrainLandmarksLib.geometry import FloatArray
 from BrainLandmarksLib.protocol import Protocol
 
@@ -77,16 +77,14 @@ class Rater:
             slope = np.gradient(curve, axis=0)[::parts][: len(rows)] * parts
             secondary = [self.protocol.landmarks[row].role == "secondary" for row in rows]
             points[rows] += slope * (along[rows] * secondary)[:, None]
-        for row, landmark in enumerate(self.protocol.landmarks):
-            mates = plane_mates(self.protocol, landmark)
-            try:
-                _, normal = fitted_plane(exact[mates])
-            except UserError:
-                continue
-            points[row] += (off[row] - (points[row] - exact[row]) @ normal) * normal
+        for row, plane in enumerate(shared_planes(self.protocol, exact)):
+            if plane is not None:
+                normal = plane[1]
+                points[row] += (off[row] - (points[row] - exact[row]) @ normal) * normal
         chance = rng.random(count)
+        partners = self.protocol.mirror_permutation()
         for row, landmark in enumerate(self.protocol.landmarks):
-            partner = self.protocol.by_label(landmark.mirror).index - 1
+            partner = partners[row]
             if landmark.side == "L" and chance[row] < self.errors.exchanged:
                 points[[row, partner]] = points[[partner, row]]
         return points

@@ -14,7 +14,8 @@ from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.formats import read_landmarks
 
 COMMANDS = [
-    "detect", "distance", "protocol", "annotate", "train", "evaluate", "models", "serve",
+    "detect", "distance", "protocol", "annotate", "correct", "agreement", "dataset", "train",
+    "evaluate", "models", "serve",
 ]  # fmt: skip
 
 

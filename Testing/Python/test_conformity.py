@@ -14,8 +14,8 @@ from BrainLandmarksLib.protocol import load_protocol
 
 PROTOCOL = load_protocol("brain88")
 SECONDARY = [
-    [lm.label for lm in PROTOCOL.members(group) if lm.role == "secondary"]
-    for group in PROTOCOL.groups
+    [label for label in chain.members if PROTOCOL.by_label(label).role == "secondary"]
+    for chain in PROTOCOL.chains
 ]
 SECONDARY = [labels for labels in SECONDARY if len(labels) > 1]
 
