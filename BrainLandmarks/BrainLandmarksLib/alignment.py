@@ -7,7 +7,6 @@ from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.transform import Rotation
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import FloatArray, apply_affine, rigid_fit
@@ -32,6 +31,8 @@ def common_pose(protocol: Protocol, heads: npt.ArrayLike) -> tuple[FloatArray, F
     Raises:
         ValueError: heads share too few landmarks to be aligned.
     """
+    from scipy.spatial.transform import Rotation
+
     points = np.array(heads, float)
     present = np.isfinite(points).all(axis=2)
     mean = points[int(present.sum(axis=1).argmax())]
