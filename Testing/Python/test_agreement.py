@@ -33,9 +33,11 @@ ROW = {label: k for k, label in enumerate(PROTOCOL.labels)}
 
 @pytest.fixture(scope="module")
 def annotated(tmp_path_factory, twelve_heads):
-    """Twelve heads annotated by two simulated people."""
+    """Six heads annotated by two simulated people."""
     folder = shutil.copytree(twelve_heads, tmp_path_factory.mktemp("agreement") / "set")
-    write_raters(Dataset.open(folder), 2, seed=3)
+    dataset = Dataset.open(folder)
+    dataset.update(dataset.entries[:6], {"what": "test"})
+    write_raters(dataset, 2, seed=3)
     return folder
 
 

@@ -117,12 +117,12 @@ def test_what_has_no_partner_is_named(bids, tmp_path, capsys):
 
 
 def survey_scan(folder):
-    """A bright 256^3 head of 1 mm, and landmarks of which one lies in the neck."""
-    data = np.zeros((256, 256, 256), np.int16)
-    data[50:200, 40:220, 90:250] = 400
-    data[100:150, 100:150, :90] = 300
+    """A bright head of 1 mm with a long neck."""
+    data = np.zeros((120, 120, 256), np.int16)
+    data[10:110, 10:110, 90:250] = 400
+    data[40:80, 40:80, :90] = 300
     affine = np.eye(4)
-    affine[:3, 3] = -127.5
+    affine[:3, 3] = (-59.5, -59.5, -127.5)
     nib.save(nib.Nifti1Image(data, affine), folder / "sub-7_T1w.nii.gz")
 
 
@@ -145,7 +145,7 @@ def test_survey_conversion(tmp_path, tiny_protocol, capsys):
     assert grid.shape == (224, 224, 101)
     np.testing.assert_allclose(grid.spacing, (1, 1, 2.2), atol=1e-5)
     assert entry.origin == {
-        "voxels": [256, 256, 256], "spacing_mm": [1.0, 1.0, 1.0], "converted_to": "survey",
+        "voxels": [120, 120, 256], "spacing_mm": [1.0, 1.0, 1.0], "converted_to": "survey",
     }  # fmt: skip
     kept = dataset.read_landmarks(entry).current
     np.testing.assert_allclose(kept.point("A_L"), [-40, 20, 30])
