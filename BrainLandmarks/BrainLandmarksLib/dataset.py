@@ -7,9 +7,9 @@
       images/0001.nii.gz
       landmarks/0001.mrk.json
 
-``dataset.json`` names the protocol and lists the entries; it is written last, so an entry is there
-whole or not at all. Files are numbered, not named: a dataset holds no name of a patient, a volume
-or a file it came from.
+``dataset.json`` names the protocol and lists the entries: files, subject, split, checksums and
+where each came from; it is written last, so an entry is there whole or not at all. Files are
+numbered, not named: a dataset holds no name of a patient, a volume or a file it came from.
 """
 
 from __future__ import annotations
@@ -17,25 +17,32 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from BrainLandmarksLib import __version__
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.files import whole_file
+from BrainLandmarksLib.files import need_writable, whole_file
 from BrainLandmarksLib.images import Volume, read_image
-from BrainLandmarksLib.protocol import Protocol, load_protocol
+from BrainLandmarksLib.protocol import Protocol, is_shipped, load_protocol
 from BrainLandmarksLib.review import Review, read_review, write_review
 
 VERSION = 2
 """Version of ``dataset.json``; a newer one is refused, version 1 had no subjects, splits and
-origins."""
+checksums."""
 
 MANIFEST = "dataset.json"
+PROTOCOL_FILE = "protocol.json"
+"""Beside the manifest where the protocol is not one that comes with the library."""
+
+SPLITS = ("train", "validation", "test")
+"""What an entry may be used for."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,9 @@ class Entry:
     ``image_hash`` is the SHA-256 of voxels and geometry: the same head added again replaces its
     landmarks instead of making a twin.
 
-    ``subject`` is a pseudonym, empty where every scan is a subject of its own; ``split`` is what
-    the entry may be used for, such as "train", or empty; ``origin`` says what was done to the image
-    before it was added, plain JSON values.
+    ``subject`` is a pseudonym, empty where every scan is a subject of its own; ``split`` is one of
+    `SPLITS` or empty; ``image_sha256`` and ``landmarks_sha256`` are checksums of the two files;
+    ``origin`` says what was done to the image before it was added, plain JSON values.
     """
 
     identity: str
@@ -58,7 +65,14 @@ class Entry:
     image_hash: str
     subject: str = ""
     split: str = ""
+    image_sha256: str = ""
+    landmarks_sha256: str = ""
     origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def person(self) -> str:
+        """Whose scan it is: the subject, or the entry itself where no subject is stated."""
+        return self.subject or f"entry {self.identity}"
 
 
 @dataclass(frozen=True)
@@ -79,10 +93,18 @@ class Dataset:
     ...     sample.review.current.points
     """
 
-    def __init__(self, folder: Path, protocol: Protocol, entries: tuple[Entry, ...]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        protocol: Protocol,
+        entries: tuple[Entry, ...],
+        history: tuple[dict[str, Any], ...] = (),
+    ) -> None:
         self.folder = folder
         self.protocol = protocol
         self.entries = entries
+        self.history = history
+        """What was done to the dataset as a whole, oldest first, plain JSON values."""
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], protocol: Protocol) -> Dataset:
@@ -92,16 +114,16 @@ class Dataset:
             UserError: something is in the folder already, or it cannot be written to.
         """
         path = Path(folder)
+        need_empty(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise UserError(
-                    f"{path} is not empty and no dataset; choose a new folder for the dataset."
-                )
         except OSError as error:
             raise UserError(
                 f"cannot make {path}: {error.strerror}; choose another place."
             ) from None
+        if not is_shipped(protocol):
+            with whole_file(path / PROTOCOL_FILE) as unfinished:
+                unfinished.write_text(protocol.to_json(), encoding="utf-8")
         dataset = cls(path, protocol, ())
         dataset._write_manifest(())
         return dataset
@@ -131,16 +153,18 @@ class Dataset:
                 raise UserError(
                     f"the dataset {path} was made by a newer BrainLandmarks; install that version."
                 )
-            wanted = protocol or load_protocol(data["protocol"]["name"])
+            own = path / PROTOCOL_FILE
+            wanted = protocol or load_protocol(own if own.exists() else data["protocol"]["name"])
             if data["protocol"]["hash"] != wanted.hash:
                 raise UserError(
                     f"the dataset {path} has the landmarks of another definition of "
                     f"{data['protocol']['name']}; use the version of BrainLandmarks that made it."
                 )
             entries = tuple(Entry(**entry) for entry in data["entries"])
+            history = tuple(data.get("history", ()))
         except (KeyError, TypeError) as error:
             raise UserError(f"{manifest} is damaged: {error}.") from None
-        return cls(path, wanted, entries)
+        return cls(path, wanted, entries, history)
 
     @classmethod
     def open_or_create(cls, folder: str | os.PathLike[str], protocol: Protocol) -> Dataset:
@@ -153,13 +177,27 @@ class Dataset:
             return cls.open(folder, protocol)
         return cls.create(folder, protocol)
 
-    def add(self, volume: Volume, review: Review, source: Mapping[str, Any] | None = None) -> Entry:
+    def add(
+        self,
+        volume: Volume,
+        review: Review,
+        source: Mapping[str, Any] | None = None,
+        *,
+        subject: str = "",
+        split: str = "",
+        origin: Mapping[str, Any] | None = None,
+    ) -> Entry:
         """Add a head, or replace the landmarks of one that is there already.
+
+        A head that is there keeps its subject, split and origin where none is given.
 
         Args:
             volume: The image, as it is.
             review: Its landmarks with their record.
             source: What made the model's answer, plain JSON values.
+            subject: Pseudonym of the person, the same for all scans of one person.
+            split: One of `SPLITS`.
+            origin: What was done to the image, plain JSON values.
 
         Raises:
             UserError: the landmarks are of another protocol, or the disk is full or read-only.
@@ -171,10 +209,19 @@ class Dataset:
         number = 1 + max((int(e.identity) for e in self.entries), default=0)
         identity = known.identity if known else f"{number:04d}"
         # An image that is there already is not written again.
-        entry = store(self.folder, identity, None if known else volume, review, source)
+        entry = store(
+            self.folder,
+            identity,
+            None if known else volume,
+            review,
+            source,
+            subject=subject or (known.subject if known else ""),
+            split=split or (known.split if known else ""),
+            origin=dict(origin or (known.origin if known else {})),
+        )
         if known:
-            about = ("image_hash", "subject", "split", "origin")
-            entry = replace(entry, **{name: getattr(known, name) for name in about})
+            image = ("image", "image_hash", "image_sha256")
+            entry = replace(entry, **{name: getattr(known, name) for name in image})
         self.register(entry)
         return entry
 
@@ -187,14 +234,54 @@ class Dataset:
         listed = {entry.identity: entry for entry in (*self.entries, *entries)}
         self._write_manifest(tuple(listed.values()))
 
+    def update(self, entries: Iterable[Entry], note: Mapping[str, Any]) -> None:
+        """Replace all entries, for example after a split, with a note in the history.
+
+        Args:
+            entries: In their order; files must be there already.
+            note: What was done, plain JSON values; the time and the version are added.
+
+        Raises:
+            UserError: the manifest cannot be written.
+        """
+        stamp = {
+            "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "version": __version__,
+        }
+        self._write_manifest(tuple(entries), (*self.history, {**note, **stamp}))
+
+    def of_split(self, split: str) -> list[Entry]:
+        """The entries of one split, or all with "all".
+
+        Raises:
+            UserError: there is no such split, or it has no entries.
+        """
+        if split not in (*SPLITS, "all"):
+            raise UserError(f"there is no split {split!r}; choose {', '.join(SPLITS)} or all.")
+        found = [e for e in self.entries if split in ("all", e.split)]
+        if not found:
+            raise UserError(
+                f"no head of {self.folder} is in the split {split}; run brainlandmarks dataset "
+                "split, or choose another one."
+            )
+        return found
+
     def read(self, entry: Entry) -> Sample:
         """What an entry holds.
 
         Raises:
             UserError: a file of the dataset is missing or damaged.
         """
-        review, _ = read_review(self.folder / entry.landmarks, self.protocol)
-        return Sample(entry, read_image(self.folder / entry.image), review)
+        volume = read_image(self.folder / entry.image)
+        return Sample(entry, volume, self.read_landmarks(entry))
+
+    def read_landmarks(self, entry: Entry) -> Review:
+        """The landmarks of an entry, from .mrk.json, .csv or .fcsv, without its image.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        return read_review(self.folder / entry.landmarks, self.protocol)[0]
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -207,15 +294,68 @@ class Dataset:
         """
         return map(self.read, self.entries)
 
-    def _write_manifest(self, entries: tuple[Entry, ...]) -> None:
+    def _write_manifest(
+        self, entries: tuple[Entry, ...], history: tuple[dict[str, Any], ...] | None = None
+    ) -> None:
+        kept = self.history if history is None else history
         data = {
             "version": VERSION,
             "protocol": {"name": self.protocol.name, "hash": self.protocol.hash},
             "entries": [asdict(entry) for entry in entries],
+            "history": list(kept),
         }
         with whole_file(self.folder / MANIFEST) as path:
             path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-        self.entries = entries
+        self.entries, self.history = entries, kept
+
+
+def need_empty(folder: str | os.PathLike[str]) -> None:
+    """Check before any work that a dataset can be made in a folder, which may not exist yet.
+
+    Raises:
+        UserError: something is in the folder, or it cannot be written to.
+    """
+    path = Path(folder)
+    need_writable(path)
+    if (path / MANIFEST).exists():
+        raise UserError(f"{path} is a dataset already; add to it, or choose a new folder.")
+    if path.exists() and any(path.iterdir()):
+        raise UserError(f"{path} is not empty and no dataset; choose a new folder for the dataset.")
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Checksum of a file's bytes, as `sha256sum` prints it.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check the dataset.") from None
+    return digest.hexdigest()
+
+
+def _write_image(path: Path, volume: Volume) -> None:
+    import nibabel as nib
+
+    image = nib.Nifti1Image(_compact(volume.data), volume.grid.affine)
+    image.header.set_xyzt_units("mm")
+    with whole_file(path) as unfinished:
+        nib.save(image, unfinished)
+
+
+def _compact(data: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    """The same values as int16 where that loses nothing: scanners count in whole numbers."""
+    limits = np.iinfo(np.int16)
+    if data.min() >= limits.min and data.max() <= limits.max:
+        whole = data.astype(np.int16)
+        if np.array_equal(whole, data):
+            return whole
+    return data
 
 
 def store(
@@ -241,29 +381,26 @@ def store(
     Raises:
         UserError: the disk is full or read-only.
     """
-    import nibabel as nib
-
-    entry = Entry(
-        identity,
-        f"images/{identity}.nii.gz",
-        f"landmarks/{identity}.mrk.json",
-        datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        review.reviewer,
-        "" if volume is None else _hash(volume),
-        **about,
-    )
+    image, landmarks = f"images/{identity}.nii.gz", f"landmarks/{identity}.mrk.json"
     for name in ("images", "landmarks"):
         try:
             (folder / name).mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to {folder}: {error.strerror}.") from None
     if volume is not None:
-        image = nib.Nifti1Image(volume.data, volume.grid.affine)
-        image.header.set_xyzt_units("mm")
-        with whole_file(folder / entry.image) as path:
-            nib.save(image, path)
-    write_review(folder / entry.landmarks, review, source)
-    return entry
+        _write_image(folder / image, volume)
+        about["image_sha256"] = file_sha256(folder / image)
+    write_review(folder / landmarks, review, source)
+    return Entry(
+        identity,
+        image,
+        landmarks,
+        datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        review.reviewer,
+        "" if volume is None else _hash(volume),
+        landmarks_sha256=file_sha256(folder / landmarks),
+        **about,
+    )
 
 
 def _hash(volume: Volume) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,10 +73,7 @@ def read_image(path: str | os.PathLike[str]) -> Volume:
             three-dimensional scalar image of a head with a usable affine.
     """
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path} does not exist; check the path.")
-    if not os.access(path, os.R_OK):
-        raise UserError(f"{path.name} may not be read; check its permissions.")
+    _check_readable(path)
     if path.is_dir():
         data, affine = _read_dicom_folder(path)
     elif path.name.lower().endswith(NIBABEL_SUFFIXES):
@@ -95,6 +93,33 @@ def read_image(path: str | os.PathLike[str]) -> Volume:
     return volume
 
 
+def read_grid(path: str | os.PathLike[str]) -> Grid:
+    """The grid that `read_image` gives an image, from the header alone where that is possible.
+
+    Raises:
+        UserError: As `read_image`, as far as the header tells.
+    """
+    path = Path(path)
+    _check_readable(path)
+    if path.is_dir() or not path.name.lower().endswith(NIBABEL_SUFFIXES):
+        return read_image(path).grid
+    image, affine = _open_with_nibabel(path)
+    _check_affine(path.name, affine)
+    # An array of that shape without memory of its own.
+    voxels = np.broadcast_to(np.float32(0), image.shape[:3])
+    voxels, affine = canonical(voxels, affine)
+    grid = Grid(voxels.shape, affine)
+    _check_size(path.name, grid)
+    return grid
+
+
+def _check_readable(path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"{path} does not exist; check the path.")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path.name} may not be read; check its permissions.")
+
+
 def stem(path: str | os.PathLike[str]) -> str:
     """The file or folder name without its image suffix: `head` of `scans/head.nii.gz`."""
     name = Path(path).resolve().name
@@ -104,14 +129,13 @@ def stem(path: str | os.PathLike[str]) -> str:
     return name
 
 
-def _read_with_nibabel(path: Path) -> tuple[np.ndarray, FloatArray]:
+def _open_with_nibabel(path: Path) -> tuple[Any, FloatArray]:
+    """An image whose voxels are not read yet, and its affine."""
     import nibabel as nib
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
 
     # nibabel reports each repaired header field on stderr; none of them concerns the user.
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
-    try:
+    with _nibabel_errors(path):
         image: Any = nib.load(path)
         _check_kind(path.name, image.get_data_dtype())
         _check_dimensions(path.name, image.shape)
@@ -122,9 +146,25 @@ def _read_with_nibabel(path: Path) -> tuple[np.ndarray, FloatArray]:
                 f"{path.name} does not say how it is oriented (its sform and qform codes are 0), "
                 "so left and right cannot be told apart; export it again with its orientation."
             )
-        # Out-of-range integers become inf here and are reported as such further down.
-        with np.errstate(over="ignore", invalid="ignore"):
-            data = image.get_fdata(dtype=np.float32, caching="unchanged")
+        return image, affine
+
+
+def _read_with_nibabel(path: Path) -> tuple[np.ndarray, FloatArray]:
+    image, affine = _open_with_nibabel(path)
+    # Out-of-range integers become inf here and are reported as such further down.
+    with _nibabel_errors(path), np.errstate(over="ignore", invalid="ignore"):
+        data = image.get_fdata(dtype=np.float32, caching="unchanged")
+    return data.reshape(data.shape[:3]), affine
+
+
+@contextmanager
+def _nibabel_errors(path: Path) -> Iterator[None]:
+    """Turn what nibabel raises about a bad file into a sentence."""
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        yield
     except (ImageFileError, HeaderDataError, EOFError, OSError, ValueError, zlib.error) as error:
         if isinstance(error, PermissionError):
             raise UserError(f"{path.name} may not be read; check its permissions.") from error
@@ -134,7 +174,6 @@ def _read_with_nibabel(path: Path) -> tuple[np.ndarray, FloatArray]:
         ) from error
     except MemoryError as error:
         raise UserError(f"{path.name} does not fit into this computer's memory.") from error
-    return data.reshape(data.shape[:3]), affine
 
 
 def _read_with_itk(path: Path) -> tuple[np.ndarray, FloatArray]:

@@ -28,7 +28,7 @@ import numpy as np
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.protocol import Protocol, load_protocol
+from BrainLandmarksLib.protocol import Protocol, is_shipped, load_protocol
 from BrainLandmarksLib.shape_model import ShapeModel, read_shape, write_shape
 
 if TYPE_CHECKING:
@@ -302,18 +302,13 @@ def _write_parts(model: Model, data: dict[str, Any], folder: Path) -> None:
         save_file(tensors, folder / WEIGHT_FILES[part])
     if model.shape is not None:
         write_shape(folder / SHAPE_FILE, model.shape)
-    if not _ships(model.protocol):
+    if not is_shipped(model.protocol):
         (folder / PROTOCOL_FILE).write_text(model.protocol.to_json(), encoding="utf-8")
 
 
 def _weights_of(network: HighRes3DNet) -> dict[str, Tensor]:
     """The numbers that matter: not the step counters of batch norm."""
     return {k: v for k, v in network.state_dict().items() if v.dtype.is_floating_point}
-
-
-def _ships(protocol: Protocol) -> bool:
-    name = protocol.name
-    return name in resources.protocol_names() and load_protocol(name).hash == protocol.hash
 
 
 def _find(name_or_path: str | os.PathLike[str]) -> Path:

@@ -246,6 +246,12 @@ def load_protocol(name_or_path: str | os.PathLike[str]) -> Protocol:
     return _read(path)
 
 
+def is_shipped(protocol: Protocol) -> bool:
+    """Whether a protocol comes with the library, so that its name suffices to find it again."""
+    name = protocol.name
+    return name in resources.protocol_names() and _load_shipped(name).hash == protocol.hash
+
+
 @functools.cache
 def _load_shipped(name: str) -> Protocol:
     # The tests hold the shipped files to the schema; Slicer starts without the schema's library.

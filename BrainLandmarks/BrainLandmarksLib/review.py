@@ -25,19 +25,25 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.formats import read_mrk_json, write_mrk_json
+from BrainLandmarksLib.formats import (
+    read_landmarks,
+    read_mrk_json,
+    write_landmarks,
+    write_mrk_json,
+)
 from BrainLandmarksLib.geometry import apply_affine
 from BrainLandmarksLib.landmarks import STATUSES, LandmarkSet
 from BrainLandmarksLib.protocol import Protocol
 
-VERSION = 1
-"""Version of the record in a file; a newer one is refused, not guessed at."""
+VERSION = 2
+"""Version of the record in a file; a newer one is refused, not guessed at. 2 knows "exchanged"."""
 
 KINDS = (
     "moved",
     "snapped",
     "respaced",
     "projected",
+    "exchanged",
     "resolved",
     "confirmed",
     "reopened",
@@ -45,8 +51,8 @@ KINDS = (
     "reverted",
 )
 """What an edit was: a drag or click, a snap to a plane or the brain's surface, an equal spacing, a
-projection on a plane, a move after other corrections (shape model), an agreement, its withdrawal,
-a "not there", a return to the model's answer."""
+projection on a plane, an exchange of two names, a move after other corrections (shape model), an
+agreement, its withdrawal, a "not there", a return to the model's answer."""
 
 SAME_MM = 1e-4
 """A move shorter than this is none."""
@@ -173,8 +179,8 @@ class Review:
     def move_many(self, points: Mapping[str, npt.ArrayLike], kind: str) -> list[str]:
         """Place several points in one step, RAS mm; returns the labels that changed.
 
-        Points that a rule or the shape model moved ("respaced", "projected", "resolved") stay the
-        model's if they were: no person has looked at them.
+        Points that a rule or the shape model moved ("respaced", "projected", "exchanged",
+        "resolved") stay the model's if they were: no person has looked at them.
         """
         if kind not in KINDS:
             raise ValueError(f"{kind!r} is none of {', '.join(KINDS)}")
@@ -331,30 +337,41 @@ def write_review(
 ) -> None:
     """Write the landmarks with their record: one .mrk.json that Slicer opens, too.
 
+    The other formats, .csv and .fcsv, have no place for the record and hold the points alone.
+
     Args:
         source: What made the model's answer (model, version, device), plain JSON values.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the suffix is of no landmark file, or the file cannot be written.
     """
+    if not _has_record(path):
+        write_landmarks(path, review.current)
+        return
     write_mrk_json(path, review.current, {_KEY: to_record(review, source)})
 
 
 def read_review(path: str | os.PathLike[str], protocol: Protocol) -> tuple[Review, dict[str, Any]]:
     """Read a file of `write_review`; returns the review and its source.
 
-    A file without a record (saved by Slicer itself, or by the command line) gives a review that
-    starts with its points.
+    A file without a record (saved by Slicer itself, by the command line, or as .csv or .fcsv) gives
+    a review that starts with its points.
 
     Raises:
         UserError: no landmark file of this protocol, or a record that is damaged or too new.
     """
+    if not _has_record(path):
+        return Review.of(read_landmarks(path, protocol)), {}
     current = read_mrk_json(path, protocol, status="edited")
     name = Path(path).name
     record = json.loads(Path(path).read_text(encoding="utf-8-sig")).get(_KEY)
     if record is None:
         return Review.of(current), {}
     return from_record(record, current, name)
+
+
+def _has_record(path: str | os.PathLike[str]) -> bool:
+    return Path(path).name.lower().endswith(".json")
 
 
 def to_record(review: Review, source: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from BrainLandmarksLib.geometry import FloatArray, Grid
 from BrainLandmarksLib.images import Volume
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.shape_model import ShapeModel, sigma_of_confidence
+from BrainLandmarksLib.summaries import DETECTION_RATES_MM, summary
+from BrainLandmarksLib.tables import Table
 
 from .generator import CANONICAL, Head, HeadGenerator, Lattice
 from .heads import AnnotatedMap
@@ -23,8 +25,6 @@ from .offspring import breed
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.models import Model
-
-DETECTION_RATES_MM = (2.0, 3.0, 4.0)
 
 UNSEEN_T1 = replace(
     CANONICAL,
@@ -42,19 +42,26 @@ SCAN = Lattice((208, 240, 240), 1.0, 1)
 
 @dataclass(frozen=True)
 class ErrorTable:
-    """Radial errors (Euclidean distance, mm) summarised per group and over all landmarks."""
+    """Radial errors (Euclidean distance, mm) summarised per group or landmark, and over all."""
 
     rows: tuple[tuple[str, dict[str, float]], ...]
+    kind: str = "group"
 
     @classmethod
     def of(cls, protocol: Protocol, errors: FloatArray) -> ErrorTable:
-        """Table of (n, K) errors; NaN where a landmark is missing in truth or prediction."""
+        """Table of (n, K) errors per group; NaN where truth or prediction is missing."""
         rows = []
         for group in protocol.groups:
             columns = [index - 1 for index in group.indices]
             rows.append((group.name, summary(errors[:, columns])))
         rows.append(("All", summary(errors)))
         return cls(tuple(rows))
+
+    @classmethod
+    def per_landmark(cls, protocol: Protocol, errors: FloatArray) -> ErrorTable:
+        """Table of (n, K) errors per landmark."""
+        rows = [(label, summary(column)) for label, column in zip(protocol.labels, errors.T)]
+        return cls((*rows, ("All", summary(errors))), "landmark")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -64,49 +71,52 @@ class ErrorTable:
         """A Markdown table, millimetres and per cent."""
         rates = [f"SDR@{limit:g} mm" for limit in DETECTION_RATES_MM]
         lines = [
-            "| group | n | mean | median | p90 | " + " | ".join(rates) + " |",
+            f"| {self.kind} | n | mean | median | p90 | " + " | ".join(rates) + " |",
             "|---|---|---|---|---|" + "---|" * len(rates),
         ]
         for name, v in self.rows:
-            shares = " | ".join(
-                f"{100 * v[f'sdr_{limit:g}']:.1f} %" for limit in DETECTION_RATES_MM
-            )
-            lines.append(
-                f"| {name} | {v['count']:.0f} | {v['mean']:.2f} | {v['median']:.2f} "
-                f"| {v['p90']:.2f} | {shares} |"
-            )
+            cells = [f"{v['count']:.0f}"]
+            cells += [_number(v, key) for key in ("mean", "median", "p90")]
+            cells += [_per_cent(v, f"sdr_{limit:g}") for limit in DETECTION_RATES_MM]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
         return "\n".join(lines)
 
+    def numbers(self) -> Table:
+        """All numbers, shares from 0 to 1, as a table for a spreadsheet."""
+        names = ["mean", "std", "median", "p90", *(f"sdr_{mm:g}" for mm in DETECTION_RATES_MM)]
+        rows = [
+            (name, int(v["count"]), *(v.get(key, float("nan")) for key in names))
+            for name, v in self.rows
+        ]
+        return Table((self.kind, "n", *names), rows)
 
-def summary(errors: FloatArray) -> dict[str, float]:
-    """Mean, median, 90th percentile (mm) and detection rates of errors; NaN are left out."""
-    e = np.ravel(errors)
-    e = e[np.isfinite(e)]
-    if len(e) == 0:
-        return {"count": 0.0}
-    values = {
-        "count": float(len(e)),
-        "mean": float(e.mean()),
-        "median": float(np.median(e)),
-        "p90": float(np.quantile(e, 0.9)),
-    }
-    for limit in DETECTION_RATES_MM:
-        values[f"sdr_{limit:g}"] = float((e <= limit).mean())
-    return {name: round(value, 4) for name, value in values.items()}
+
+def _number(values: dict[str, float], key: str) -> str:
+    return f"{values[key]:.2f}" if key in values else "-"
+
+
+def _per_cent(values: dict[str, float], key: str) -> str:
+    return f"{100 * values[key]:.1f} %" if key in values else "-"
 
 
 def unseen_scans(
     heads: Sequence[Head], mirror: np.ndarray, seed: int
 ) -> Iterator[tuple[Head, Volume, FloatArray]]:
     """A synthetic scan of each head: (head, volume, (K, 3) true landmarks, RAS mm, NaN missing)."""
-    generator = HeadGenerator(heads, mirror, UNSEEN_T1)
+    for index, head in enumerate(heads):
+        volume, points = render_scan(head, mirror, np.random.default_rng([seed, index]))
+        yield head, volume, points
+
+
+def render_scan(
+    head: Head, mirror: np.ndarray, rng: np.random.Generator
+) -> tuple[Volume, FloatArray]:
+    """A synthetic scan of a head and its (K, 3) true landmarks, RAS mm, NaN missing."""
     affine = np.diag([SCAN.spacing_mm] * 3 + [1.0])
     affine[:3, 3] = -(np.array(SCAN.shape) - 1) / 2 * SCAN.spacing_mm
     grid = Grid(SCAN.shape, affine)
-    for index, head in enumerate(heads):
-        rng = np.random.default_rng([seed, index])
-        image, points = generator.sample(SCAN, rng, head)
-        yield head, Volume(image.numpy(), grid), grid.ijk_to_ras(points)
+    image, points = HeadGenerator([head], mirror, UNSEEN_T1).sample(SCAN, rng, head)
+    return Volume(image.numpy(), grid), grid.ijk_to_ras(points)
 
 
 @dataclass(frozen=True)

@@ -117,3 +117,31 @@ def head_file(tmp_path_factory: pytest.TempPathFactory, blob_head: Volume) -> Pa
     path = tmp_path_factory.mktemp("images") / "head.nii.gz"
     nib.save(nib.Nifti1Image(blob_head.data, blob_head.grid.affine), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def phantom_truth() -> LandmarkSet:
+    """The landmarks of the made-up head, by rule."""
+    from phantom import phantom_head
+
+    from BrainLandmarksLib.annotation import annotate
+
+    return annotate(phantom_head())
+
+
+@pytest.fixture(scope="session")
+def twelve_heads(tmp_path_factory: pytest.TempPathFactory, phantom_truth: LandmarkSet) -> Path:
+    """The folder of a dataset of 12 small heads of 6 subjects; only to be read."""
+    from phantom import phantom_head, phantom_scan, small_heads
+
+    folder = tmp_path_factory.mktemp("datasets") / "twelve"
+    small_heads(folder, phantom_truth, phantom_scan(phantom_head()))
+    return folder
+
+
+@pytest.fixture
+def heads(tmp_path: Path, twelve_heads: Path) -> Path:
+    """A copy of `twelve_heads` to change."""
+    import shutil
+
+    return Path(shutil.copytree(twelve_heads, tmp_path / "heads"))

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-import numpy as np
+import functools
 
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume
+from BrainLandmarksLib.images import Volume, resample
+from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.review import Review
 
 VOXEL_MM = 1.5
 
 
 def phantom_head(rotation: np.ndarray | None = None) -> Volume:
+    """`_phantom_head`, of which the upright one is made only once; every caller gets a copy."""
+    if rotation is not None:
+        return _phantom_head(rotation)
+    upright = _upright()
+    return Volume(upright.data.copy(), upright.grid)
+
+
+@functools.cache
+def _upright() -> Volume:
+    return _phantom_head(None)
+
+
+def _phantom_head(rotation: np.ndarray | None) -> Volume:
     """FreeSurfer-numbered label map, about 170 x 240 x 230 mm, head upright unless turned.
 
     Sizes and places are those of an average adult brain in millimetres from the middle of the deep
@@ -89,3 +108,54 @@ def phantom_head(rotation: np.ndarray | None = None) -> Volume:
     labels[ball((0, -37, -28), (7, 4.5, 14))] = 15
     labels[ball((31, 66, -22), (12.4, 12.4, 12.4), mirrored)] = 506
     return Volume(labels, grid)
+
+
+SIGNALS = {
+    2: 1.0,
+    41: 1.0,
+    3: 0.7,
+    42: 0.7,
+    16: 0.9,
+    506: 0.3,
+    507: 0.6,
+    511: 0.7,
+    515: 0.15,
+    512: 0.9,
+}
+"""T1-like signal of the labels that differ from fluid (0.25) and deep grey matter (0.75)."""
+
+
+def phantom_scan(head: Volume, spacing_mm: float = 3.0) -> Volume:
+    """A scan of a label map in whole numbers, on a grid of its own."""
+    labels = head.data.astype(int)
+    signal = np.where(labels == 0, 0.0, 0.75)
+    signal[np.isin(labels, (4, 5, 14, 15, 24, 43, 44))] = 0.25
+    for label, value in SIGNALS.items():
+        signal[labels == label] = value
+    shape = tuple(int(n) for n in np.ceil(head.grid.extent / spacing_mm))
+    affine = np.diag([spacing_mm] * 3 + [1.0])
+    affine[:3, 3] = head.grid.center_ras - (np.array(shape) - 1) / 2 * spacing_mm
+    grid = Grid(shape, affine)
+    return Volume(
+        np.rint(1000 * resample(Volume(signal.astype(np.float32), head.grid), grid)), grid
+    )
+
+
+def small_heads(folder, landmarks, scan: Volume, count: int = 12, subjects: int = 6):
+    """A dataset of small heads in no time: one scan moved, turned, sized and made noisy.
+
+    Moving a head means another affine, so nothing is rendered and the landmarks are exact.
+    """
+    dataset = Dataset.create(folder, landmarks.protocol)
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        move = np.eye(4)
+        move[:3, :3] = Rotation.from_euler("xyz", rng.uniform(-12, 12, 3), degrees=True).as_matrix()
+        move[:3, :3] *= rng.uniform(0.94, 1.06)
+        move[:3, 3] = rng.uniform(-15, 15, 3)
+        noise = np.rint(rng.normal(0, 15, scan.data.shape))
+        data = np.clip(scan.data + noise, 0, None).astype(np.float32)
+        volume = Volume(data, Grid(scan.grid.shape, move @ scan.grid.affine))
+        moved = LandmarkSet.from_points(landmarks.protocol, landmarks.moved(move).points, "truth")
+        dataset.add(volume, Review.of(moved), subject=f"S{number % subjects + 1:02d}")
+    return dataset

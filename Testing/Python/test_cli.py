@@ -15,7 +15,7 @@ from BrainLandmarksLib.formats import read_landmarks
 
 COMMANDS = [
     "detect", "explain", "explain compare", "explain sanity", "distance", "protocol", "annotate",
-    "augment", "train", "evaluate", "models", "serve",
+    "correct", "agreement", "dataset", "augment", "train", "evaluate", "models", "serve",
 ]  # fmt: skip
 
 
@@ -126,12 +126,12 @@ def test_a_bug_on_one_image_does_not_stop_the_others(
 
 
 def test_progress_bar_on_a_terminal(monkeypatch, capsys):
-    from BrainLandmarksLib.cli import detect
+    from BrainLandmarksLib.cli import progress
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    detect._show_progress(1, 4, "second")
+    progress.show(1, 4, "second")
     assert capsys.readouterr().err.endswith("[########......................] 1/4 second")
-    detect._show_progress(0, 1, "only")
+    progress.show(0, 1, "only")
     assert capsys.readouterr().err == ""
 
 

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from phantom import phantom_head
 from scipy.spatial.transform import Rotation
 
 from BrainLandmarksLib import correction
-from BrainLandmarksLib.annotation import annotate
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import Grid
 from BrainLandmarksLib.images import Volume
@@ -20,8 +18,8 @@ PROTOCOL = load_protocol("brain88")
 
 
 @pytest.fixture(scope="module")
-def truth():
-    return annotate(phantom_head()).points
+def truth(phantom_truth):
+    return phantom_truth.points
 
 
 def rows(*labels):

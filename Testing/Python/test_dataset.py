@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 
-from BrainLandmarksLib.dataset import MANIFEST, VERSION, Dataset
+from BrainLandmarksLib.dataset import MANIFEST, VERSION, Dataset, file_sha256
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.formats import write_landmarks
 from BrainLandmarksLib.geometry import Grid
 from BrainLandmarksLib.images import Volume
+from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
 
 
@@ -109,8 +113,76 @@ def test_a_failure_half_way_leaves_the_dataset_as_it_was(dataset, some_landmarks
 
 
 def test_other_landmarks_do_not_fit(dataset, tiny_protocol):
-    from BrainLandmarksLib.landmarks import LandmarkSet
-
     five = LandmarkSet.from_points(tiny_protocol, np.zeros((5, 3)))
     with pytest.raises(UserError, match="not those of the dataset"):
         dataset.add(volume(1), Review.of(five))
+
+
+def test_subject_split_origin_and_checksums_are_kept(dataset, some_landmarks):
+    review = Review.of(some_landmarks)
+    dataset.add(volume(1), review, subject="S01", split="test", origin={"converted_to": "survey"})
+    dataset.add(volume(2), review)
+    reopened = Dataset.open(dataset.folder)
+    assert reopened.entries == dataset.entries
+    first, second = reopened.entries
+    assert (first.subject, first.split, first.origin) == ("S01", "test", {"converted_to": "survey"})
+    assert (second.subject, second.split, second.person) == ("", "", "entry 0002")
+    for entry in reopened.entries:
+        assert entry.image_sha256 == file_sha256(dataset.folder / entry.image)
+        assert entry.landmarks_sha256 == file_sha256(dataset.folder / entry.landmarks)
+    # The same head again, as the panel adds it: nothing of this is lost.
+    again = reopened.add(volume(1), review)
+    assert (again.subject, again.split, again.origin) == (first.subject, first.split, first.origin)
+    assert [e.identity for e in reopened.of_split("test")] == ["0001"]
+    assert len(reopened.of_split("all")) == 2
+    with pytest.raises(UserError, match="no head of"):
+        reopened.of_split("validation")
+    with pytest.raises(UserError, match="there is no split 'exam'"):
+        reopened.of_split("exam")
+
+
+def test_a_dataset_of_version_1_opens(dataset, some_landmarks):
+    dataset.add(volume(1), Review.of(some_landmarks))
+    manifest = dataset.folder / MANIFEST
+    data = json.loads(manifest.read_text())
+    old = ("identity", "image", "landmarks", "added", "who", "image_hash")
+    data["entries"] = [{key: entry[key] for key in old} for entry in data["entries"]]
+    del data["history"]
+    manifest.write_text(json.dumps({**data, "version": 1}))
+    reopened = Dataset.open(dataset.folder)
+    assert reopened.entries[0].image_sha256 == ""
+    assert len(list(reopened)) == 1
+    reopened.add(volume(2), Review.of(some_landmarks))
+    assert json.loads(manifest.read_text())["version"] == VERSION
+
+
+def test_whole_numbers_are_stored_as_such_and_others_as_they_are(dataset, some_landmarks):
+    whole = volume(1)
+    whole.data[:] = np.rint(whole.data * 4000) - 100
+    for head in (whole, volume(2)):
+        dataset.add(head, Review.of(some_landmarks))
+    types = [nib.load(dataset.folder / e.image).get_data_dtype() for e in dataset.entries]
+    assert types == [np.int16, np.float32]
+    for sample, head in zip(dataset, (whole, volume(2))):
+        np.testing.assert_array_equal(sample.volume.data, head.data)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".fcsv"])
+def test_landmarks_may_be_in_the_other_formats(dataset, some_landmarks, suffix):
+    entry = dataset.add(volume(1), Review.of(some_landmarks))
+    name = f"landmarks/0001{suffix}"
+    write_landmarks(dataset.folder / name, some_landmarks)
+    dataset.update([replace(entry, landmarks=name)], {"what": "test"})
+    (sample,) = Dataset.open(dataset.folder)
+    np.testing.assert_allclose(sample.review.current.points, some_landmarks.points, atol=1e-3)
+    # Added again, it is a .mrk.json with its record.
+    assert dataset.add(volume(1), sample.review).landmarks == "landmarks/0001.mrk.json"
+
+
+def test_a_protocol_of_ones_own_comes_with_the_dataset(tmp_path, tiny_protocol):
+    five = LandmarkSet.from_points(tiny_protocol, np.arange(15.0).reshape(5, 3), "truth")
+    Dataset.create(tmp_path / "set", tiny_protocol).add(volume(1), Review.of(five))
+    reopened = Dataset.open(tmp_path / "set")
+    assert reopened.protocol.hash == tiny_protocol.hash
+    read = reopened.read_landmarks(reopened.entries[0]).current
+    np.testing.assert_allclose(read.points, five.points)

@@ -14,7 +14,8 @@ from BrainLandmarksLib import detection
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.models import load_model
-from BrainLandmarksTrainLib.evaluation import ErrorTable, summary
+from BrainLandmarksLib.summaries import summary
+from BrainLandmarksTrainLib.evaluation import ErrorTable
 from BrainLandmarksTrainLib.recipe import load_recipe
 
 
@@ -74,7 +75,7 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
     assert "| corrected points |" in (report / "errors.md").read_text()
     rows = (report / "errors.csv").read_text().splitlines()
     assert len(rows) == 3
-    assert rows[0].startswith("scan,head,FP_L,")
+    assert rows[0].startswith("scan,FP_L,")
 
 
 @pytest.mark.parametrize(

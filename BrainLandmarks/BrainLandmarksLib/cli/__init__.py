@@ -13,8 +13,11 @@ from typing import NoReturn
 
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cli import (
+    agreement,
     annotate,
     augment,
+    correct,
+    dataset,
     detect,
     distance,
     evaluate,
@@ -65,6 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
         distance,
         protocol,
         annotate,
+        correct,
+        agreement,
+        dataset,
         augment,
         train,
         evaluate,

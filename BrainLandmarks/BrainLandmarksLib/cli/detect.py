@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from BrainLandmarksLib.cli import progress
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import need_absent, need_writable, whole_files
 from BrainLandmarksLib.resources import image_path
@@ -86,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     load = _detector_loader(arguments.model, arguments.device)
     failures = 0
     for number, path in enumerate(paths):
-        _show_progress(number, len(paths), stem(path))
+        progress.show(number, len(paths), stem(path))
         outputs = [arguments.output / f"{stem(path)}_landmarks{suffix}" for suffix in suffixes]
         try:
             if not arguments.overwrite:
@@ -94,20 +95,20 @@ def run(arguments: argparse.Namespace) -> int:
             detection = _detect_one(path, outputs, load)
         except UserError as error:
             failures += 1
-            _report(error)
+            progress.report(error)
         except Exception:
             # A bug on one image: show it whole, and still do the others.
             failures += 1
-            _clear_progress()
+            progress.clear()
             traceback.print_exc()
         else:
             for note in detection.notes:
-                _clear_progress()
+                progress.clear()
                 print(f"brainlandmarks: note: {note}.", file=sys.stderr)
             if len(paths) == 1:
                 print(table(detection.landmarks))
                 print(_summary(detection, outputs))
-    _show_progress(len(paths), len(paths), "")
+    progress.show(len(paths), len(paths), "")
     if len(paths) > 1:
         done = len(paths) - failures
         print(f"{done} of {len(paths)} images done, results in {arguments.output}")
@@ -208,33 +209,3 @@ def _check_names(images: Sequence[tuple[Path, str]]) -> None:
                 "runs with different output folders."
             )
         first[name] = path
-
-
-# Progress -----------------------------------------------------------------------------------------
-
-
-def _show_progress(done: int, total: int, name: str) -> None:
-    """A bar on the terminal's last line; on a log file one line per image; none for one image."""
-    if total == 1:
-        return
-    if not sys.stderr.isatty():
-        if done < total:
-            print(f"[{done + 1}/{total}] {name}", file=sys.stderr, flush=True)
-        return
-    _clear_progress()
-    if done < total:
-        filled = round(30 * done / total)
-        bar = "#" * filled + "." * (30 - filled)
-        print(f"[{bar}] {done}/{total} {name[:40]}", end="", file=sys.stderr, flush=True)
-
-
-def _clear_progress() -> None:
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
-def _report(error: UserError) -> None:
-    from BrainLandmarksLib.cli import report
-
-    _clear_progress()
-    report(error)

@@ -1,16 +1,22 @@
-"""`brainlandmarks evaluate`: measure a model on heads it was not trained on."""
+"""`brainlandmarks evaluate`: how far from the truth a model, or any landmark files, are."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from BrainLandmarksLib.cli import progress
 from BrainLandmarksLib.cli.train import need_training_library
+from BrainLandmarksLib.errors import UserError
 
 _EXAMPLE = """\
-example:
+examples:
+  brainlandmarks evaluate --model brain88 --dataset my_set -o report
+      the test heads of a dataset; report/errors.md has all tables, beside it are numbers and plots
+  brainlandmarks evaluate --predictions found --truth my_set/landmarks -o report
+      two folders of landmark files: found/0001_landmarks.csv and my_set/landmarks/0001.mrk.json
   brainlandmarks evaluate --label-maps maps/ -o report
-      writes report/errors.csv, report/errors.md and report/confidence.png
+      unseen synthetic scans of held-out label maps, and confidence against error
 """
 
 
@@ -18,47 +24,98 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command to the command line."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="measure a model on held-out heads",
-        description="Render unseen synthetic T1 scans from held-out label maps, detect the "
-        "landmarks and compare them with the truth: errors per group, and confidence against "
-        "error.",
+        help="measure a model, or any landmarks, against the truth",
+        description="Compare found landmarks with the truth: errors per group and landmark, the "
+        "paper's Tables III and IV with MAE per coordinate and Euclidean, plots. The landmarks are "
+        "those a model finds on a dataset, or landmark files, or those a model finds on unseen "
+        "synthetic T1 scans that are rendered from held-out label maps.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--dataset", metavar="DIR", type=Path, help="scans with true landmarks")
+    what.add_argument(
+        "--predictions", metavar="DIR", type=Path, help="landmark files; needs --truth"
+    )
+    what.add_argument(
+        "--label-maps", metavar="PATH", nargs="+", type=Path,
+        help="FreeSurfer-numbered head label maps, or folders of them",
+    )  # fmt: skip
+    parser.add_argument("--truth", metavar="DIR", type=Path, help="true landmarks of --predictions")
     parser.add_argument("--model", default="brain88", metavar="NAME|DIR", help="(brain88)")
     parser.add_argument(
-        "--label-maps", metavar="PATH", nargs="+", type=Path, required=True,
-        help="FreeSurfer-numbered head label maps, or folders of them",
+        "--split", default="test", metavar="NAME",
+        help="heads of the dataset: train, validation, test or all (test)",
     )  # fmt: skip
     parser.add_argument(
         "--heads", metavar="STEM", nargs="+",
-        help="which of the maps to use (those that the model says were held out)",
+        help="which of the label maps to use (those that the model says were held out)",
     )  # fmt: skip
-    parser.add_argument("--scans", type=int, default=10, help="scans of each head (10)")
+    parser.add_argument("--scans", type=int, default=10, help="scans of each label map (10)")
+    parser.add_argument(
+        "--protocol", default="brain88", metavar="NAME|FILE", help="of --predictions (brain88)"
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the report and print the error table; returns 0.
+    """Write the report and print its tables; returns 0.
 
     Raises:
-        UserError: the model or a label map cannot be used.
+        UserError: options do not go together, or the model or a file cannot be used.
     """
     need_training_library()
+    from BrainLandmarksLib.files import need_writable
+
+    if (arguments.predictions is None) != (arguments.truth is None):
+        raise UserError("--predictions and --truth go together: a folder each.")
+    need_writable(arguments.output)
+    if arguments.label_maps:
+        print(_of_label_maps(arguments))
+    elif arguments.dataset:
+        print(_of_dataset(arguments))
+    else:
+        print(_of_folders(arguments))
+    print(f"wrote {arguments.output / 'errors.md'}, numbers and plots")
+    return 0
+
+
+def _of_label_maps(arguments: argparse.Namespace) -> str:
     from BrainLandmarksLib.models import load_model
     from BrainLandmarksTrainLib.report import held_out_report
 
-    model = load_model(arguments.model)
-    print(
-        held_out_report(
-            model,
-            arguments.label_maps,
-            arguments.heads,
-            arguments.output,
-            scans=arguments.scans,
-            device=arguments.device,
-        )
+    return held_out_report(
+        load_model(arguments.model),
+        arguments.label_maps,
+        arguments.heads,
+        arguments.output,
+        scans=arguments.scans,
+        device=arguments.device,
     )
-    return 0
+
+
+def _of_dataset(arguments: argparse.Namespace) -> str:
+    from BrainLandmarksLib.dataset import Dataset
+    from BrainLandmarksLib.models import load_model
+    from BrainLandmarksTrainLib.comparison import Comparison
+    from BrainLandmarksTrainLib.report import write_comparison
+
+    dataset = Dataset.open(arguments.dataset)
+    entries = dataset.of_split(arguments.split)
+    model = load_model(arguments.model)
+    comparison = Comparison.of_model(model, dataset, entries, arguments.device, progress.show)
+    return write_comparison(comparison, arguments.output, model.spec.name)
+
+
+def _of_folders(arguments: argparse.Namespace) -> str:
+    from BrainLandmarksLib.protocol import load_protocol
+    from BrainLandmarksTrainLib.comparison import Comparison
+    from BrainLandmarksTrainLib.report import write_comparison
+
+    comparison = Comparison.of_folders(
+        arguments.predictions, arguments.truth, load_protocol(arguments.protocol)
+    )
+    name = arguments.predictions.absolute().name
+    return write_comparison(comparison, arguments.output, name)

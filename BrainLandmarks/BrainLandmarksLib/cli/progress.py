@@ -1,0 +1,36 @@
+"""How far a command that does many things has come: a bar, or lines in a log file."""
+
+from __future__ import annotations
+
+import sys
+
+from BrainLandmarksLib.errors import UserError
+
+
+def show(done: int, total: int, name: str) -> None:
+    """A bar on the terminal's last line; on a log file one line per item; none for one item."""
+    if total == 1:
+        return
+    if not sys.stderr.isatty():
+        if done < total:
+            print(f"[{done + 1}/{total}] {name}", file=sys.stderr, flush=True)
+        return
+    clear()
+    if done < total:
+        filled = round(30 * done / total)
+        bar = "#" * filled + "." * (30 - filled)
+        print(f"[{bar}] {done}/{total} {name[:40]}", end="", file=sys.stderr, flush=True)
+
+
+def clear() -> None:
+    """Take the bar away, so that a line can be printed."""
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def report(error: UserError) -> None:
+    """Print one error sentence where the bar is."""
+    from BrainLandmarksLib.cli import report as print_error
+
+    clear()
+    print_error(error)
