@@ -29,7 +29,7 @@ from BrainLandmarksLib.geometry import (
     cube,
     rigid_fit,
 )
-from BrainLandmarksLib.images import Volume, foreground, read_image, resample
+from BrainLandmarksLib.images import Volume, foreground, read_image, resample, thinned
 from BrainLandmarksLib.intensity import air_to_zero, normalise
 from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.models import Look, Model, load_model
@@ -356,6 +356,7 @@ def _for_inference(network: nn.Module) -> nn.Module:
 
 def _prepared(volume: Volume) -> tuple[Volume, FloatArray]:
     """The image with air at zero, and a first guess of the head's pose, 4x4."""
+    volume = thinned(volume)
     # One storage order from here on: what is found cannot depend on the file's.
     data, affine = canonical(volume.data, volume.grid.affine)
     head = Volume(air_to_zero(np.ascontiguousarray(data)), Grid(data.shape, affine))

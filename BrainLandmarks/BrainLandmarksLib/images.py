@@ -37,6 +37,9 @@ MIN_EXTENT_MM = 60.0
 MAX_EXTENT_MM = 3000.0
 MAX_SHEAR_DEGREES = 1.0
 
+MANY_VOXELS = 2**27
+"""More than any scanner's head has; `thinned` makes them fewer."""
+
 _FWHM_PER_SIGMA = 2.3548200450309493
 
 
@@ -336,6 +339,31 @@ def _check_values(name: str, data: ImageArray) -> None:
 
 
 # Resampling ---------------------------------------------------------------------------------------
+
+
+def thinned(volume: Volume, largest: int = MANY_VOXELS, finest_mm: float = 1.0) -> Volume:
+    """A very large image with fewer voxels; any other as it is.
+
+    Blocks of voxels are averaged, which keeps the memory that follows in proportion to a head.
+
+    Args:
+        volume: The image.
+        largest: Voxels up to which nothing is done.
+        finest_mm: Averaged voxels are at most this large.
+    """
+    factors = [max(1, int(finest_mm / mm)) for mm in volume.grid.spacing]
+    if volume.data.size <= largest or max(factors) == 1:
+        return volume
+    shape = [n // f for n, f in zip(volume.grid.shape, factors)]
+    (a, b, c), (fa, fb, fc) = shape, factors
+    data = np.empty(shape, np.float32)
+    for i in range(a):  # slab by slab: the sums need room, too
+        slab = volume.data[i * fa : (i + 1) * fa, : b * fb, : c * fc]
+        data[i] = slab.reshape(fa, b, fb, c, fc).mean((0, 2, 4), dtype=np.float32)
+    affine = volume.grid.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ ((np.array(factors) - 1) / 2)
+    affine[:3, :3] *= factors
+    return Volume(data, Grid((a, b, c), affine))
 
 
 def resample(volume: Volume, grid: Grid, *, order: int = 1) -> ImageArray:

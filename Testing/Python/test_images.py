@@ -8,7 +8,7 @@ import torch
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import Grid, cube
-from BrainLandmarksLib.images import Volume, foreground, read_image, resample, stem
+from BrainLandmarksLib.images import Volume, foreground, read_image, resample, stem, thinned
 from BrainLandmarksLib.intensity import air_to_zero, normalise
 
 ORIENTATIONS = ["RAS", "LPS", "LPI", "LIA", "PSR", "ASL", "IRP"]
@@ -291,3 +291,21 @@ def test_air_to_zero_understands_skull_stripped_scores(blob_head):
     inside = scores[brain]
     assert np.corrcoef(out[brain], inside)[0, 1] > 0.99
     assert out.min() == 0
+
+
+def test_a_very_large_image_is_thinned_where_it_is():
+    """Blocks of 2 x 1 x 3 voxels; a linear image stays the same function of the place."""
+    shape = (21, 20, 31)
+    affine = np.array(
+        [[0.0, -1.2, 0.0, 9.0], [0.4, 0.0, 0.0, -7.0], [0.0, 0.0, 0.3, 5.0], [0.0, 0.0, 0.0, 1.0]]
+    )
+    grid = Grid(shape, affine)
+    ras = grid.ijk_to_ras(np.argwhere(np.ones(shape))).reshape(*shape, 3)
+    volume = Volume((ras @ [1.0, 2.0, 3.0]).astype(np.float32), grid)
+    assert thinned(volume) is volume
+    thin = thinned(volume, largest=1000)
+    assert thin.grid.shape == (10, 20, 10)
+    places = thin.grid.ijk_to_ras(np.argwhere(np.ones(thin.grid.shape)))
+    np.testing.assert_allclose(thin.data.ravel(), places @ [1.0, 2.0, 3.0], atol=1e-4)
+    coarse = Volume(volume.data, Grid(shape, affine @ np.diag([3.0, 1, 4.0, 1])))
+    assert thinned(coarse, largest=1000) is coarse
