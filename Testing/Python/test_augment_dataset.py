@@ -185,7 +185,7 @@ def test_another_call_into_the_same_folder_is_refused(heads, made, brain88, tmp_
         augment_dataset(made.folder, heads.folder, **call)
     with pytest.raises(UserError, match="is empty"):
         augment_dataset(Dataset.create(tmp_path / "none", brain88).folder, tmp_path / "more")
-    with pytest.raises(UserError, match="'validation': it has test, train"):
+    with pytest.raises(UserError, match="is in the split validation"):
         augment_dataset(heads.folder, tmp_path / "more", split="validation")
     with pytest.raises(UserError, match="give a larger --factor"):
         augment_dataset(heads.folder, tmp_path / "more", factor=0.1)

@@ -194,17 +194,10 @@ def settings_of(folder: str | os.PathLike[str]) -> tuple[AugmentationConfig, dic
 
 
 def _chosen(dataset: Dataset, split: str | None) -> list[Entry]:
-    known = {entry.split for entry in dataset.entries} - {""}
-    wanted = split or ("train" if "train" in known else "all")
-    chosen = [entry for entry in dataset.entries if wanted in ("all", entry.split)]
-    if not chosen:
-        there = f"it has {', '.join(sorted(known))}" if known else "it is not split"
-        raise UserError(
-            f"no head of {dataset.folder} is in the split {wanted!r}: {there}."
-            if dataset.entries
-            else f"the dataset {dataset.folder} is empty; add heads to it first."
-        )
-    return chosen
+    if not len(dataset):
+        raise UserError(f"the dataset {dataset.folder} is empty; add heads to it first.")
+    is_split = any(entry.split for entry in dataset.entries)
+    return dataset.of_split(split or ("train" if is_split else "all"))
 
 
 def _fingerprint(dataset: Dataset) -> str:
