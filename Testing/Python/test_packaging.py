@@ -267,7 +267,16 @@ def test_readme_tables_are_those_of_the_shipped_model():
     assert builder.filled(readme, {"heldout": builder.held_out}) == readme, "run: make docs"
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/protocol.md"])
+@pytest.mark.parametrize(
+    "document",
+    [
+        "README.md",
+        "docs/protocol.md",
+        "docs/agreement.md",
+        "docs/datasets.md",
+        "docs/evaluation.md",
+    ],
+)
 def test_pictures_and_files_that_a_document_links_to_exist(document):
     path = ROOT / document
     links = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
