@@ -2,7 +2,7 @@
 
 >>> report = check_dataset(Dataset.open("my_dataset"))
 >>> print(report.table().plain())
->>> require_sound(Dataset.open("my_dataset"))      # what training calls first
+>>> require_sound(Dataset.open("my_dataset"))      # before training
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def check_dataset(dataset: Dataset, off_plane_mm: float = OFF_PLANE_MM) -> Datas
 
 
 def require_sound(dataset: Dataset) -> None:
-    """Refuse a dataset that is broken; training calls this first.
+    """Refuse a dataset that is broken; to be called before training.
 
     Raises:
         UserError: it is broken; the sentence names the first mistakes.

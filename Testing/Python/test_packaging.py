@@ -276,7 +276,8 @@ def test_augmentation_page_shows_the_defaults_of_the_code():
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/augmentation.md", "docs/gradcam.md", "docs/protocol.md"]
+    "document",
+    ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))],
 )
 def test_pictures_and_files_that_a_document_links_to_exist(document):
     path = ROOT / document

@@ -96,11 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
     if len(done) == 1:
         _, review, _, edits = done[0]
         print(_moves(protocol, edits).plain() if edits else "nothing to move")
-        for doubt in doubts(review, arguments.group):
-            print(
-                f"look at {doubt.label}: it lies {doubt.mm:.1f} mm off its plane, and primary "
-                "points are moved with --primary only"
-            )
+        off = ", ".join(f"{d.label} {d.mm:.1f} mm" for d in doubts(review, arguments.group))
+        if off:
+            print(f"primary points off their plane, which move with --primary only: {off}")
     else:
         rows = [_summary(path, review, edits, arguments.group) for path, review, _, edits in done]
         header = ("head", "exchanged", "projected", "respaced", "mean, mm", "largest, mm", "look")
