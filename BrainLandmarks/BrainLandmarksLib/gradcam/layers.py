@@ -12,6 +12,7 @@ The batch norms use their running statistics and dropout is off, as in detection
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -190,21 +191,21 @@ class Chain:
 # One step of the chain ----------------------------------------------------------------------------
 
 
-class _Step:
+class _Step(ABC):
     """One step forwards, and the same step backwards for gradients."""
 
     cost = 0
     """What the step costs forwards: multiplications per voxel."""
 
+    @abstractmethod
     def forward(
         self, x: Tensor, skips: list[Tensor], *, keep: bool, overwrite: bool
     ) -> tuple[Tensor, Any]:
         """Output, and what `backward` needs (None if ``keep`` is off); may overwrite ``x``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self, gradient: Gradient, kept: Any, skips: list[Gradient]) -> Gradient:
         """The gradient with respect to the step's input."""
-        raise NotImplementedError
 
 
 class _Convolution(_Step):
