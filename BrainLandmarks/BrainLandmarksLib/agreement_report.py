@@ -20,9 +20,16 @@ from BrainLandmarksLib.agreement import (
     group_table,
     landmark_table,
 )
+from BrainLandmarksLib.alignment import nan_mean
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import whole_files
-from BrainLandmarksLib.plots import box_plot_by_landmark, head_plot, new_figure, save_figure
+from BrainLandmarksLib.plots import (
+    box_plot_by_landmark,
+    group_legend,
+    head_plot,
+    new_figure,
+    save_figure,
+)
 from BrainLandmarksLib.reliability import bland_altman
 from BrainLandmarksLib.tables import Table
 
@@ -55,6 +62,8 @@ def write_agreement(ratings: Ratings, folder: Path, corrected: Ratings | None = 
     stages = {"before correction": ratings}
     if corrected is not None:
         stages["after correction"] = corrected
+    # What cannot be brought into one pose is refused before there is a folder.
+    shapes = [each.mean_shape() for each in stages.values()]
     page = [
         "# Agreement",
         f"{len(ratings.heads)} heads, {len(ratings.raters)} people ({', '.join(ratings.raters)}), "
@@ -92,9 +101,8 @@ def write_agreement(ratings: Ratings, folder: Path, corrected: Ratings | None = 
             ylabel="between people, mm",
         )  # fmt: skip
         last = list(stages.values())[-1]
-        with np.errstate(invalid="ignore"):
-            mean = np.array([_mean(column) for column in last.distances().T])
-        head_plot(ratings.protocol, last.mean_shape(), mean, unfinished / "head.png",
+        mean = nan_mean(last.distances())
+        head_plot(ratings.protocol, shapes[-1], mean, unfinished / "head.png",
                   label="mean distance between people, mm")  # fmt: skip
         _draw_guidelines(stages, found, unfinished / "guidelines.png")
         text = "\n\n".join(page) + "\n"
@@ -117,11 +125,6 @@ def _short(landmarks: Table, ratings: Ratings) -> Table:
     """The landmark table without the limits, which would not fit on a page."""
     columns = 8 + 2 * len(AXES)
     return Table(landmarks.header[:columns], [row[:columns] for row in landmarks.rows])
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")
 
 
 def _draw_bland_altman(ratings: Ratings, path: Path) -> None:
@@ -158,6 +161,7 @@ def _draw_bland_altman(ratings: Ratings, path: Path) -> None:
             axes.title.set_fontsize(9)
             axes.grid(color="#e4e7eb", linewidth=0.6)
             axes.set_axisbelow(True)
+    group_legend(figure, ratings.protocol)
     save_figure(figure, path)
 
 

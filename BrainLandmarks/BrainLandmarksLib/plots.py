@@ -87,7 +87,7 @@ def box_plot_by_landmark(
         axes[0].set_ylim(0, max(float(np.quantile(finite, 0.995)) * 1.05, 1e-3))
     axes[-1].set_xticks(range(1, count + 1), protocol.labels, rotation=90, fontsize=6.5)
     axes[-1].set_xlim(0.3, count + 0.7)
-    _group_legend(figure, protocol)
+    group_legend(figure, protocol)
     save_figure(figure, path)
 
 
@@ -106,7 +106,8 @@ def _boxes(axes: Axes, protocol: Protocol, values: FloatArray) -> None:
     axes.set_axisbelow(True)
 
 
-def _group_legend(figure: Figure, protocol: Protocol) -> None:
+def group_legend(figure: Figure, protocol: Protocol) -> None:
+    """The colours of the groups, below everything else in the figure."""
     from matplotlib.patches import Patch
 
     handles = [

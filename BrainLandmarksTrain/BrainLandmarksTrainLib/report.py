@@ -60,6 +60,11 @@ def write_comparison(comparison: Comparison, folder: Path, configuration: str) -
     Raises:
         UserError: no landmark is both found and true, or a file cannot be written.
     """
+    if not np.isfinite(comparison.errors).any():
+        raise UserError(
+            "no landmark is both found and true, so there is nothing to measure; check that both "
+            "are of the same scans."
+        )
     with whole_files(folder) as unfinished:
         return _write_into(comparison, unfinished, configuration)
 
@@ -69,11 +74,6 @@ def _write_into(
 ) -> str:
     """Write a comparison's files into a folder; ``more`` goes before the landmarks on the page."""
     protocol, errors = comparison.protocol, comparison.errors
-    if not np.isfinite(errors).any():
-        raise UserError(
-            "no landmark is both found and true, so there is nothing to measure; check that both "
-            "are of the same scans."
-        )
     tables = {
         "groups": ErrorTable.of(protocol, errors),
         "landmarks": ErrorTable.per_landmark(protocol, errors),

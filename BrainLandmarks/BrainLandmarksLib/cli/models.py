@@ -30,14 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: a model folder is damaged.
     """
     from BrainLandmarksLib.models import list_models
+    from BrainLandmarksLib.tables import Table
 
-    rows = [("model", "protocol", "landmarks", "cube", "folder")]
-    for model in list_models():
-        size = f"{model.size}^3"
-        landmarks = str(model.landmarks)
-        rows.append((model.name, model.protocol, landmarks, size, str(model.folder)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        print("  ".join([*cells, row[-1]]))
+    rows = [
+        (model.name, model.protocol, model.landmarks, f"{model.size}^3", str(model.folder))
+        for model in list_models()
+    ]
+    print(Table(("model", "protocol", "landmarks", "cube", "folder"), rows).plain())
     return 0
