@@ -58,7 +58,10 @@ class Table:
         Raises:
             UserError: the file cannot be written.
         """
-        with whole_file(path) as unfinished, unfinished.open("w", newline="") as file:
+        with (
+            whole_file(path) as unfinished,
+            unfinished.open("w", encoding="utf-8", newline="") as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(self.header)
             writer.writerows([_exact(cell) for cell in row] for row in self.rows)
