@@ -124,18 +124,22 @@ def main() -> None:
         f"Grad-CAM, {count} maps, N = {size}, layer {layer}, CPU with {torch.get_num_threads()} "
         f"threads, median of {arguments.rounds}"
     )
-    print(f"  all maps, forward pass included  {median['maps']:.2f} s")
-    print(f"  forward pass ({default}, default) {median['forward']:.2f} s")
-    print(f"  forward pass (float32)           {median['float32']:.2f} s")
-    print(f"  ratio to the default forward     {median['maps'] / median['forward']:.2f}")
-    print(f"  ratio to the float32 forward     {median['maps'] / median['float32']:.2f}")
-    print(f"  MONAI, {count} calls ({arguments.calls} timed)     {monai:.0f} s")
-    print(f"  ratio MONAI / ours               {monai / median['maps']:.0f}")
-    print(f"  largest difference to MONAI      {float(difference):.1e} of the map's maximum")
-    print(f"  peak memory                      {peak:.2f} GB")
+    lines = {
+        "all maps, forward pass included": f"{median['maps']:.2f} s",
+        f"forward pass ({default}, default)": f"{median['forward']:.2f} s",
+        "forward pass (float32)": f"{median['float32']:.2f} s",
+        "ratio to the default forward": f"{median['maps'] / median['forward']:.2f}",
+        "ratio to the float32 forward": f"{median['maps'] / median['float32']:.2f}",
+        f"MONAI, {count} calls ({arguments.calls} timed)": f"{monai:.0f} s",
+        "ratio MONAI / ours": f"{monai / median['maps']:.0f}",
+        "largest difference to MONAI": f"{float(difference):.1e} of the map's maximum",
+        "peak memory": f"{peak:.2f} GB",
+    }
     for other in OTHER_LAYERS:
         spent = seconds(lambda other=other: observe(network, cube, other).maps(rows))
-        print(f"  all maps, layer {other:<16} {spent:.2f} s")
+        lines[f"all maps, layer {other}"] = f"{spent:.2f} s"
+    for name, value in lines.items():
+        print(f"  {name:<33}{value}")
     first, then = warm_worker()
     print(f"worker, sample head: first map {first:.1f} s, another landmark {1000 * then:.0f} ms")
 
