@@ -183,7 +183,7 @@ def test_the_command_before_and_after_correction(annotated, tmp_path, capsys):
     before, after = means("groups.csv"), means("groups_corrected.csv")
     for group in ("Brain Axial Boundary", "Brain Boundary MSP", "Corpus Callosum"):
         assert after[group] < 0.8 * before[group]
-    page = (output / "agreement.md").read_text()
+    page = (output / "agreement.md").read_text(encoding="utf-8")
     assert "ICC(2,1)" in page
     assert page.count("## Annotate again") == 2
 

@@ -250,7 +250,9 @@ def cut_weights(folder, tiny_model):
 def other_protocol(folder, tiny_model):
     shutil.copytree(tiny_model, folder / "model")
     protocol = folder / "model" / "protocol.json"
-    protocol.write_text(protocol.read_text().replace("Somewhere.", "Somewhere else."))
+    protocol.write_text(
+        protocol.read_text(encoding="utf-8").replace("Somewhere.", "Somewhere else.")
+    )
     return folder / "model"
 
 
@@ -310,7 +312,7 @@ def test_output_that_exists(tmp_path, tiny_model, head_file, capfd, suffix):
     existing.write_text("mine")
     arguments = ["detect", head_file, "-o", tmp_path, "--model", tiny_model]
     refused(capfd, arguments, tmp_path / "x", "--overwrite")
-    assert existing.read_text() == "mine"
+    assert existing.read_text(encoding="utf-8") == "mine"
 
 
 def test_two_images_with_the_same_results(tmp_path, tiny_model, head_file, capfd):

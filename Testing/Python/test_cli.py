@@ -78,7 +78,7 @@ def test_overwrite_replaces(tmp_path, head_file, tiny_model):
     existing.write_text("old")
     arguments = ["detect", str(head_file), "-o", str(tmp_path), "--model", str(tiny_model)]
     assert main([*arguments, "--no-picture", "--overwrite"]) == 0
-    assert existing.read_text().startswith("index,label,group")
+    assert existing.read_text(encoding="utf-8").startswith("index,label,group")
 
 
 def test_one_bad_image_does_not_stop_the_others(tmp_path, head_file, tiny_model, blob_head, capsys):

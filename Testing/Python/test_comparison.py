@@ -136,7 +136,7 @@ def test_two_folders(folders, capsys):
     assert errors[2]["A_L"] == ""
     # Exactly the 5 mm scan is off: mean of |3|, |4|, |0| in a fourth of the scans.
     assert rows_of(report / "table_3_per_coordinate.csv")[0]["4 scans (in mm)"].startswith("0.65")
-    assert "| A_L |" in (report / "errors.md").read_text()
+    assert "| A_L |" in (report / "errors.md").read_text(encoding="utf-8")
     for name in ("errors_by_landmark", "cumulative", "head"):
         assert (report / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 

@@ -81,7 +81,7 @@ def test_what_is_no_dataset_is_said_in_one_sentence(tmp_path, brain88, tiny_prot
     with pytest.raises(UserError, match="another definition"):
         Dataset.open(dataset.folder, tiny_protocol)
     manifest = dataset.folder / MANIFEST
-    good = json.loads(manifest.read_text())
+    good = json.loads(manifest.read_text(encoding="utf-8"))
     for change, word in (
         ({"version": VERSION + 1}, "newer"),
         ({"entries": [{"identity": "1"}]}, "damaged"),
@@ -97,7 +97,7 @@ def test_what_is_no_dataset_is_said_in_one_sentence(tmp_path, brain88, tiny_prot
 
 def test_a_failure_half_way_leaves_the_dataset_as_it_was(dataset, some_landmarks, monkeypatch):
     dataset.add(volume(1), Review.of(some_landmarks))
-    before = (dataset.folder / MANIFEST).read_text()
+    before = (dataset.folder / MANIFEST).read_text(encoding="utf-8")
 
     def full(*_args):
         raise OSError(28, "No space left on device")
@@ -106,7 +106,7 @@ def test_a_failure_half_way_leaves_the_dataset_as_it_was(dataset, some_landmarks
     with pytest.raises(UserError, match="No space left"):
         dataset.add(volume(2), Review.of(some_landmarks))
     monkeypatch.undo()
-    assert (dataset.folder / MANIFEST).read_text() == before
+    assert (dataset.folder / MANIFEST).read_text(encoding="utf-8") == before
     assert len(dataset) == 1
     assert not [p for p in dataset.folder.rglob("*") if p.name.startswith(".")]
     assert len(list(Dataset.open(dataset.folder))) == 1
@@ -144,7 +144,7 @@ def test_subject_split_origin_and_checksums_are_kept(dataset, some_landmarks):
 def test_a_dataset_of_version_1_opens(dataset, some_landmarks):
     dataset.add(volume(1), Review.of(some_landmarks))
     manifest = dataset.folder / MANIFEST
-    data = json.loads(manifest.read_text())
+    data = json.loads(manifest.read_text(encoding="utf-8"))
     old = ("identity", "image", "landmarks", "added", "who", "image_hash")
     data["entries"] = [{key: entry[key] for key in old} for entry in data["entries"]]
     del data["history"]
@@ -153,7 +153,7 @@ def test_a_dataset_of_version_1_opens(dataset, some_landmarks):
     assert reopened.entries[0].image_sha256 == ""
     assert len(list(reopened)) == 1
     reopened.add(volume(2), Review.of(some_landmarks))
-    assert json.loads(manifest.read_text())["version"] == VERSION
+    assert json.loads(manifest.read_text(encoding="utf-8"))["version"] == VERSION
 
 
 def test_whole_numbers_are_stored_as_such_and_others_as_they_are(dataset, some_landmarks):

@@ -30,7 +30,7 @@ def rewritten(folder, change, identity="0003"):
 
 def manifest_changed(folder, change):
     path = folder / MANIFEST
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text(encoding="utf-8"))
     change(data["entries"])
     path.write_text(json.dumps(data))
 
@@ -70,7 +70,7 @@ def cut_image(folder):
 
 def edited_landmarks(folder):
     path = folder / "landmarks" / "0003.mrk.json"
-    path.write_text(path.read_text() + "\n")
+    path.write_text(path.read_text(encoding="utf-8") + "\n")
 
 
 def split_of_a_subject(entries):

@@ -68,7 +68,9 @@ def test_names_of_files_go_nowhere(tmp_path, scans, capsys):
     assert "note: 2 of the scans count as subjects of their own" in capsys.readouterr().out
     written = [p for p in output.rglob("*") if p.is_file() and p.suffix != ".gz"]
     assert not any(
-        word in p.read_text() for p in written for word in ("Miller", "Jane", "Doe_", "John")
+        word in p.read_text(encoding="utf-8")
+        for p in written
+        for word in ("Miller", "Jane", "Doe_", "John")
     )
     assert all(e.subject == "" for e in Dataset.open(output).entries)
 
@@ -245,6 +247,6 @@ def test_names_of_annotations(tmp_path):
 
 def test_nothing_unfinished_is_left_in_the_folder(bids, tmp_path):
     main(["dataset", "create", str(bids), "-o", str(tmp_path / "set")])
-    data = json.loads((tmp_path / "set" / MANIFEST).read_text())
+    data = json.loads((tmp_path / "set" / MANIFEST).read_text(encoding="utf-8"))
     assert set(data) == {"version", "protocol", "entries", "history"}
     assert not list((tmp_path / "set").rglob(".*"))

@@ -60,7 +60,7 @@ def test_round_trip_keeps_everything(tmp_path, some_landmarks, name):
 def test_fcsv_keeps_points_and_leaves_out_missing_ones(tmp_path, some_landmarks):
     path = tmp_path / "head.fcsv"
     write_landmarks(path, some_landmarks)
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert text.startswith(AFIDS_HEADER.format(system="0"))
     assert "# missing = FB_M\n" in text
     read = read_landmarks(path, some_landmarks.protocol)
@@ -93,7 +93,7 @@ def test_mrk_json_is_strict_json_with_one_locked_list_per_group(tmp_path, some_l
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")
 
-    content = json.loads(path.read_text(), parse_constant=refuse)
+    content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     protocol = some_landmarks.protocol
     assert [m["name"] for m in content["markups"]] == [g.name for g in protocol.groups]
     row = 0
@@ -119,7 +119,7 @@ def test_mrk_json_is_strict_json_with_one_locked_list_per_group(tmp_path, some_l
 def test_confidence_is_in_the_description(tmp_path, some_landmarks):
     path = tmp_path / "head.mrk.json"
     write_landmarks(path, some_landmarks)
-    points = json.loads(path.read_text())["markups"][0]["controlPoints"]
+    points = json.loads(path.read_text(encoding="utf-8"))["markups"][0]["controlPoints"]
     level = some_landmarks.confidence[3]
     assert points[0]["description"] == "left frontal pole (edited)"
     assert points[2]["description"].endswith("(missing)")

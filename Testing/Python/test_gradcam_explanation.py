@@ -118,7 +118,7 @@ def test_evidence_against_a_landmark_gives_an_empty_map(tmp_path, explained):
     assert maxima[1] == 0
     assert maps[1].max() == 0
     *_, record = write_maps(tmp_path, explained, [2], image="head")
-    assert json.loads(record.read_text())["maps"][0]["raw_maximum"] == 0
+    assert json.loads(record.read_text(encoding="utf-8"))["maps"][0]["raw_maximum"] == 0
 
 
 def test_the_softmax_is_read_between_voxels(detector, ball_head):
@@ -167,7 +167,7 @@ def test_the_record_says_what_the_files_hold(tmp_path, explained):
 
 def test_a_landmark_outside_the_image_has_no_place_in_the_record(tmp_path, explained):
     *_, record = write_maps(tmp_path, explained, [4], image="head")
-    assert json.loads(record.read_text())["maps"][0]["landmark"] is None
+    assert json.loads(record.read_text(encoding="utf-8"))["maps"][0]["landmark"] is None
 
 
 def test_one_map_by_label(explained):
@@ -295,7 +295,7 @@ def test_the_command_writes_maps_record_and_picture(tmp_path, head_file, tiny_mo
     assert run(head_file, "-o", output, *options) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert run(head_file, "-o", output, *options, "--overwrite") == 0
-    record = json.loads((output / "head_gradcam.json").read_text())
+    record = json.loads((output / "head_gradcam.json").read_text(encoding="utf-8"))
     assert record["target"] == "softmax"
 
 

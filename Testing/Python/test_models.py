@@ -111,7 +111,7 @@ def test_saving_never_removes_what_is_no_model(tmp_path: Path, afids32: Protocol
     (folder / "chapter1.txt").write_text("words")
     with pytest.raises(UserError, match="exists already"):
         save_model(tiny_model(afids32), folder, overwrite=True)
-    assert (folder / "chapter1.txt").read_text() == "words"
+    assert (folder / "chapter1.txt").read_text(encoding="utf-8") == "words"
 
 
 def test_failed_saving_leaves_the_old_model(
@@ -144,7 +144,7 @@ def edit(**changes: object) -> Callable[[Path], None]:
 
     def damage(folder: Path) -> None:
         path = folder / "model.json"
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
         for name, value in changes.items():
             *parents, last = name.split("__")
             place = data

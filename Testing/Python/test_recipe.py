@@ -72,8 +72,8 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
     command = ["evaluate", "--model", folder, "--label-maps", str(label_maps)]
     assert main([*command, "--scans", "1", "-o", str(report)]) == 0
     assert (report / "confidence.png").stat().st_size > 5000
-    assert "| corrected points |" in (report / "errors.md").read_text()
-    rows = (report / "errors.csv").read_text().splitlines()
+    assert "| corrected points |" in (report / "errors.md").read_text(encoding="utf-8")
+    rows = (report / "errors.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 3
     assert rows[0].startswith("scan,FP_L,")
 

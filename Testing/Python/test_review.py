@@ -209,7 +209,7 @@ def test_a_new_detection_keeps_what_a_person_did(review):
 def test_a_file_without_a_record_starts_a_review(tmp_path):
     path = tmp_path / "plain.mrk.json"
     write_review(path, Review.of(detection()))
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     del content["brainlandmarks"]
     path.write_text(json.dumps(content))
     review, source = read_review(path, PROTOCOL)
@@ -233,7 +233,7 @@ def test_a_record_that_does_not_fit_is_refused(review, tmp_path, change, word):
     path = tmp_path / "head.mrk.json"
     review.move("CC_G", [1, 2, 3])
     write_review(path, review)
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     change(content["brainlandmarks"])
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=word):

@@ -70,7 +70,7 @@ def slicer_read(tmp_path_factory):
             check=True,
             capture_output=True,
         )
-        return json.loads((folder / "out.json").read_text()), folder
+        return json.loads((folder / "out.json").read_text(encoding="utf-8")), folder
 
     return read
 

@@ -344,7 +344,7 @@ def _exists(pid):
     status = Path(f"/proc/{pid}/stat")
     if status.parent.parent.exists():
         try:
-            return status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+            return status.read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
         except OSError:
             return False
     try:

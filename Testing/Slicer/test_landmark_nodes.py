@@ -188,7 +188,9 @@ def test_a_list_saved_by_slicer_itself_is_read_by_the_library(nodes, landmarks, 
         storage = slicer.vtkMRMLMarkupsJsonStorageNode()
         storage.SetFileName(str(tmp_path / f"{number}.mrk.json"))
         assert storage.WriteData(node)
-        parts += json.loads((tmp_path / f"{number}.mrk.json").read_text())["markups"]
+        parts += json.loads((tmp_path / f"{number}.mrk.json").read_text(encoding="utf-8"))[
+            "markups"
+        ]
     whole = tmp_path / "all.mrk.json"
     whole.write_text(json.dumps({"markups": parts}))
     again = read_landmarks(whole, PROTOCOL)

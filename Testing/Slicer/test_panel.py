@@ -310,7 +310,7 @@ def test_adding_to_a_dataset(desktop, detected, tmp_path):
     ui.datasetButton.click()
     until(desktop, lambda: "Added" in ui.statusLabel.text or ui.messageLabel.text)
     assert "1 head" in ui.statusLabel.text, ui.messageLabel.text
-    assert len(json.loads((folder / "dataset.json").read_text())["entries"]) == 1
+    assert len(json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["entries"]) == 1
 
 
 def test_cancelling_and_detecting_again(desktop, panel, scene):
