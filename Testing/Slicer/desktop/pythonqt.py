@@ -9,15 +9,23 @@ that C++ lacks can be neither read nor set. Importing this module changes PySide
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import enum
 import functools
 import inspect
 import re
+import sys
 
 import shiboken6
 from PySide6 import QtCore, QtGui, QtTest, QtUiTools, QtWidgets
 
 from . import errors
+
+if sys.version_info < (3, 12):
+    # PySide6 6.12 releases None once too often in every call that returns it. Since Python 3.12
+    # None is immortal; before, some ten thousand calls end the process, unless None has references
+    # to spare.
+    ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
 
 MODULES = (QtCore, QtGui, QtWidgets, QtUiTools, QtTest)
 QObject, SignalInstance = QtCore.QObject, QtCore.SignalInstance
