@@ -10,11 +10,8 @@ landmark, once at voxel centres and once where they are.
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
-
 import numpy as np
+from timing import median_seconds, seconds
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.geometry import Grid, cube
@@ -34,16 +31,6 @@ from BrainLandmarksTrainLib.augmentation.moving import moved_points
 SHAPE, SPACING = (224, 224, 101), (1.0, 1.0, 2.2)
 TIMED = 4
 REPEATS = 3
-
-
-def seconds(action: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Median time of an action."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def survey() -> tuple[Volume, LandmarkSet]:
@@ -105,9 +92,11 @@ def main() -> None:
         (step,) = varied.record.steps
         transform, image = MEMBERS[name].build(step.parameters), centred_image(volume)
         points = landmarks.points - volume.grid.center_ras
-        exact = seconds(lambda t=transform, i=image, p=points: moved_points(t, i, p))
-        literal = seconds(lambda s=step: algorithm1([s], volume, few), 1) * count / TIMED
-        whole = seconds(lambda r=varied.record: regenerate(r, volume, landmarks), 1)
+        exact = median_seconds(
+            lambda t=transform, i=image, p=points: moved_points(t, i, p), REPEATS
+        )
+        literal = seconds(lambda s=step: algorithm1([s], volume, few)) * count / TIMED
+        whole = seconds(lambda r=varied.record: regenerate(r, volume, landmarks))
         found = algorithm1([step], volume, few).landmarks.points
         apart = np.linalg.norm((found - varied.landmarks.points)[:TIMED] / SPACING, axis=1)
         print(f"{name}")

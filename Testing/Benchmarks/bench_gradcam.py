@@ -18,11 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 
 import highresnet
 import torch
 from monai.visualize import GradCAM
+from timing import seconds
 from torch import Tensor, nn
 
 from BrainLandmarksLib import resources
@@ -75,13 +75,6 @@ def same_weights(published: nn.Module, ours: HighRes3DNet) -> None:
     )
     for theirs, own in pairs:
         theirs.load_state_dict(own.state_dict())
-
-
-def seconds(function: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def main() -> None:

@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from timing import median_seconds
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted(
     p for f in ("BrainLandmarks", "BrainLandmarksTrain") for p in (ROOT / f).glob("*.py")
@@ -55,9 +57,11 @@ def main() -> None:
         print(f"  added by the module        {total - network:.2f} s")
         session, table = panel.session, panel.reviewing.table
         current = session.review.current
-        fill = median(lambda: (table.fill(session.protocol), table.update(current)))
-        nodes = median(lambda: session.nodes.show(current))
-        step = median(lambda: step_of(session))
+        fill = median_seconds(
+            lambda: (table.fill(session.protocol), table.update(current)), REPEATS
+        )
+        nodes = median_seconds(lambda: session.nodes.show(current), REPEATS)
+        step = median_seconds(lambda: step_of(session), REPEATS)
         print(f"landmarks of the sample head ({len(current)})")
         print(f"  fill the table             {1000 * fill:.0f} ms")
         print(f"  put all into the scene     {1000 * nodes:.0f} ms")
@@ -124,16 +128,6 @@ def step_of(session) -> None:
     label = session.protocol.labels[0]
     session.move(label, session.review.current.point(label) + 1.0)
     session.undo()
-
-
-def median(action) -> float:
-    """Median seconds of some calls."""
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        action()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
 
 
 if __name__ == "__main__":

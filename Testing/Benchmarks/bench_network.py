@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 
 import highresnet
 import torch
+from timing import seconds
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.decoding import decode
@@ -31,13 +30,6 @@ from BrainLandmarksLib.network import (
     inference_heatmaps,
     keep_freed_memory,
 )
-
-
-def seconds(function: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def jump_to(point: Iterable[float]) -> None:
 
 
 def look_at(points: npt.ArrayLike) -> None:
-    """Point all 3-D views at landmarks, from the side they look from, so that all are in view.
+    """Centre all views on landmarks; the 3-D ones, from the side they look from, show them all.
 
     Args:
         points: (K, 3) world RAS mm; missing ones are NaN.
@@ -60,7 +60,7 @@ def show_slices_in_3d(on: bool) -> None:
 
 
 def _cameras() -> list[Any]:
-    return list(slicer.util.getNodesByClass("vtkMRMLCameraNode"))
+    return slicer.util.getNodesByClass("vtkMRMLCameraNode")
 
 
 def helper_list(name: str) -> Any:
