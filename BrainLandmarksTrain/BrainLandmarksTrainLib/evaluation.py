@@ -33,6 +33,7 @@ UNSEEN_T1 = replace(
     translation_mm=10.0,
     stripped_share=0.0,
     flip_share=0.0,
+    void_share=0.0,
 )
 """What held-out heads are rendered as: T1-like scans, turned up to 15 degrees about each axis."""
 
@@ -157,17 +158,30 @@ class HeldOut:
 def evaluate_held_out(
     model: Model, heads: Sequence[Head], seed: int = 2026, device: str = "auto"
 ) -> HeldOut:
-    """Detect the landmarks on an unseen synthetic scan of each held-out head.
+    """Detect the landmarks on an unseen synthetic scan of each held-out head."""
+    mirror = model.protocol.mirror_permutation()
+    scans = unseen_scans(heads, mirror, seed)
+    return evaluate_scans(
+        model, ((head.name, volume, truth) for head, volume, truth in scans), device
+    )
+
+
+def evaluate_scans(
+    model: Model, scans: Iterable[tuple[str, Volume, FloatArray]], device: str = "auto"
+) -> HeldOut:
+    """Detect the landmarks on scans with known ones.
 
     The whole product runs: locating, resampling, network, decoding. The model's own calibration is
     set aside, so that ``features`` holds the raw heatmap feature.
+
+    Args:
+        scans: name, volume and (K, 3) true landmarks (RAS mm, NaN missing) of each.
     """
     bare = replace(model, spec=replace(model.spec, calibration=None))
     detector = Detector(bare, device=device)
-    mirror = model.protocol.mirror_permutation()
     names, errors, features, points, truths = [], [], [], [], []
-    for head, volume, truth in unseen_scans(heads, mirror, seed):
-        names.append(head.name)
+    for name, volume, truth in scans:
+        names.append(name)
         truths.append(truth)
         try:
             found = detector.detect(volume).landmarks

@@ -142,6 +142,10 @@ class Variation:
     cut_share: float = 0.35
     stripped_share: float = 0.05
     flip_share: float = 0.5
+    void_share: float = 0.0
+    """Share of the images in which boxes show no signal, as beside metal; what they hide has to be
+    told from the rest of the head."""
+    void_mm: tuple[float, float] = (20.0, 60.0)
 
 
 ANATOMY = Variation(rotation_deg=0.0, translation_mm=0.0, flip_share=0.0, warp_symmetry=0.85)
@@ -297,6 +301,33 @@ class Deformation:
         return guess
 
 
+def image_points(
+    deformation: Deformation, to_head: np.ndarray, landmarks: np.ndarray, mirror: np.ndarray
+) -> np.ndarray:
+    """Where a deformed image shows the landmarks of a head.
+
+    Args:
+        to_head: 4x4 from canonical points to the head's RAS.
+        landmarks: (K, 3) RAS mm, NaN for missing ones.
+        mirror: (K,) exchanges left and right landmarks of a flipped image.
+
+    Returns:
+        (K, 3) image mm.
+    """
+    canonical = apply_affine(np.linalg.inv(to_head), landmarks)
+    points = np.full_like(canonical, np.nan)
+    known = np.isfinite(canonical).all(1)
+    points[known] = deformation.inverse(canonical[known])
+    return points[mirror] if deformation.flips else points
+
+
+def in_cube(lattice: Lattice, points: np.ndarray) -> np.ndarray:
+    """Voxel coordinates (K, 3) of image points in mm, NaN for those outside the lattice."""
+    ijk = lattice.to_ijk(points)
+    inside = np.all((ijk >= -0.5) & (ijk <= np.array(lattice.shape) - 0.5), axis=1)
+    return np.where(inside[:, None], ijk, np.nan)
+
+
 def _alike(coefficients: torch.Tensor, share: float) -> torch.Tensor:
     """Random vectors (3, n, n, n) with ``share`` of their variance symmetric about x = 0."""
     sign = torch.tensor([-1.0, 1.0, 1.0], device=coefficients.device).view(3, 1, 1, 1)
@@ -340,6 +371,20 @@ class Lattice:
         return points / self.spacing_mm + (np.array(self.shape) - 1) / 2
 
 
+@dataclass(frozen=True)
+class HeadSampler:
+    """Makes the samples that the trainer takes (`engine.batches.Sampler`)."""
+
+    generator: HeadGenerator
+    lattice: Lattice
+
+    def __call__(self, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalised cube (1, I, J, K) and points (K, 3) in voxels, NaN missing."""
+        image, points = self.generator.sample(self.lattice, rng)
+        cube = intensity.normalise(image)[None]
+        return cube, torch.as_tensor(points, dtype=torch.float32)
+
+
 class HeadGenerator:
     """Draws synthetic images of one or more heads.
 
@@ -381,18 +426,10 @@ class HeadGenerator:
         n = lattice.oversampling
         image = image.view(shape[0], n, shape[1], n, shape[2], n).mean((1, 3, 5))
         image = self._add_noise(image, rng, noise)
-        to_canonical = np.linalg.inv(head.to_head)
-        canonical = apply_affine(to_canonical, head.landmarks)
-        points = np.full_like(canonical, np.nan)
-        known = np.isfinite(canonical).all(1)
-        points[known] = deformation.inverse(canonical[known])
-        if deformation.flips:
-            points = points[self.mirror]
+        points = image_points(deformation, head.to_head, head.landmarks, self.mirror)
         image, seen = self._cut(image, lattice, points, rng)
-        ijk = lattice.to_ijk(points)
-        low, high = -0.5, np.array(shape) - 0.5
-        ijk[~(((ijk >= low) & (ijk <= high)).all(1) & seen)] = np.nan
-        return image, ijk
+        image = self._voids(image, lattice, rng)
+        return image, in_cube(lattice, np.where(seen[:, None], points, np.nan))
 
     def _signal(
         self, tissue: torch.Tensor, rng: np.random.Generator, noise: torch.Generator, strip: bool
@@ -474,13 +511,20 @@ class HeadGenerator:
             seen &= points @ normal <= end
         return image, seen
 
-    def training_sample(
-        self, lattice: Lattice, rng: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised cube (1, I, J, K) and points (K, 3) in voxels, as the trainer takes them."""
-        image, points = self.sample(lattice, rng)
-        cube = intensity.normalise(image)[None]
-        return cube, torch.as_tensor(points, dtype=torch.float32)
+    def _voids(
+        self, image: torch.Tensor, lattice: Lattice, rng: np.random.Generator
+    ) -> torch.Tensor:
+        """Boxes without signal (random erasing, Zhong et al., AAAI 2020)."""
+        if rng.random() >= self.variation.void_share:
+            return image
+        image = image.clone()
+        for _ in range(rng.integers(1, 4)):
+            size = rng.uniform(*self.variation.void_mm, 3) / lattice.spacing_mm
+            first = rng.uniform(-0.5, 0.5, 3) * lattice.shape + np.array(lattice.shape) / 2
+            low = np.clip(np.round(first - size / 2), 0, None).astype(int)
+            high = np.clip(np.round(first + size / 2), 0, None).astype(int)
+            image[low[0] : high[0], low[1] : high[1], low[2] : high[2]] = 0.0
+        return image
 
 
 def _cut_direction(rng: np.random.Generator) -> np.ndarray:

@@ -1,263 +1,197 @@
-"""From label maps to a model that ships: annotate, train the two networks, measure, save.
+"""What a model is made of: one file, read, checked and described by the same dataclasses.
 
-A recipe is one JSON or YAML file; ``brainlandmarks train RECIPE`` runs it. Each network is an
-ordinary training run (:mod:`.trainer`), so an interrupted recipe goes on where it stopped.
+``brainlandmarks train RECIPE`` runs it (:mod:`.cooking`). Recipes that come with the library lie in
+``recipes/``, beside the JSON schema that an editor can check and complete a recipe with.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from BrainLandmarksLib.detection import choose_device
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.models import Look, Model, ModelSpec, model_weights, save_model
-from BrainLandmarksLib.network import HighRes3DNet
-from BrainLandmarksLib.protocol import load_protocol
-from BrainLandmarksLib.shape_model import ShapeModel
+from BrainLandmarksLib.files import whole_file
 
-from .config import TrainingConfig, config_from_dict
-from .evaluation import ErrorTable, HeldOut, measure
-from .generator import ANY_POSE, CANONICAL, Head, HeadGenerator, Lattice, Variation
-from .heads import AnnotatedMap, find_label_maps, read_annotated
-from .offspring import breed
-from .settings import read_settings
-from .shape import mean_shape
-from .trainer import Trainer, averaged_weights, latest_checkpoint
+from .augmentation import AugmentationConfig
+from .engine.config import MachineConfig, TrainingConfig
+from .settings import REQUIRED, from_values, read_settings, schema, setting, to_values
 
-Say = Callable[[str], None]
-
-_COMMAND_OPTIONS = {
-    "label_maps": "add it to the file or give --label-maps",
-    "output": "add it to the file or give --output",
-}
+WHAT = "training setting"
+SCHEMA_FILE = "recipe.schema.json"
 
 
 @dataclass(frozen=True)
+class HeadsConfig:
+    """Label maps of whole heads: scans of any contrast are rendered from them, without end."""
+
+    label_maps: tuple[str, ...] = setting(
+        (), "Label maps with FreeSurfer's numbers, or folders of them; --label-maps gives others."
+    )
+    held_out: tuple[str, ...] = setting(
+        (), "Names of the label maps that training never sees; the model is measured on them."
+    )
+    offspring_per_head: int = setting(
+        30, "Deformed copies of each head, annotated by rule, that training sees.", low=0
+    )
+    samples_per_head: int = setting(
+        10, "Unseen scans of each held-out head that the model is measured on, and of as many "
+        "deformed copies of it.", low=1,
+    )  # fmt: skip
+    t1_share: float = setting(
+        0.5, "Share of the scans with the contrasts of a T1; the others have any.", low=0, high=1
+    )
+    void_share: float = setting(
+        0.0, "Share of the scans in which boxes show no signal.", low=0, high=1
+    )
+
+
+@dataclass(frozen=True)
+class ScansConfig:
+    """A dataset of scans that people have annotated."""
+
+    dataset: str = setting("", "Dataset folder; --dataset gives another.")
+    augmentation: AugmentationConfig = setting(
+        AugmentationConfig(), "The policies of section III-D and their ranges."
+    )
+    augmented_share: float = setting(
+        0.5, "Share of the samples that a policy is applied to; the paper varies each scan once."
+       , low=0, high=1,
+    )  # fmt: skip
+    share: float = setting(
+        0.5, "Share of the samples that are scans, where there are heads as well.", low=0, high=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What a model is made of.
 
-    >>> recipe = load_recipe("brain88.json")
+    >>> recipe = load_recipe("brain88.yaml")
     >>> model_folder = cook(recipe)
+
+    Raises:
+        UserError: there is neither a dataset nor a label map.
     """
 
-    name: str
-    protocol: str
-    label_maps: tuple[str, ...]
-    """Folders or files."""
-    held_out: tuple[str, ...]
-    """Stems of the label maps that training never sees."""
-    output: str
-    """Folder of the runs; the model is written to ``output/model``."""
-    locator: TrainingConfig
-    fine: TrainingConfig
-    start_from: str | None = None
-    """Model that comes with the library, whose weights both networks start from. Without it the
-    locator starts from nothing and the fine network from the locator."""
-    crop: tuple[int, int, int] | None = None
-    """Voxels of the fine cube that training renders (all of it by default). The network is fully
-    convolutional, so a box round the landmarks teaches the same at less cost."""
-    offspring_per_head: int = 30
-    """Deformed copies of each training head, annotated by rule, that it is trained with."""
-    samples_per_head: int = 10
-    """Unseen scans of each held-out head that the error table is measured on, and of as many
-    offspring of it."""
-    device: str = "auto"
-    command: str = field(default="", compare=False)
+    name: str = setting(REQUIRED, "Name of the model.")
+    output: str = setting(
+        "",
+        "Folder of the runs and, in it, of the model; --output gives another.",
+    )
+    protocol: str | None = setting(
+        None, "Landmark protocol, a name or a file; by default the dataset's, or brain88."
+    )
+    start_from: str | None = setting(
+        None, "Model whose weights both networks start from, a name or a folder. Where it finds "
+        "other landmarks, the last layer is made anew but for those that both know. By default the "
+        "locator starts from nothing and the fine network from the locator.",
+    )  # fmt: skip
+    seed: int = setting(0, "Of everything random; another seed, another model.", low=0)
+    heads: HeadsConfig | None = setting(None, "Rendered scans.")
+    scans: ScansConfig | None = setting(None, "Scans of people.")
+    locator: TrainingConfig | None = setting(
+        REQUIRED, "The network that finds the head's pose, in a coarse cube round all of it; null "
+        "keeps that of the model to start from.",
+    )  # fmt: skip
+    fine: TrainingConfig = setting(
+        REQUIRED, "The network that finds the landmarks, in a cube in the head's pose."
+    )
+    machine: MachineConfig = setting(MachineConfig(), "Where it runs.")
+
+    def __post_init__(self) -> None:
+        if self.heads is None and self.scans is None:
+            raise UserError(
+                "the recipe has nothing to learn from: add 'heads' (label maps) or 'scans' (a "
+                "dataset)."
+            )
+        if self.locator is None and self.start_from is None:
+            raise UserError("without 'start_from' there is no locator to keep; describe one.")
+
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain JSON values, defaults included."""
+        return to_values(self)
 
 
 def load_recipe(
     name_or_path: str | Path,
     label_maps: Sequence[str | Path] | None = None,
     output: str | Path | None = None,
+    dataset: str | Path | None = None,
+    **machine: Any,
 ) -> Recipe:
-    """Read a recipe that ships with the library, or any recipe file.
+    """Read a recipe that comes with the library, or any recipe file.
 
     Args:
-        name_or_path: "brain88", or a .json or .yaml file; its paths are relative to the file.
-        label_maps: folders or files instead of the recipe's own.
+        name_or_path: "brain88", or a .yaml or .json file; its paths are relative to the file.
+        label_maps: files or folders instead of the recipe's own.
         output: folder instead of the recipe's own.
+        dataset: folder instead of the recipe's own.
+        machine: settings of the machine instead of the recipe's own; None leaves one as it is.
 
     Raises:
         UserError: a setting is unknown, missing or wrong.
     """
-    shipped = Path(str(resources.files(__package__) / "recipes" / f"{name_or_path}.json"))
+    shipped = Path(str(resources.files(__package__) / "recipes" / f"{name_or_path}.yaml"))
     path = shipped if shipped.is_file() else Path(name_or_path)
-    values = dict(read_settings(path))
-    if label_maps:
-        values["label_maps"] = [str(Path(item).absolute()) for item in label_maps]
+    values = {k: v for k, v in read_settings(path).items() if k != "$schema"}
+    base = Path() if path == shipped else path.parent
+    for group, key, given in (("heads", "label_maps", label_maps), ("scans", "dataset", dataset)):
+        if given:
+            texts = [str(Path(item).absolute()) for item in _listed(given)]
+            chosen = texts if key == "label_maps" else texts[0]
+            values[group] = {**(values.get(group) or {}), key: chosen}
     if output is not None:
         values["output"] = str(Path(output).absolute())
-    known = {f.name for f in dataclasses.fields(Recipe)} - {"command"}
-    for name in values:
-        if name not in known:
+    overrides = {k: v for k, v in machine.items() if v is not None}
+    if overrides:
+        values["machine"] = {**(values.get("machine") or {}), **overrides}
+    return _with_paths(from_values(Recipe, values, WHAT), base)
+
+
+def _listed(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def _with_paths(recipe: Recipe, base: Path) -> Recipe:
+    """The recipe with paths that no longer depend on where its file lies."""
+    heads, scans = recipe.heads, recipe.scans
+    if heads is not None:
+        if not heads.label_maps:
             raise UserError(
-                f"unknown recipe setting {name!r}; the settings are {', '.join(sorted(known))}."
+                "the recipe lacks 'heads.label_maps'; add it to the file or give --label-maps."
             )
-    for name in ("name", "label_maps", "held_out", "output", "locator", "fine"):
-        if name not in values:
-            hint = _COMMAND_OPTIONS.get(name, "add it to the file")
-            raise UserError(f"the recipe lacks {name!r}; {hint}.")
-    base = path.parent
-    folder = base / str(values["output"])
-    networks = {}
-    start_from = values.pop("start_from", None)
-    for part in ("locator", "fine"):
-        settings = {"output": str(folder / part), **dict(values.pop(part))}
-        if start_from is not None:
-            settings["init_from"] = str(model_weights(start_from)[part])
-        networks[part] = config_from_dict(settings)
-    crop = values.pop("crop", None)
-    return Recipe(
-        name=str(values["name"]),
-        protocol=str(values.get("protocol", "brain88")),
-        label_maps=tuple(str(base / item) for item in values["label_maps"]),
-        held_out=tuple(str(item) for item in values["held_out"]),
-        output=str(folder),
-        start_from=start_from,
-        crop=None if crop is None else tuple(int(n) for n in crop),  # type: ignore[arg-type]
-        offspring_per_head=int(values.get("offspring_per_head", 30)),
-        samples_per_head=int(values.get("samples_per_head", 10)),
-        device=str(values.get("device", "auto")),
-        command=f"brainlandmarks train {path.stem if path == shipped else path.name}",
-        **networks,
-    )
+        heads = replace(heads, label_maps=tuple(str(base / item) for item in heads.label_maps))
+    if scans is not None:
+        if not scans.dataset:
+            raise UserError(
+                "the recipe lacks 'scans.dataset'; add it to the file or give --dataset."
+            )
+        scans = replace(scans, dataset=str(base / scans.dataset))
+    if not recipe.output:
+        raise UserError("the recipe lacks 'output'; add it to the file or give --output.")
+    return replace(recipe, output=str(base / recipe.output), heads=heads, scans=scans)
 
 
-def cook(recipe: Recipe, say: Say = print) -> Path | None:
-    """Run a recipe; returns the model's folder, or None when training was interrupted."""
-    protocol = load_protocol(recipe.protocol)
-    output = Path(recipe.output)
-    say("annotating the label maps")
-    maps = read_annotated(find_label_maps(recipe.label_maps), protocol, output / "annotations")
-    names = {m.name for m in maps}
-    for name in recipe.held_out:
-        if name not in names:
-            raise UserError(f"the held-out head {name!r} is not among the label maps.")
-    train = [m for m in maps if m.name not in recipe.held_out]
-    mirror = protocol.mirror_permutation()
-    shape = mean_shape([m.landmarks.points for m in train], mirror)
-    device = choose_device(recipe.device).type
-    say(f"breeding {recipe.offspring_per_head} offspring of each head")
-    offspring = breed(train, shape, recipe.offspring_per_head, output / "offspring", device)
-    heads = [*(m.head(shape, device) for m in train), *offspring]
-    weights = {}
-    for part, variation in (("locator", ANY_POSE), ("fine", CANONICAL)):
-        config = replace(getattr(recipe, part), protocol=recipe.protocol)
-        if part == "fine" and config.init_from is None:
-            config = replace(config, init_from=recipe.locator.output)
-        shape_of_cube = recipe.crop if part == "fine" and recipe.crop else (config.size,) * 3
-        lattice = Lattice(shape_of_cube, config.voxel_mm, 2 if part == "fine" else 3)
-        say(f"training the {part} network")
-        if not _train(config, heads, mirror, variation, lattice, len(protocol), say):
-            return None
-        weights[part] = averaged_weights(config.output)
-    networks = {}
-    for part, state in weights.items():
-        networks[part] = HighRes3DNet(
-            out_channels=len(protocol), features=getattr(recipe, part).features
-        )
-        networks[part].load_state_dict(state)
-        networks[part].eval()
-    spec = ModelSpec(
-        name=recipe.name,
-        fine=Look(recipe.fine.size, recipe.fine.field_of_view_mm),
-        locator=Look(recipe.locator.size, recipe.locator.field_of_view_mm),
-        mean_shape=shape,
-        training=_summary(recipe, [m.name for m in train]),
-        command=recipe.command,
-    )
-    gaussian = ShapeModel.fit([h.landmarks for h in heads], mirror, shape)
-    model = Model(protocol, networks["fine"], networks["locator"], spec, gaussian)
-    say("measuring on held-out heads")
-    others = [m for m in maps if m.name in recipe.held_out]
-    return finish(model, others, recipe, output / "model", say)
+def recipe_schema() -> dict[str, Any]:
+    """JSON schema of a recipe; the published copy is ``recipes/recipe.schema.json``."""
+    return schema(Recipe, "Training recipe")
 
 
-def finish(
-    model: Model, held_out: list[AnnotatedMap], recipe: Recipe, folder: Path, say: Say
-) -> Path:
-    """Measure a model on held-out heads, calibrate its confidence, and save it."""
-    results = measure(
-        model, held_out, recipe.samples_per_head, folder.parent / "offspring", recipe.device
-    )
-    tables = {name: ErrorTable.of(model.protocol, r.errors) for name, r in results.items()}
-    for name, table in tables.items():
-        say(f"{name} held-out heads\n{table.markdown()}")
-    result = HeldOut.joined(results.values())
-    spec = replace(
-        model.spec,
-        calibration=result.calibration(),
-        held_out={
-            "heads": list(dict.fromkeys(result.heads)),
-            "scans_per_head": recipe.samples_per_head,
-            "errors_mm": tables["own"].to_dict(),
-            "deformed_errors_mm": tables["deformed"].to_dict(),
-            "missed": int(np.isnan(results["own"].errors).sum()),
-        },
-    )
-    save_model(replace(model, spec=spec), folder, overwrite=True)
-    np.savez(
-        folder.parent / "held_out.npz",
-        heads=np.array(result.heads),
-        errors=result.errors,
-        features=result.features,
-        found=result.found,
-        truth=result.truth,
-    )
-    return folder
+def as_yaml(recipe: Recipe) -> str:
+    """A recipe as a file that `load_recipe` reads again, all defaults written out."""
+    import yaml
+
+    return str(yaml.safe_dump(recipe.settings(), sort_keys=False, allow_unicode=True))
 
 
-def _train(
-    config: TrainingConfig,
-    heads: list[Head],
-    mirror: np.ndarray,
-    variation: Variation,
-    lattice: Lattice,
-    landmarks: int,
-    say: Say,
-) -> bool:
-    generator = HeadGenerator(heads, mirror, variation)
+def write_recipe(recipe: Recipe, path: str | Path) -> None:
+    """Write a recipe as a YAML file.
 
-    def sampler(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        return generator.training_sample(lattice, rng)
-
-    def log(row: dict[str, Any]) -> None:
-        say(
-            f"step {row['step']:.0f}  {row['seconds'] / 60:.1f} min  loss {row['total']:.3f}  "
-            f"error {row['error_mm']:.1f} mm"
-        )
-
-    network = HighRes3DNet(out_channels=landmarks, features=config.features, dropout=config.dropout)
-    return Trainer(network, sampler, config, on_log=log).train().finished
-
-
-def _summary(recipe: Recipe, heads: list[str]) -> dict[str, Any]:
-    summary: dict[str, Any] = {
-        "start_from": recipe.start_from,
-        "heads": heads,
-        "offspring_per_head": recipe.offspring_per_head,
-        "crop": recipe.crop,
-    }
-    for part in ("locator", "fine"):
-        config = getattr(recipe, part)
-        settings = config.to_dict()
-        for machine_specific in ("output", "init_from", "label_maps", "threads"):
-            settings.pop(machine_specific, None)
-        checkpoint = latest_checkpoint(Path(config.output))
-        assert checkpoint is not None  # the run has just ended
-        state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-        summary[part] = {
-            "settings": settings,
-            "steps": state["step"],
-            "minutes": round(state["seconds"] / 60, 1),
-        }
-    return json.loads(json.dumps(summary))
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with whole_file(path) as unfinished:
+        unfinished.write_text(as_yaml(recipe), encoding="utf-8")

@@ -27,13 +27,37 @@ Range = tuple[float, float]
 IntRange = tuple[int, int]
 """Lowest and highest whole number, both included."""
 
-_WORDS = {int: "a whole number", float: "a number", str: "text", type(None): "null"}
-_JSON_TYPES = {int: "integer", float: "number", str: "string", type(None): "null"}
+_WORDS = {
+    int: "a whole number", float: "a number", str: "text", bool: "true or false",
+    type(None): "null",
+}  # fmt: skip
+_JSON_TYPES = {
+    int: "integer", float: "number", str: "string", bool: "boolean", type(None): "null",
+}  # fmt: skip
 
 
-def setting(default: Any, text: str, *, low: float | None = None, high: float | None = None) -> Any:
-    """A field of a settings dataclass: its default, what it means, and its bounds (inclusive)."""
-    metadata = {"text": text, "low": low, "high": high}
+REQUIRED: Any = dataclasses.MISSING
+"""Default of a setting that has none: a file must give it."""
+
+
+def setting(
+    default: Any,
+    text: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A field of a settings dataclass.
+
+    Args:
+        default: `REQUIRED` where there is none.
+        text: what it means.
+        low: lowest number, included.
+        high: highest number, included.
+        choices: the texts it may be.
+    """
+    metadata = {"text": text, "low": low, "high": high, "choices": choices}
     if isinstance(default, (dict, list)) or dataclasses.is_dataclass(default):
         return dataclasses.field(default_factory=lambda: default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -78,6 +102,7 @@ def _group(cls: type[T], values: Any, what: str, path: str) -> T:
 
 
 def _value(value: Any, hint: Any, what: str, path: str) -> Any:
+    hint = _without_none(hint) if value is not None else hint
     if dataclasses.is_dataclass(hint):
         return _group(typing.cast(type, hint), value, what, path + ".")
     kinds = get_args(hint)
@@ -90,10 +115,21 @@ def _value(value: Any, hint: Any, what: str, path: str) -> Any:
     allowed = kinds if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, bool) or not isinstance(value, allowed):
-        expected = " or ".join(_WORDS[kind] for kind in allowed)
+    plain = tuple(kind for kind in allowed if kind in _WORDS)
+    if (isinstance(value, bool) and bool not in plain) or not isinstance(value, plain):
+        expected = " or ".join(_WORDS[kind] for kind in plain)
         raise UserError(f"{what} {path!r} must be {expected}, not {value!r}.")
     return value
+
+
+def _without_none(hint: Any) -> Any:
+    """The group or list that may also be left empty; any other hint as it is."""
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    if get_origin(hint) in (Union, types.UnionType) and len(kinds) == 1:
+        inner = kinds[0]
+        if dataclasses.is_dataclass(inner) or get_origin(inner) is tuple:
+            return inner
+    return hint
 
 
 def _list(value: Any, kinds: tuple[Any, ...], what: str, path: str) -> tuple[Any, ...]:
@@ -111,6 +147,9 @@ def _list(value: Any, kinds: tuple[Any, ...], what: str, path: str) -> tuple[Any
 
 
 def _check_bounds(value: Any, about: Mapping[str, Any], what: str, path: str) -> None:
+    choices = about.get("choices") or ()
+    if choices and value not in choices:
+        raise UserError(f"{what} {path!r} is {value!r}; choose one of {', '.join(choices)}.")
     numbers = value if isinstance(value, tuple) else (value,)
     if not about or not all(isinstance(n, (int, float)) for n in numbers):
         return
@@ -161,6 +200,9 @@ def _group_schema(cls: Any, with_schema_entry: bool = False) -> dict[str, Any]:
 
 
 def _value_schema(hint: Any, about: Mapping[str, Any]) -> dict[str, Any]:
+    inner = _without_none(hint)
+    if inner is not hint:
+        return {"anyOf": [_value_schema(inner, about), {"type": "null"}]}
     if dataclasses.is_dataclass(hint):
         return _group_schema(hint)
     kinds = get_args(hint)
@@ -178,6 +220,8 @@ def _value_schema(hint: Any, about: Mapping[str, Any]) -> dict[str, Any]:
     for key, word in (("low", "minimum"), ("high", "maximum")):
         if about.get(key) is not None:
             entry[word] = about[key]
+    if about.get("choices"):
+        entry["enum"] = list(about["choices"])
     return entry
 
 

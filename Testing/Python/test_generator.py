@@ -16,6 +16,7 @@ from BrainLandmarksTrainLib.generator import (
     CANONICAL,
     Deformation,
     HeadGenerator,
+    HeadSampler,
     Lattice,
     Spline,
     make_head,
@@ -97,9 +98,10 @@ def test_same_seed_same_sample_other_seed_other_sample():
     head = make_head("beads", labels, affine, truth, truth - truth.mean(0))
     generator = HeadGenerator([head], np.array([1, 0, 2, 4, 3, 5]), CANONICAL)
     lattice = Lattice((32, 32, 32), 6.0, 2)
-    first, points = generator.training_sample(lattice, np.random.default_rng(3))
-    again, same = generator.training_sample(lattice, np.random.default_rng(3))
-    other, _ = generator.training_sample(lattice, np.random.default_rng(4))
+    sampler = HeadSampler(generator, lattice)
+    first, points = sampler(0, np.random.default_rng(3))
+    again, same = sampler(0, np.random.default_rng(3))
+    other, _ = sampler(0, np.random.default_rng(4))
     assert torch.equal(first, again)
     np.testing.assert_array_equal(points, same)
     assert not torch.equal(first, other)

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from BrainLandmarksTrainLib.losses import HeatmapCrossEntropy, MixedLoss, target_window, visible
+from BrainLandmarksTrainLib.engine.losses import (
+    HeatmapCrossEntropy,
+    MixedLoss,
+    target_window,
+    visible,
+)
 
 SHAPE = (12, 9, 10)
 

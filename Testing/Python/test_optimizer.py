@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from BrainLandmarksTrainLib.optimizer import Muon, orthogonalised
+from BrainLandmarksTrainLib.engine.optimizer import Muon, orthogonalised
 
 
 def test_orthogonalised_singular_values_are_near_one():

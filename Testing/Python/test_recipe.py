@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -30,13 +31,14 @@ def label_maps(tmp_path_factory):
 
 
 def settings(**changes):
-    small = {"features": 4, "steps": 6, "warmup_steps": 2, "recalibration_batches": 2}
+    small = {
+        "features": 4, "steps": 6, "warmup_steps": 2, "recalibration_batches": 2,
+        "validation_scans": 1,
+    }  # fmt: skip
     return {
         "name": "tiny",
-        "held_out": ["head_3"],
-        "offspring_per_head": 1,
-        "samples_per_head": 1,
         "output": "out",
+        "heads": {"held_out": ["head_3"], "offspring_per_head": 1, "samples_per_head": 1},
         "locator": {"size": 32, "field_of_view_mm": 256, **small},
         "fine": {"size": 32, "field_of_view_mm": 208, **small},
         **changes,
@@ -54,6 +56,11 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
     model = load_model(tmp_path / "out" / "model")
     assert model.spec.name == "tiny"
     assert model.spec.training["heads"] == ["head_1", "head_2"]
+    assert model.spec.training["fine"]["steps"] == 6
+    assert model.spec.training["recipe"]["fine"]["alpha"] == 0.4
+    assert set(model.spec.training["software"]) > {"torch", "numpy", "brainlandmarks"}
+    assert str(tmp_path) not in json.dumps(model.spec.training)
+    assert model.spec.command == "brainlandmarks train tiny.json"
     assert model.spec.held_out["heads"] == ["head_3"]
     assert model.spec.held_out["errors_mm"]["All"]["count"] > 40
     assert model.spec.calibration is not None
@@ -81,9 +88,9 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"colour": "red"}, "unknown recipe setting 'colour'"),
+        ({"colour": "red"}, "unknown training setting 'colour'"),
         ({"fine": {"size": 64, "steps": 5, "learning_rat": 1}}, "did you mean 'learning_rate'"),
-        ({"held_out": ["head_9"]}, "head_9"),
+        ({"heads": {"held_out": ["head_9"]}}, "head_9"),
     ],
 )
 def test_a_wrong_recipe_is_refused(label_maps, tmp_path, capsys, changes, message):
@@ -96,9 +103,11 @@ def test_a_wrong_recipe_is_refused(label_maps, tmp_path, capsys, changes, messag
 def test_the_shipped_recipe_needs_label_maps_and_output():
     with pytest.raises(UserError, match="--label-maps"):
         load_recipe("brain88")
+    with pytest.raises(UserError, match="--output"):
+        load_recipe("brain88", ["maps"])
     recipe = load_recipe("brain88", ["maps"], "out")
-    assert recipe.command == "brainlandmarks train brain88"
     assert recipe.fine.size == 64
+    assert recipe.heads.label_maps == (str(Path("maps").absolute()),)
 
 
 def test_summary_of_known_errors():

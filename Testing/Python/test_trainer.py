@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +18,20 @@ from torch import Tensor, nn
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network import HighRes3DNet
-from BrainLandmarksTrainLib.config import TrainingConfig
-from BrainLandmarksTrainLib.optimizer import orthogonalised
-from BrainLandmarksTrainLib.trainer import (
-    LOG_FIELDS,
-    Average,
-    Trainer,
+from BrainLandmarksTrainLib.engine import checkpoint as checkpoint_files
+from BrainLandmarksTrainLib.engine.average import Average
+from BrainLandmarksTrainLib.engine.batches import Sampler, make_batches
+from BrainLandmarksTrainLib.engine.checkpoint import (
     averaged_weights,
     checkpoints,
     latest_checkpoint,
     load_weights,
-    make_batches,
+    trained_weights,
 )
+from BrainLandmarksTrainLib.engine.config import MachineConfig, TrainingConfig
+from BrainLandmarksTrainLib.engine.logs import EPOCH_FIELDS, STEP_FIELDS
+from BrainLandmarksTrainLib.engine.optimizer import orthogonalised
+from BrainLandmarksTrainLib.engine.trainer import Trainer
 
 LANDMARKS = 2
 
@@ -61,26 +64,45 @@ def two_blobs(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     )
 
 
-def settings(folder: Path, **changes: object) -> TrainingConfig:
+MACHINE = MachineConfig(device="cpu", precision="float32")
+
+
+def settings(**changes: object) -> TrainingConfig:
     values: dict[str, object] = {
-        "output": str(folder),
         "size": 12,
         "field_of_view_mm": 12.0,
         "steps": 12,
         "warmup_steps": 3,
         "learning_rate": 5e-3,
-        "precision": "float32",
-        "device": "cpu",
         "log_every": 2,
         "recalibration_batches": 4,
         "sigma": 1.0,
+        "epoch_steps": 4,
+        "validation_scans": 2,
+        "tensorboard": False,
     }
     return TrainingConfig(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def read_log(folder: Path) -> list[dict[str, str]]:
-    with (folder / "log.csv").open(newline="") as file:
+def trainer_of(
+    folder: Path,
+    network: HighRes3DNet | None = None,
+    sampler: Sampler = two_blobs,
+    machine: MachineConfig = MACHINE,
+    **changes: object,
+) -> Trainer:
+    return Trainer(network or tiny_network(), sampler, settings(**changes), folder, machine=machine)
+
+
+def read_log(folder: Path, name: str = "log.csv") -> list[dict[str, str]]:
+    with (folder / name).open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def curve(folder: Path, name: str = "log.csv") -> list[dict[str, str]]:
+    """A log without what the clock says."""
+    clock = ("seconds", "samples_per_second", "waiting_share")
+    return [{k: v for k, v in row.items() if k not in clock} for row in read_log(folder, name)]
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -89,11 +111,10 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_learns_to_find_blobs(tmp_path: Path, optimizer: str) -> None:
-    config = settings(tmp_path, steps=120, log_every=10, optimizer=optimizer, batch_size=2)
-    trainer = Trainer(tiny_network(), two_blobs, config)
+    trainer = trainer_of(tmp_path, steps=120, log_every=10, optimizer=optimizer, batch_size=2)
     assert trainer.train().finished
     rows = read_log(tmp_path)
-    assert tuple(rows[0]) == LOG_FIELDS
+    assert tuple(rows[0]) == STEP_FIELDS
     assert [int(r["step"]) for r in rows] == list(range(10, 121, 10))
     assert float(rows[-1]["error_voxels"]) < 0.7 * float(rows[0]["error_voxels"])
     assert float(rows[-1]["error_mm"]) == pytest.approx(float(rows[-1]["error_voxels"]), rel=1e-4)
@@ -103,11 +124,11 @@ def test_learns_to_find_blobs(tmp_path: Path, optimizer: str) -> None:
 def test_resuming_is_exact(tmp_path: Path, optimizer: str) -> None:
     """Stopped at step 5 and, batch norm frozen, at step 10: the weights of a run that never was."""
     changes = {"freeze_norm_at": 0.6, "optimizer": optimizer}
-    straight = Trainer(tiny_network(0.3), two_blobs, settings(tmp_path / "a", **changes))
+    straight = trainer_of(tmp_path / "a", tiny_network(0.3), **changes)
     straight.train()
     folder = tmp_path / "b"
     running: list[Trainer] = []
-    for seed, stop in enumerate((5, 10, None)):
+    for seed, stop in enumerate((4, 9, None)):
 
         def sampler(
             step: int, rng: np.random.Generator, stop: int | None = stop
@@ -117,33 +138,45 @@ def test_resuming_is_exact(tmp_path: Path, optimizer: str) -> None:
             return two_blobs(step, rng)
 
         # Only the first session starts from its own weights; the others must not.
-        trainer = Trainer(tiny_network(0.3, seed), sampler, settings(folder, **changes))
+        trainer = trainer_of(folder, tiny_network(0.3, seed), sampler=sampler, **changes)
         running.append(trainer)
         result = trainer.train()
         assert result.finished is (stop is None)
-        assert result.step == (stop or 12)
+        assert result.step == (12 if stop is None else stop + 1)
     assert same(straight.network, trainer.network)
     assert same(straight.average.network, trainer.average.network)
-    strip = [{k: v for k, v in r.items() if k != "seconds"} for r in read_log(tmp_path / "a")]
-    assert strip[-1] == {k: v for k, v in read_log(folder)[-1].items() if k != "seconds"}
+    for name in ("log.csv", "epochs.csv"):
+        assert curve(folder, name) == curve(tmp_path / "a", name)
 
 
 def test_a_finished_run_stays_finished(tmp_path: Path) -> None:
-    first = Trainer(tiny_network(), two_blobs, settings(tmp_path))
+    first = trainer_of(tmp_path)
     first.train()
-    again = Trainer(tiny_network(seed=1), two_blobs, settings(tmp_path))
+    again = trainer_of(tmp_path, tiny_network(seed=1))
     assert again.train().step == 12
     assert same(first.network, again.network)
     assert len(read_log(tmp_path)) == 6
 
 
-@pytest.mark.parametrize("depth", [1, 3])
-def test_prefetching_changes_nothing(tmp_path: Path, depth: int) -> None:
-    plain = Trainer(tiny_network(), two_blobs, settings(tmp_path / "a", prefetch=0))
+@pytest.mark.parametrize("changes", [{"prefetch": 1}, {"prefetch": 3}, {"workers": 1}])
+def test_making_samples_ahead_changes_nothing(tmp_path: Path, changes: dict[str, int]) -> None:
+    plain = trainer_of(tmp_path / "a")
     plain.train()
-    ahead = Trainer(tiny_network(), two_blobs, settings(tmp_path / "b", prefetch=depth))
+    ahead = trainer_of(tmp_path / "b", machine=replace(MACHINE, **changes))
     ahead.train()
     assert same(plain.network, ahead.network)
+    assert curve(tmp_path / "b") == curve(tmp_path / "a")
+
+
+def test_the_log_tells_the_speed_and_how_long_samples_took(tmp_path: Path) -> None:
+    def slow(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        time.sleep(0.05)
+        return two_blobs(step, rng)
+
+    trainer_of(tmp_path, sampler=slow, batch_size=2, validation_scans=0).train()
+    last = read_log(tmp_path)[-1]
+    assert 0 < float(last["samples_per_second"]) < 20
+    assert 0.02 < float(last["waiting_share"]) <= 1
 
 
 @pytest.mark.parametrize("depth", [0, 2])
@@ -154,7 +187,7 @@ def test_errors_of_the_sampler_surface(tmp_path: Path, depth: int) -> None:
         return two_blobs(step, rng)
 
     with pytest.raises(RuntimeError, match="no more heads"):
-        Trainer(tiny_network(), broken, settings(tmp_path, prefetch=depth)).train()
+        trainer_of(tmp_path, sampler=broken, machine=replace(MACHINE, prefetch=depth)).train()
 
 
 def test_cubes_of_different_shapes_share_a_step() -> None:
@@ -164,7 +197,7 @@ def test_cubes_of_different_shapes_share_a_step() -> None:
         sides.append((8, 12, 8, 8, 12)[len(sides)])
         return torch.rand(1, sides[-1], 8, 8), torch.rand(LANDMARKS, 3)
 
-    batches = make_batches(sampler, seed=0, step=4, batch_size=5)
+    batches = make_batches(sampler, seed=0, step=4, indices=range(5))
     assert [tuple(cubes.shape) for cubes, _ in batches] == [(3, 1, 8, 8, 8), (2, 1, 12, 8, 8)]
     assert [tuple(points.shape) for _, points in batches] == [(3, 2, 3), (2, 2, 3)]
 
@@ -177,7 +210,7 @@ def test_accumulating_shapes_is_one_gradient(tmp_path: Path) -> None:
     apart = [(c[None], p[None]) for c, p in cubes]
     gradients = []
     for batches in (together, apart):
-        trainer = Trainer(tiny_network(), two_blobs, settings(tmp_path, clip_norm=1e9))
+        trainer = trainer_of(tmp_path, clip_norm=1e9)
         trainer.freeze_norm()  # statistics of one cube and of two differ; the frozen ones do not
         trainer._train_step(batches)
         gradients.append([p.grad.clone() for p in trainer.network.parameters()])
@@ -186,7 +219,7 @@ def test_accumulating_shapes_is_one_gradient(tmp_path: Path) -> None:
 
 
 def test_frozen_norm_trains_what_detection_evaluates(tmp_path: Path) -> None:
-    trainer = Trainer(tiny_network(), two_blobs, settings(tmp_path))
+    trainer = trainer_of(tmp_path)
     cube = two_blobs(0, np.random.default_rng(0))[0][None]
     trainer.network.train()
     moving = trainer.network(cube)
@@ -202,12 +235,11 @@ def test_frozen_norm_trains_what_detection_evaluates(tmp_path: Path) -> None:
 
 
 def test_learning_rate_warms_up_and_anneals(tmp_path: Path) -> None:
-    config = settings(tmp_path, steps=100, warmup_steps=10, final_learning_rate=0.1)
-    trainer = Trainer(tiny_network(), two_blobs, config)
+    trainer = trainer_of(tmp_path, steps=100, warmup_steps=10, final_learning_rate=0.1)
     rates = []
     for step in range(101):
         trainer.step = step
-        rates.append(trainer.learning_rate() / config.learning_rate)
+        rates.append(trainer.learning_rate() / trainer.config.learning_rate)
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(rates[9], abs=0.02)
     assert rates[50] == pytest.approx(0.55, abs=0.01)
@@ -215,15 +247,14 @@ def test_learning_rate_warms_up_and_anneals(tmp_path: Path) -> None:
 
 
 def test_a_time_budget_ends_the_run(tmp_path: Path) -> None:
-    config = settings(tmp_path, steps=None, minutes=0.01)
-    result = Trainer(tiny_network(), two_blobs, config).train()
+    result = trainer_of(tmp_path, steps=None, minutes=0.01).train()
     assert result.finished
     assert 0.6 <= result.seconds < 60
     assert result.step > 0
 
 
 def test_only_kernels_decay(tmp_path: Path) -> None:
-    trainer = Trainer(tiny_network(), two_blobs, settings(tmp_path))
+    trainer = trainer_of(tmp_path)
     for group in trainer.optimizer.param_groups:
         for parameter in group["params"]:
             assert (group["weight_decay"] > 0) == (parameter.ndim > 1)
@@ -244,7 +275,7 @@ def test_a_broken_sample_does_not_poison_the_weights(tmp_path: Path) -> None:
         cube, points = two_blobs(step, rng)
         return (cube * torch.inf if step == 4 else cube), points
 
-    trainer = Trainer(tiny_network(), sampler, settings(tmp_path, freeze_norm_at=0.0))
+    trainer = trainer_of(tmp_path, sampler=sampler, freeze_norm_at=0.0)
     trainer.train()
     assert trainer.step == 12
     for network in (trainer.network, trainer.average.network):
@@ -252,8 +283,7 @@ def test_a_broken_sample_does_not_poison_the_weights(tmp_path: Path) -> None:
 
 
 def test_checkpoints_are_few_and_whole(tmp_path: Path) -> None:
-    config = settings(tmp_path, checkpoint_minutes=1e-9, keep_checkpoints=2)
-    trainer = Trainer(tiny_network(), two_blobs, config)
+    trainer = trainer_of(tmp_path, checkpoint_minutes=1e-9, keep_checkpoints=2)
     result = trainer.train()
     assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-00000011", "checkpoint-00000012"]
     assert result.checkpoint == latest_checkpoint(tmp_path)
@@ -261,15 +291,14 @@ def test_checkpoints_are_few_and_whole(tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
-    config = settings(tmp_path, checkpoint_minutes=1e-9, keep_checkpoints=3)
-    Trainer(tiny_network(), two_blobs, config).train()
+    trainer_of(tmp_path, checkpoint_minutes=1e-9).train()
     older, cut, broken = checkpoints(tmp_path)
     (broken / "state.json").write_text('{"step": ')
     tensors = cut / "tensors.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-100])
     (tmp_path / ".checkpoint-00000099.1").mkdir()
     assert latest_checkpoint(tmp_path) == older
-    assert Trainer(tiny_network(), two_blobs, config).step == 10
+    assert trainer_of(tmp_path).step == 10
 
 
 def test_average_follows_the_network() -> None:
@@ -285,10 +314,10 @@ def test_average_follows_the_network() -> None:
 
 
 def test_weights_travel_to_a_larger_cube(tmp_path: Path) -> None:
-    first = Trainer(tiny_network(), two_blobs, settings(tmp_path / "small"))
+    first = trainer_of(tmp_path / "small")
     first.train()
-    config = settings(tmp_path / "large", size=16, init_from=str(tmp_path / "small"))
-    grown = Trainer(tiny_network(seed=3), two_blobs, config)
+    start = str(tmp_path / "small")
+    grown = trainer_of(tmp_path / "large", tiny_network(seed=3), size=16, init_from=start)
     assert grown.step == 0
     assert same(grown.network, first.average.network)
     torch.testing.assert_close(
@@ -297,12 +326,12 @@ def test_weights_travel_to_a_larger_cube(tmp_path: Path) -> None:
 
 
 def test_start_weights_that_do_not_fit(tmp_path: Path) -> None:
-    Trainer(tiny_network(), two_blobs, settings(tmp_path / "run")).train()
+    trainer_of(tmp_path / "run").train()
     other = HighRes3DNet(out_channels=5, features=2)
     with pytest.raises(UserError, match="another network"):
         load_weights(other, tmp_path / "run")
     with pytest.raises(UserError, match="another network"):
-        Trainer(other, two_blobs, settings(tmp_path / "run"))
+        trainer_of(tmp_path / "run", other)
     with pytest.raises(UserError, match="no training checkpoint"):
         load_weights(other, tmp_path)
     with pytest.raises(UserError, match="cannot be read"):
@@ -313,12 +342,12 @@ def test_start_weights_that_do_not_fit(tmp_path: Path) -> None:
 def test_device_that_is_not_there(tmp_path: Path, name: str, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="device"):
-        Trainer(tiny_network(), two_blobs, settings(tmp_path, device=name))
+        trainer_of(tmp_path, machine=MachineConfig(device=name))
 
 
 def test_bfloat16_learns_too(tmp_path: Path) -> None:
-    config = settings(tmp_path, precision="bfloat16", steps=60, batch_size=2)
-    Trainer(tiny_network(), two_blobs, config).train()
+    machine = MachineConfig(device="cpu", precision="bfloat16")
+    trainer_of(tmp_path, machine=machine, steps=60, batch_size=2).train()
     rows = read_log(tmp_path)
     assert float(rows[-1]["error_voxels"]) < float(rows[0]["error_voxels"])
 
@@ -327,8 +356,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 from test_trainer import *
-config = settings(Path({folder!r}), steps=100000, checkpoint_minutes=1e-9)
-result = Trainer(tiny_network(), two_blobs, config).train()
+result = trainer_of(Path({folder!r}), steps=100000, checkpoint_minutes=1e-9).train()
 print("stopped", result.step, result.finished)
 """
 
@@ -363,13 +391,192 @@ def test_sigterm_writes_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_sigkill_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
-    process = start_training(tmp_path)
+    """Killed anywhere, it ends with the weights and the curve of a run that was left alone."""
+    process = start_training(tmp_path / "killed")
     process.kill()
     process.communicate(timeout=120)
-    trainer = Trainer(tiny_network(seed=5), two_blobs, settings(tmp_path, steps=100000))
+    trainer = trainer_of(tmp_path / "killed", tiny_network(seed=5), steps=100000)
     reached = trainer.step
     assert reached > 0
-    trainer.config = settings(tmp_path, steps=reached + 2)
-    assert trainer.train().step == reached + 2
-    steps = [int(r["step"]) for r in read_log(tmp_path)]
-    assert steps == sorted(set(steps))
+    # The learning rate follows the length of the run, so both are as long as the killed one was.
+    straight = trainer_of(tmp_path / "straight", steps=100000)
+    for each in (trainer, straight):
+        each.on_log = lambda row, each=each: each.stop() if row["step"] >= reached + 4 else None
+        each.train()
+    assert same(straight.network, trainer.network)
+    assert same(straight.average.network, trainer.average.network)
+    for name in ("log.csv", "epochs.csv"):
+        assert curve(tmp_path / "killed", name) == curve(tmp_path / "straight", name)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch) -> None:
+    trainer = trainer_of(tmp_path)
+    real, calls = checkpoint_files.save_file, []
+
+    def full(tensors: dict[str, Tensor], path: Path) -> None:
+        calls.append(path)
+        if len(calls) > 1:
+            Path(path).write_bytes(b"half a file")
+            raise OSError(28, "No space left on device")
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpoint_files, "save_file", full)
+    with pytest.raises(UserError, match=r"No space left on device.*untouched"):
+        trainer.train()
+    assert [p.name for p in tmp_path.glob("*checkpoint*")] == ["checkpoint-00000004"]
+    monkeypatch.setattr(checkpoint_files, "save_file", real)
+    again = trainer_of(tmp_path, tiny_network(seed=1))
+    assert again.step == 4
+    assert again.train().finished
+    trainer_of(tmp_path.with_name("straight")).train()
+    assert curve(tmp_path) == curve(tmp_path.with_name("straight"))
+
+
+def killed_in_step_six(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    if step == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return two_blobs(step, rng)
+
+
+def test_a_lost_worker_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
+    machine = replace(MACHINE, workers=1)
+    with pytest.raises(UserError, match="has died"):
+        trainer_of(tmp_path, sampler=killed_in_step_six, machine=machine).train()
+    newest = latest_checkpoint(tmp_path)
+    assert newest is not None
+    assert newest.name == "checkpoint-00000004"
+    assert trainer_of(tmp_path).train().finished
+
+
+def test_every_epoch_is_validated_logged_and_kept(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, steps=16, validation_scans=3)
+    trainer.train()
+    rows = read_log(tmp_path, "epochs.csv")
+    assert tuple(rows[0]) == EPOCH_FIELDS
+    assert [(int(r["epoch"]), int(r["step"])) for r in rows] == [(1, 4), (2, 8), (3, 12), (4, 16)]
+    steps = read_log(tmp_path)
+    for epoch, row in enumerate(rows):
+        total = [float(r["total"]) for r in steps[2 * epoch : 2 * epoch + 2]]
+        assert float(row["total"]) == pytest.approx(sum(total) / 2, rel=1e-6)
+    assert float(rows[-1]["validation_mm"]) == pytest.approx(trainer.validate(), rel=1e-6)
+    assert [p.name[-2:] for p in checkpoints(tmp_path)] == ["08", "12", "16"]
+
+
+def test_validation_is_the_mean_error_of_the_averaged_network(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, validation_scans=5)
+    errors = []
+    for index in range(5):
+        cube, points = two_blobs(0, np.random.default_rng([0, 2**31, index]))
+        heatmaps = trainer.average.network(cube[None])[0]
+        for heatmap, point in zip(heatmaps, points, strict=True):
+            if torch.isfinite(point).all():
+                phi = heatmap.detach().flatten().softmax(0).view(12, 12, 12)
+                axes = torch.meshgrid(*[torch.arange(12.0)] * 3, indexing="ij")
+                found = torch.stack([(phi * axis).sum() for axis in axes])
+                errors.append(float((found - point).norm()))
+    assert trainer.validate() == pytest.approx(np.mean(errors), rel=1e-4)
+
+
+def test_training_stops_early_and_keeps_the_best(tmp_path: Path, monkeypatch) -> None:
+    trainer = trainer_of(tmp_path, steps=400, patience=2, freeze_norm_at=1.0)
+    errors = iter([3.0, 2.0, 2.5, 2.1, 1.0])
+    weights = []
+
+    def validate() -> float:
+        weights.append(trainer.average.network.classifier.weight.clone())
+        return next(errors)
+
+    monkeypatch.setattr(trainer, "validate", validate)
+    result = trainer.train()
+    assert result.finished
+    assert result.step == 16
+    best = trained_weights(tmp_path)["classifier.weight"]
+    assert torch.equal(best, weights[1])
+    assert not torch.equal(best, averaged_weights(tmp_path)["classifier.weight"])
+    again = trainer_of(tmp_path, steps=400, patience=2)
+    assert again.train().step == 16
+
+
+def test_a_plateau_reduces_the_learning_rate(tmp_path: Path, monkeypatch) -> None:
+    trainer = trainer_of(
+        tmp_path, steps=24, schedule="plateau", plateau_patience=2, warmup_steps=0, log_every=4
+    )
+    errors = iter([3.0, 3.1, 3.2, 2.0, 2.1, 2.2])
+    monkeypatch.setattr(trainer, "validate", lambda: next(errors))
+    trainer.train()
+    rates = [float(row["learning_rate"]) / 5e-3 for row in read_log(tmp_path)]
+    assert rates == pytest.approx([1, 1, 1, 1 / 3, 1 / 3, 1 / 3])
+    assert trainer.learning_rate() / 5e-3 == pytest.approx(1 / 9)
+
+
+def test_tensorboard_shows_the_curve(tmp_path: Path) -> None:
+    trainer_of(tmp_path, tensorboard=True).train()
+    seen: dict[str, dict[int, float]] = {}
+    for path in (tmp_path / "tensorboard").iterdir():
+        for tag, step, value in events(path.read_bytes()):
+            seen.setdefault(tag, {})[step] = value
+    losses = {int(row["step"]): float(row["total"]) for row in read_log(tmp_path)}
+    assert seen["training/total"] == pytest.approx(losses, rel=1e-5)
+    assert list(seen["validation/validation_mm"]) == [4, 8, 12]
+
+
+def events(data: bytes) -> list[tuple[str, int, float]]:
+    """The scalars of an event file: records of length, checksum, message, checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found, at = [], 0
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 8], "little")
+        event = Event.FromString(data[at + 12 : at + 12 + length])
+        found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+        at += 12 + length + 4
+    return found
+
+
+TWO_PROCESSES = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_trainer import *
+result = shared_run(Path({folder!r}), 2)
+"""
+
+
+def shared_run(folder: Path, processes: int) -> Trainer:
+    """Batches of four with landmarks missing, norm fixed: DDP must not change anything."""
+    machine = replace(MACHINE, devices=processes)
+    changes = {"batch_size": 4, "freeze_norm_at": 0.0, "steps": 6, "clip_norm": 1e9}
+    trainer = trainer_of(folder, machine=machine, **changes)
+    trainer.train()
+    if trainer.fabric.is_global_zero:
+        gradients = {n: p.grad for n, p in trainer.network.named_parameters()}
+        torch.save(gradients, folder / "gradients.pt")
+    return trainer
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    folder = tmp_path / "two"
+    script.write_text(TWO_PROCESSES.format(tests=str(Path(__file__).parent), folder=str(folder)))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, str(script)], check=True, timeout=240, env=environment)
+    one = shared_run(tmp_path / "one", 1)
+    for name, weight in averaged_weights(folder).items():
+        # The softmax does not see a constant: what moves this bias is nothing but rounding.
+        if name != "classifier.bias":
+            mine = one.average.network.state_dict()[name]
+            torch.testing.assert_close(weight, mine, rtol=1e-3, atol=1e-5, msg=name)
+    gradients = torch.load(folder / "gradients.pt")
+    for name, parameter in one.network.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5)
+    for mine, theirs in zip(read_log(tmp_path / "one"), read_log(folder), strict=True):
+        for field in ("total", "heatmap", "coordinate", "error_mm", "gradient_norm"):
+            assert float(mine[field]) == pytest.approx(float(theirs[field]), rel=1e-4)
+    both = [read_log(f, "epochs.csv")[0]["validation_mm"] for f in (tmp_path / "one", folder)]
+    assert float(both[0]) == pytest.approx(float(both[1]), rel=1e-4)
+
+
+def test_a_batch_must_be_shared_evenly(tmp_path: Path, monkeypatch) -> None:
+    trainer = trainer_of(tmp_path)
+    monkeypatch.setattr(type(trainer.fabric), "world_size", 2)
+    with pytest.raises(UserError, match="multiple of them"):
+        Trainer(tiny_network(), two_blobs, settings(batch_size=3), tmp_path, fabric=trainer.fabric)

@@ -1,63 +1,147 @@
-"""Training settings: read from JSON or YAML, everything unknown refused by name."""
+"""Recipes: read from JSON or YAML, everything unknown refused by name, published as a schema."""
 
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksTrainLib.config import TrainingConfig, config_from_dict, load_config
+from BrainLandmarksTrainLib import recipe as recipes
+from BrainLandmarksTrainLib.engine.config import TrainingConfig
+from BrainLandmarksTrainLib.recipe import Recipe, load_recipe, recipe_schema, write_recipe
+from BrainLandmarksTrainLib.settings import from_values
+
+FOLDER = Path(str(resources.files(recipes.__package__) / "recipes"))
+NETWORK = {"steps": 5}
+SMALL = {
+    "name": "a",
+    "output": "run",
+    "heads": {"label_maps": ["maps"]},
+    "locator": NETWORK,
+    "fine": NETWORK,
+}
 
 
-def test_reads_json(tmp_path: Path) -> None:
-    path = tmp_path / "train.json"
-    path.write_text(json.dumps({"size": 32, "steps": 100, "minutes": 5, "label_maps": ["a", "b"]}))
-    config = load_config(path)
-    assert (config.size, config.steps, config.minutes) == (32, 100, 5.0)
-    assert config.label_maps == ("a", "b")
-    assert config.voxel_mm == pytest.approx(208 / 32)
+def written(folder: Path, **changes: object) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, **changes}), encoding="utf-8")
+    return path
 
 
-def test_reads_yaml(tmp_path: Path) -> None:
-    pytest.importorskip("yaml")
-    path = tmp_path / "train.yaml"
-    path.write_text("size: 32\nsteps: 100\ninit_from: null\n")
-    assert load_config(path) == TrainingConfig(size=32, steps=100)
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, scans={"dataset": "set"}))
+    assert recipe.output == str(tmp_path / "run")
+    assert recipe.heads is not None
+    assert recipe.heads.label_maps == (str(tmp_path / "maps"),)
+    assert recipe.scans is not None
+    assert recipe.scans.dataset == str(tmp_path / "set")
+    assert recipe.fine == TrainingConfig(steps=5)
 
 
-def test_survives_json() -> None:
-    config = TrainingConfig(steps=7, label_maps=("a",), alpha=0.25)
-    assert config_from_dict(json.loads(json.dumps(config.to_dict()))) == config
+def test_the_command_line_has_the_last_word(tmp_path: Path) -> None:
+    path = written(tmp_path, machine={"threads": 1, "device": "cpu"})
+    recipe = load_recipe(path, ["/m"], "/o", "/d", devices=2, nodes=None, device="cuda")
+    assert recipe.heads is not None
+    assert recipe.heads.label_maps == ("/m",)
+    assert recipe.scans is not None
+    assert (recipe.output, recipe.scans.dataset) == ("/o", "/d")
+    machine = recipe.machine
+    assert (machine.device, machine.devices, machine.nodes, machine.threads) == ("cuda", 2, None, 1)
+
+
+def test_json_is_read_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(SMALL), encoding="utf-8")
+    assert load_recipe(path) == load_recipe(written(tmp_path))
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, fine={"steps": 7, "crop": [32, 32, 32], "alpha": 0.25}))
+    write_recipe(recipe, tmp_path / "again.yaml")
+    assert load_recipe(tmp_path / "again.yaml") == recipe
+
+
+def test_the_published_schema_is_that_of_the_code() -> None:
+    published = json.loads((FOLDER / recipes.SCHEMA_FILE).read_text(encoding="utf-8"))
+    assert published == recipe_schema(), "run: make docs"
+    jsonschema.Draft202012Validator.check_schema(published)
+
+
+@pytest.mark.parametrize("name", ["brain88", "paper", "quick"])
+def test_shipped_recipes_are_valid(name: str) -> None:
+    values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    jsonschema.validate(values, recipe_schema())
+    recipe = load_recipe(name, ["maps"] if "heads" in values else None, "out", "set")
+    assert recipe.name == name
+
+
+def test_every_setting_is_described() -> None:
+    def check(group: dict[str, object], path: str) -> int:
+        count = 0
+        for name, entry in group["properties"].items():  # type: ignore[attr-defined]
+            if name == "$schema":
+                continue
+            assert entry.get("description"), f"{path}{name}"
+            inner = next((e for e in entry.get("anyOf", [entry]) if "properties" in e), None)
+            count += 1 if inner is None else check(inner, f"{path}{name}.")
+        return count
+
+    assert check(recipe_schema(), "") > 80
 
 
 @pytest.mark.parametrize(
-    ("values", "sentence"),
+    ("values", "sentence", "schema_sees_it"),
     [
-        ({"learningrate": 1e-3}, "did you mean 'learning_rate'"),
-        ({"epochs": 3}, "unknown training setting 'epochs'"),
-        ({"steps": "many"}, "'steps' must be a whole number or null"),
-        ({"steps": 3.5}, "'steps' must be a whole number"),
-        ({"steps": True}, "'steps' must be a whole number"),
-        ({"learning_rate": "fast"}, "'learning_rate' must be a number"),
-        ({"output": 3}, "'output' must be text"),
-        ({"label_maps": "a"}, "'label_maps' must be a list"),
-        ({"steps": 0}, "'steps' must be above zero"),
-        ({"steps": None}, "no end"),
-        ({"alpha": 1.5}, "'alpha' must lie between 0 and 1"),
-        ({"size": 30}, "multiple of 4"),
-        ({"warmup_steps": -1}, "must not be negative"),
-        ({"prefetch": -1}, "must not be negative"),
-        ({"coordinate_loss": "l1"}, "choose one of mse, euclidean"),
-        ({"learning_rate": float("inf")}, "above zero"),
+        ({"learningrate": 1e-3}, "'fine.learningrate'; did you mean 'learning_rate'", True),
+        ({"epochs": 3}, "unknown training setting 'fine.epochs'", True),
+        ({"steps": "many"}, "'fine.steps' must be a whole number or null", True),
+        ({"steps": 3.5}, "'fine.steps' must be a whole number", True),
+        ({"steps": True}, "'fine.steps' must be a whole number", True),
+        ({"tensorboard": 1}, "'fine.tensorboard' must be true or false", True),
+        ({"learning_rate": "fast"}, "'fine.learning_rate' must be a number", True),
+        ({"crop": 32}, "'fine.crop' must be 3 whole numbers", True),
+        ({"crop": [32, 32]}, "'fine.crop' must be 3 whole numbers", True),
+        ({"crop": [32, 32, 30]}, "multiple of 4", False),
+        ({"steps": 0}, "'fine.steps' must be at least 1", True),
+        ({"steps": None}, "no end", False),
+        ({"alpha": 1.5}, "'fine.alpha' must be between 0 and 1", True),
+        ({"size": 30}, "multiple of 4", False),
+        ({"warmup_steps": -1}, "must be at least 0", True),
+        ({"coordinate_loss": "l1"}, "choose one of mse, euclidean", True),
+        ({"learning_rate": float("inf")}, "must be finite", False),
     ],
 )
-def test_wrong_settings_are_one_sentence(values: dict[str, object], sentence: str) -> None:
+def test_wrong_settings_are_one_sentence(
+    tmp_path: Path, values: dict[str, object], sentence: str, schema_sees_it: bool
+) -> None:
+    changed = {**SMALL, "fine": {**NETWORK, **values}}
     with pytest.raises(UserError) as caught:
-        config_from_dict({"steps": 5, **values})
+        from_values(Recipe, changed, recipes.WHAT)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+    validator = jsonschema.Draft202012Validator(recipe_schema())
+    assert validator.is_valid(changed) is not schema_sees_it
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"heads": None}, "nothing to learn from"),
+        ({"heads": {}}, "lacks 'heads.label_maps'"),
+        ({"scans": {}}, "lacks 'scans.dataset'"),
+        ({"output": ""}, "lacks 'output'"),
+        ({"machine": {"gpus": 2}}, "unknown training setting 'machine.gpus'"),
+        ({"scans": {"augmentation": {"policies": {}}}}, "must hold one value per name"),
+    ],
+)
+def test_wrong_recipes_are_one_sentence(tmp_path: Path, changes: dict, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        load_recipe(written(tmp_path, **changes))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +149,7 @@ def test_wrong_settings_are_one_sentence(values: dict[str, object], sentence: st
     [
         ("a.json", "{", "not valid JSON"),
         ("a.json", "[1]", "one setting per name"),
+        ("a.yaml", "a: [", "not valid YAML"),
         ("a.json", None, "not found"),
     ],
 )
@@ -72,4 +157,4 @@ def test_wrong_files(tmp_path: Path, name: str, text: str | None, sentence: str)
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=sentence):
-        load_config(tmp_path / name)
+        load_recipe(tmp_path / name)

@@ -128,7 +128,7 @@ class LossParts:
 class MixedLoss:
     """The paper's mixed loss ``alpha * L_h + (1 - alpha) * L_c``.
 
-    >>> loss = MixedLoss(alpha=0.5, sigma=1.5)
+    >>> loss = MixedLoss(alpha=0.4, sigma=1.5)
     >>> parts = loss(network(cube), points)
     >>> parts.total.backward()
 
@@ -140,7 +140,7 @@ class MixedLoss:
     """
 
     def __init__(
-        self, alpha: float = 0.5, sigma: float = 1.5, coordinate: Coordinate = "mse"
+        self, alpha: float = 0.4, sigma: float = 1.5, coordinate: Coordinate = "mse"
     ) -> None:
         if not 0.0 <= alpha <= 1.0:
             raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
@@ -152,14 +152,19 @@ class MixedLoss:
         self.sigma = sigma
         self.coordinate = coordinate
 
-    def __call__(self, heatmaps: Tensor, points: Tensor) -> LossParts:
-        """Compare heatmaps ``(B, K, D, H, W)`` with ijk points ``(B, K, 3)``, NaN = missing."""
+    def __call__(self, heatmaps: Tensor, points: Tensor, divisor: float | None = None) -> LossParts:
+        """Compare heatmaps ``(B, K, D, H, W)`` with ijk points ``(B, K, 3)``, NaN = missing.
+
+        Args:
+            divisor: what the sums over landmarks are divided by, where these are a part of a
+                larger batch; by default their own number.
+        """
         d, h, w = heatmaps.shape[2:]
         present = visible(points, (d, h, w))
         count = int(present.sum())
         points = torch.where(present[..., None], points, torch.zeros_like(points))
         entropy, coordinates = HeatmapCrossEntropy.apply(heatmaps, points, self.sigma)
-        weight = present.to(entropy.dtype) / max(count, 1)
+        weight = present.to(entropy.dtype) / (divisor or max(count, 1))
         squared = (coordinates - points).square().sum(-1)
         # The small constant keeps the gradient of the root finite at zero distance.
         distance = (squared + 1e-6).sqrt()

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from .config import TrainingConfig
 
 # Quintic Newton-Schulz iteration that drives all singular values towards 1 (Jordan et al., 2024).
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -79,3 +81,26 @@ def orthogonalised(matrix: Tensor) -> Tensor:
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x if matrix.shape[0] <= matrix.shape[1] else x.T
+
+
+def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Weight decay for convolution kernels only: batch norm and biases have none to spare.
+
+    Muon takes the kernels between the first and the last layer; those two map to and from the
+    image and the landmarks, whose directions have sizes of their own.
+    """
+    kernels = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    decay = config.weight_decay
+    if config.optimizer == "muon":
+        groups: list[dict[str, Any]] = [
+            {"params": kernels[1:-1], "weight_decay": decay, "orthogonal": True},
+            {"params": [kernels[0], kernels[-1]], "weight_decay": decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        return Muon(groups, lr=config.learning_rate)
+    groups = [
+        {"params": kernels, "weight_decay": decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)

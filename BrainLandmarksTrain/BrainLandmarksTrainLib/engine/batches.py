@@ -1,0 +1,192 @@
+"""Samples to batches: the same whoever makes them, and when.
+
+Every random number of a sample comes from the run's seed, the step and the sample's place in the
+step alone. So a resumed run, more processes or more workers see the very same samples.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from BrainLandmarksLib.errors import UserError
+
+#: Makes one sample: (step, generator) -> cube (1, D, H, W) float32, ijk points (K, 3), NaN missing.
+Sampler = Callable[[int, np.random.Generator], tuple[Tensor, Tensor]]
+#: Cubes (B, 1, D, H, W) of one shape and their points (B, K, 3).
+Batch = tuple[Tensor, Tensor]
+
+
+def sample_rng(seed: int, step: int, index: int) -> np.random.Generator:
+    """The random generator of sample ``index`` of step ``step``: a function of the three alone."""
+    return np.random.default_rng([seed, step, index])
+
+
+def make_batches(sampler: Sampler, seed: int, step: int, indices: Sequence[int]) -> list[Batch]:
+    """The samples of one step, stacked by cube shape (one batch when all shapes agree).
+
+    Args:
+        indices: places in the step, this process' share of them.
+    """
+    groups: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+    for index in indices:
+        cube, points = sampler(step, sample_rng(seed, step, index))
+        groups.setdefault(tuple(cube.shape), []).append((cube, points))
+    return [
+        (torch.stack([c for c, _ in group]), torch.stack([p for _, p in group]))
+        for group in groups.values()
+    ]
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the batches of a step; travels to other processes."""
+
+    sampler: Sampler
+    seed: int
+    indices: Sequence[int]
+
+    def __call__(self, step: int) -> list[Batch]:
+        """Batches of this process' share of a step."""
+        return make_batches(self.sampler, self.seed, step, self.indices)
+
+
+class Loader:
+    """Makes the batches of coming steps, ahead of time where that helps.
+
+    >>> with Loader(maker, range(10), depth=2) as batches:
+    ...     for step, batch in batches:
+    ...         ...
+    >>> batches.waited
+    0.8
+
+    Args:
+        make: step to batches.
+        steps: the steps to make.
+        depth: how many steps may wait; 0 makes each one when it is asked for.
+        workers: processes that make them; with 0 one thread does.
+    """
+
+    def __init__(self, make: Maker, steps: Sequence[int], depth: int, workers: int = 0) -> None:
+        self._source: _Source
+        if workers:
+            self._source = _Workers(make, steps, max(depth, 1), workers)
+        else:
+            self._source = _Thread(make, steps, depth) if depth else _Here(make, steps)
+        self.waited = 0.0
+        """Seconds that the training loop has waited for samples."""
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._source.close()
+
+    def __iter__(self) -> Iterator[tuple[int, list[Batch]]]:
+        source = iter(self._source)
+        while True:
+            started = time.perf_counter()
+            try:
+                item = next(source)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - started
+            yield item
+
+
+class _Source:
+    """Steps and their batches, in order."""
+
+    def __iter__(self) -> Iterator[tuple[int, list[Batch]]]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Stop making more."""
+
+
+class _Here(_Source):
+    def __init__(self, make: Maker, steps: Sequence[int]) -> None:
+        self._make, self._steps = make, steps
+
+    def __iter__(self) -> Iterator[tuple[int, list[Batch]]]:
+        return ((step, self._make(step)) for step in self._steps)
+
+
+class _Thread(_Source):
+    def __init__(self, make: Maker, steps: Sequence[int], depth: int) -> None:
+        self._make, self._steps = make, steps
+        self._queue: queue.Queue[tuple[int, list[Batch] | BaseException]] = queue.Queue(depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[tuple[int, list[Batch]]]:
+        for _ in self._steps:
+            step, made = self._queue.get()
+            if isinstance(made, BaseException):
+                raise made
+            yield step, made
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        for step in self._steps:
+            made: list[Batch] | BaseException
+            try:
+                made = self._make(step)
+            except BaseException as error:
+                made = error  # raised again in the training loop
+            while not self._stop.is_set():
+                with suppress(queue.Full):
+                    self._queue.put((step, made), timeout=0.1)
+                    break
+            if self._stop.is_set() or isinstance(made, BaseException):
+                return
+
+
+class _Workers(_Source):
+    """PyTorch's own loader. Its processes are new ones: a fork of a process that has run PyTorch's
+    threads may hang."""
+
+    def __init__(self, make: Maker, steps: Sequence[int], depth: int, workers: int) -> None:
+        self._steps = steps
+        self._loader = DataLoader(
+            _Steps(make),
+            batch_size=None,
+            sampler=steps,
+            num_workers=workers,
+            prefetch_factor=depth,
+            multiprocessing_context="spawn",
+        )
+
+    def __iter__(self) -> Iterator[tuple[int, list[Batch]]]:
+        try:
+            yield from zip(self._steps, self._loader)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                "a process that makes training samples has died, perhaps for lack of memory; the "
+                "last checkpoint is untouched: give the same command again, or fewer 'workers'."
+            ) from None
+
+
+class _Steps(Dataset[Any]):
+    def __init__(self, make: Maker) -> None:
+        self._make = make
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        torch.set_num_threads(1)
+        return self._make(step)

@@ -1,0 +1,164 @@
+"""Checkpoints: folders that are there whole or not at all, and the weights that they hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.files import whole_file
+
+PREFIX = "checkpoint-"
+BEST = "best.safetensors"
+"""Averaged weights of the epoch with the lowest validation error, where training may stop early."""
+
+_TENSORS = "tensors.safetensors"
+_STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run goes on from.
+
+    Args:
+        state: plain JSON values.
+        tensors: by name; those of a part ("network", "average", "optimizer") begin with its name.
+    """
+
+    state: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """Tensors of one part, by their names in it."""
+        start = f"{name}."
+        return {k[len(start) :]: v for k, v in self.tensors.items() if k.startswith(start)}
+
+
+def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write a checkpoint folder; it appears whole or not at all. All but the ``keep`` newest go.
+
+    Raises:
+        UserError: the disk is full or cannot be written to; the older checkpoints are untouched.
+    """
+    target = folder / f"{PREFIX}{step:08d}"
+    unfinished = folder / f".{target.name}.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.tensors.items()}
+        save_file(tensors, unfinished / _TENSORS)
+        (unfinished / _STATE).write_text(json.dumps(checkpoint.state, indent=1), encoding="utf-8")
+        for path in unfinished.iterdir():
+            _flush(path)
+        if target.exists():  # the same step, saved again after a resume without progress
+            os.replace(target, folder / f".{target.name}.old")
+        os.replace(unfinished, target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise UserError(
+            f"cannot write a checkpoint to {folder} ({_reason(error)}); the one before it is "
+            "untouched: make room, then give the same command again."
+        ) from None
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    # What was replaced, and what a killed process left unfinished.
+    for stale in folder.glob(f".{PREFIX}*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    return target
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Raises:
+        OSError, ValueError, SafetensorError: it is damaged.
+    """
+    state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+    return Checkpoint(state, load_file(path / _TENSORS))
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """The checkpoint folders of a run, oldest first."""
+    return sorted(Path(folder).glob(f"{PREFIX}*"))
+
+
+def latest_checkpoint(folder: str | Path) -> Path | None:
+    """The newest readable checkpoint of a run; None when there is none."""
+    for path in reversed(checkpoints(folder)):
+        try:
+            read_checkpoint(path)
+        except (OSError, ValueError, SafetensorError):
+            continue  # a disk that lost power: the one before it is complete
+        return path
+    return None
+
+
+def averaged_weights(folder: str | Path) -> dict[str, Tensor]:
+    """The averaged network weights of a checkpoint folder, or of a run folder's newest one.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    path = Path(folder)
+    newest = path if (path / _STATE).is_file() else latest_checkpoint(path)
+    if newest is None:
+        raise UserError(f"{path} holds no training checkpoint; check the path.")
+    return read_checkpoint(newest).part("average")
+
+
+def trained_weights(folder: str | Path) -> dict[str, Tensor]:
+    """The weights that a run is for: its best epoch's where it may stop early, else its last.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    best = Path(folder) / BEST
+    return load_file(best) if best.is_file() else averaged_weights(folder)
+
+
+def write_best(folder: Path, network: nn.Module) -> None:
+    """Keep the present weights as the best ones.
+
+    Raises:
+        UserError: the disk is full or cannot be written to.
+    """
+    weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    try:
+        with whole_file(folder / BEST) as unfinished:
+            save_file(weights, unfinished)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write {folder / BEST} ({_reason(error)}); make room.") from None
+
+
+def load_weights(network: nn.Module, source: str | Path) -> None:
+    """Start a network at the weights of a ``.safetensors`` file, or of a run or checkpoint folder.
+
+    Raises:
+        UserError: the source is missing or holds the weights of another network.
+    """
+    path = Path(source)
+    try:
+        weights = trained_weights(path) if path.is_dir() else load_file(path)
+        network.load_state_dict(weights)
+    except (OSError, SafetensorError):
+        raise UserError(f"start weights {path} cannot be read; check the path.") from None
+    except RuntimeError:
+        raise UserError(f"start weights {path} belong to another network.") from None
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error).strip().rstrip(".")
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
