@@ -105,6 +105,7 @@ def cook(
     *,
     command: str = "",
     on_log: Callable[[str, dict[str, float]], None] | None = None,
+    vary: Callable[[str, Kitchen], Kitchen] = lambda part, kitchen: kitchen,
 ) -> Path | None:
     """Run a recipe; returns the model's folder, or None when training was interrupted.
 
@@ -112,6 +113,7 @@ def cook(
         say: takes lines for the user, in the first process only.
         command: what the model will say that it was made with.
         on_log: called with the network's name and every row of its log, in the first process.
+        vary: changes what a network, "locator" or "fine", is trained on.
 
     Raises:
         UserError: the data, the settings or a checkpoint cannot be used.
@@ -126,7 +128,7 @@ def cook(
         if config is None:
             continue
         tell(f"training the {part} network")
-        sampler, validation = samplers(kitchen, recipe, part, config)
+        sampler, validation = samplers(vary(part, kitchen), recipe, part, config)
         trainer = Trainer(
             _network(kitchen, recipe, part, config),
             sampler,
@@ -266,6 +268,7 @@ def finish(model: Model, kitchen: Kitchen, recipe: Recipe, folder: Path, say: Sa
     if kitchen.dataset is not None:
         scans = _measure_scans(model, kitchen.dataset, device)
         for split, result in scans.items():
+            np.savez(folder.parent / f"{split}.npz", found=result.found, truth=result.truth)
             table = ErrorTable.of(model.protocol, result.errors)
             say(f"scans of the split {split}\n{table.markdown()}")
             held_out.setdefault("errors_mm", table.to_dict())
@@ -274,16 +277,7 @@ def finish(model: Model, kitchen: Kitchen, recipe: Recipe, folder: Path, say: Sa
         results |= {"validation": scans["validation"]} if "validation" in scans else scans
     calibration = None
     if results:
-        everything = HeldOut.joined(results.values())
-        calibration = everything.calibration()
-        np.savez(
-            folder.parent / "held_out.npz",
-            heads=np.array(everything.heads),
-            errors=everything.errors,
-            features=everything.features,
-            found=everything.found,
-            truth=everything.truth,
-        )
+        calibration = HeldOut.joined(results.values()).calibration()
     elif kitchen.base is not None and kitchen.base.protocol.hash == model.protocol.hash:
         calibration = kitchen.base.spec.calibration
     spec = replace(model.spec, calibration=calibration, held_out=held_out)
@@ -361,9 +355,9 @@ def _network(kitchen: Kitchen, recipe: Recipe, part: str, config: TrainingConfig
     count = len(kitchen.protocol)
     network = HighRes3DNet(out_channels=count, features=config.features, dropout=config.dropout)
     locator = recipe.locator
-    if config.init_from is None and part == "fine" and locator is not None:
-        if config.features == locator.features:
-            load_weights(network, Path(recipe.output) / "locator")
+    fresh = config.init_from is None and part == "fine"
+    if fresh and locator is not None and config.features == locator.features:
+        load_weights(network, Path(recipe.output) / "locator")
     return network
 
 

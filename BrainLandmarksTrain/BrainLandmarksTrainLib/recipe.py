@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -136,8 +136,24 @@ def load_recipe(
     """
     shipped = Path(str(resources.files(__package__) / "recipes" / f"{name_or_path}.yaml"))
     path = shipped if shipped.is_file() else Path(name_or_path)
-    values = {k: v for k, v in read_settings(path).items() if k != "$schema"}
     base = Path() if path == shipped else path.parent
+    return recipe_of(read_settings(path), base, label_maps, output, dataset, **machine)
+
+
+def recipe_of(
+    values: Mapping[str, Any],
+    base: Path,
+    label_maps: Sequence[str | Path] | None = None,
+    output: str | Path | None = None,
+    dataset: str | Path | None = None,
+    **machine: Any,
+) -> Recipe:
+    """A recipe from plain values; the same arguments as `load_recipe`.
+
+    Args:
+        base: folder that the paths in ``values`` are relative to.
+    """
+    values = {k: v for k, v in values.items() if k != "$schema"}
     for group, key, given in (("heads", "label_maps", label_maps), ("scans", "dataset", dataset)):
         if given:
             texts = [str(Path(item).absolute()) for item in _listed(given)]

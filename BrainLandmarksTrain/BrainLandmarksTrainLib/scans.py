@@ -141,19 +141,20 @@ class ScanSampler:
         image = image.view(a, n, b, n, c, n).mean((1, 3, 5))
         mirror = self.protocol.mirror_permutation()
         points = image_points(deformation, to_head, scan.landmarks, mirror)
-        if self.augmentation is not None and rng.random() < self.augmented_share:
-            image, points = self._varied(image, points, int(rng.integers(2**31)))
+        policies = self.augmentation and self.augmentation.at_voxels(lattice.spacing_mm)
+        if policies is not None and rng.random() < self.augmented_share:
+            image, points = self._varied(policies, image, points, int(rng.integers(2**31)))
         cube = intensity.normalise(image)[None]
         return cube, torch.as_tensor(in_cube(lattice, points), dtype=torch.float32)
 
     def _varied(
-        self, image: torch.Tensor, points: FloatArray, seed: int
+        self, policies: AugmentationConfig, image: torch.Tensor, points: FloatArray, seed: int
     ) -> tuple[torch.Tensor, FloatArray]:
         affine = np.diag([self.lattice.spacing_mm] * 3 + [1.0])
         affine[:3, 3] = -(np.array(self.lattice.shape) - 1) / 2 * self.lattice.spacing_mm
         volume = Volume(image.numpy(), Grid(self.lattice.shape, affine))
         landmarks = LandmarkSet.from_points(self.protocol, points, "truth")
-        varied = AugmentWithLandmarks(self.augmentation)(volume, landmarks, seed)
+        varied = AugmentWithLandmarks(policies)(volume, landmarks, seed)
         data = np.maximum(varied.volume.data, 0)  # noise and ringing go below the air
         return torch.from_numpy(data), varied.landmarks.points
 

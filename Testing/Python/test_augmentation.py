@@ -317,3 +317,20 @@ def test_the_contact_sheet_shows_every_row(tmp_path, tiny_protocol):
     quarters = [red[:half_y, :half_x], red[half_y:, :half_x], red[:half_y, half_x:]]
     assert all(quarter.any() for quarter in quarters)
     assert not red[half_y + 20 :, half_x:].any()
+
+
+def test_what_voxels_cannot_show_is_left_out():
+    paper = AugmentationConfig()
+    assert paper.at_voxels(3.25) is paper
+    coarse = paper.at_voxels(8.0)
+    assert coarse.patient == ("elastic", "affine")
+    assert coarse.policies == paper.policies
+    alone = AugmentationConfig(
+        policies={"A": Policy(0.6, ("anisotropy",)), "B": Policy(0.4, ("noise", "anisotropy"))}
+    )
+    assert alone.at_voxels(8.0).policies == {"B": Policy(1.0, ("noise",))}
+    thick = AugmentationConfig(
+        patient=("anisotropy",), policies={"A": Policy(1.0, ("patient", "anisotropy"))}
+    )
+    assert thick.at_voxels(8.0) is None
+    assert thick.at_voxels(1.0) is thick

@@ -15,7 +15,8 @@ from BrainLandmarksLib.formats import read_landmarks
 
 COMMANDS = [
     "detect", "explain", "explain compare", "explain sanity", "distance", "protocol", "annotate",
-    "correct", "agreement", "dataset", "augment", "train", "evaluate", "models", "serve",
+    "correct", "agreement", "dataset", "augment", "train", "finetune", "ablation",
+    "evaluate", "models", "serve",
 ]  # fmt: skip
 
 

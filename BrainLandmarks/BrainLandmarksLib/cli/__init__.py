@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cli import (
+    ablation,
     agreement,
     annotate,
     augment,
@@ -24,6 +25,7 @@ from BrainLandmarksLib.cli import (
     explain,
     explain_compare,
     explain_sanity,
+    finetune,
     models,
     protocol,
     serve,
@@ -73,6 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
         dataset,
         augment,
         train,
+        finetune,
+        ablation,
         evaluate,
         models,
         serve,

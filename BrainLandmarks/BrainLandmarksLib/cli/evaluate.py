@@ -13,6 +13,8 @@ _EXAMPLE = """\
 examples:
   brainlandmarks evaluate --model brain88 --dataset my_set -o report
       the test heads of a dataset; report/errors.md has all tables, beside it are numbers and plots
+  brainlandmarks evaluate --model runs/tuned/model --before brain88 --dataset my_set -o report
+      two models side by side
   brainlandmarks evaluate --predictions found --truth my_set/landmarks -o report
       two folders of landmark files: found/0001_landmarks.csv and my_set/landmarks/0001.mrk.json
   brainlandmarks evaluate --label-maps maps/ -o report
@@ -44,6 +46,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--truth", metavar="DIR", type=Path, help="true landmarks of --predictions")
     parser.add_argument("--model", default="brain88", metavar="NAME|DIR", help="(brain88)")
     parser.add_argument(
+        "--before", metavar="NAME|DIR", help="an older model, to show side by side on --dataset"
+    )
+    parser.add_argument(
         "--split", default="test", metavar="NAME",
         help="heads of the dataset: train, validation, test or all (test)",
     )  # fmt: skip
@@ -71,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if (arguments.predictions is None) != (arguments.truth is None):
         raise UserError("--predictions and --truth go together: a folder each.")
+    if arguments.before and not arguments.dataset:
+        raise UserError("--before goes with --dataset.")
     need_writable(arguments.output)
     if arguments.label_maps:
         print(_of_label_maps(arguments))
@@ -99,6 +106,7 @@ def _of_label_maps(arguments: argparse.Namespace) -> str:
 def _of_dataset(arguments: argparse.Namespace) -> str:
     from BrainLandmarksLib.dataset import Dataset
     from BrainLandmarksLib.models import load_model
+    from BrainLandmarksTrainLib.before_after import told_apart, write_before_after
     from BrainLandmarksTrainLib.comparison import Comparison
     from BrainLandmarksTrainLib.report import write_comparison
 
@@ -106,7 +114,13 @@ def _of_dataset(arguments: argparse.Namespace) -> str:
     entries = dataset.of_split(arguments.split)
     model = load_model(arguments.model)
     comparison = Comparison.of_model(model, dataset, entries, arguments.device, progress.show)
-    return write_comparison(comparison, arguments.output, model.spec.name)
+    page = write_comparison(comparison, arguments.output, model.spec.name)
+    if not arguments.before:
+        return page
+    old = load_model(arguments.before)
+    before = Comparison.of_model(old, dataset, entries, arguments.device, progress.show)
+    names = told_apart(old, model)
+    return page + "\n\n" + write_before_after(before, comparison, names, arguments.output)
 
 
 def _of_folders(arguments: argparse.Namespace) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,35 @@ class AugmentationConfig:
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain JSON values."""
         return to_values(self)
+
+    def at_voxels(self, spacing_mm: float) -> AugmentationConfig | None:
+        """What remains of the policies on voxels of a size: slices thinner than they do nothing.
+
+        Returns:
+            The settings without what cannot be seen; None if that is everything.
+        """
+        if self.anisotropy.visible(spacing_mm):
+            return self
+        kept = {side: tuple(n for n in getattr(self, side) if n != "anisotropy") for side in SIDES}
+        gone = {"anisotropy", *(side for side, names in kept.items() if not names)}
+        steps = {
+            name: tuple(step for step in policy.apply if step not in gone)
+            for name, policy in self.policies.items()
+        }
+        total = math.fsum(p.probability for n, p in self.policies.items() if steps[n])
+        if not total:
+            return None
+        policies = {
+            name: Policy(policy.probability / total, steps[name])
+            for name, policy in self.policies.items()
+            if steps[name]
+        }
+        return replace(
+            self,
+            policies=policies,
+            patient=kept["patient"] or self.patient,
+            machine=kept["machine"] or self.machine,
+        )
 
 
 MEMBERS: dict[str, type[Member]] = {

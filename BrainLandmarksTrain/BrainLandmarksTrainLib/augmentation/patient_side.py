@@ -166,14 +166,17 @@ class Anisotropy(Member):
         high=50,
     )
 
+    def visible(self, spacing_mm: float) -> bool:
+        """Whether voxels of a size would change: whether the slices are thicker than they."""
+        return bool(spacing_mm < 0.9 * self.slice_mm[1])
+
     def draw(self, rng: np.random.Generator, volume: Volume) -> Parameters:
         """Draw the voxel axis and the factor by which its voxels grow.
 
         Raises:
             UserError: every axis of the image is coarser than the range already.
         """
-        # An axis that is as coarse as that already would not change.
-        axes = np.flatnonzero(volume.grid.spacing < 0.9 * self.slice_mm[1])
+        axes = np.flatnonzero([self.visible(spacing) for spacing in volume.grid.spacing])
         if len(axes) == 0:
             raise UserError(
                 f"'anisotropy.slice_mm' ends at {self.slice_mm[1]:g}, but the voxels are "

@@ -62,6 +62,14 @@ def make_fabric(machine: MachineConfig | None = None) -> Fabric:
     return fabric
 
 
+def leads() -> bool:
+    """Whether this process is the first of all, or the only one."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return True
+    return bool(distributed.get_rank() == 0)
+
+
 def _processes(
     machine: MachineConfig, device: torch.device, environment: Mapping[str, str]
 ) -> tuple[int, int]:
