@@ -51,6 +51,7 @@ def main() -> None:
     found = draw_overview()
     draw_augmentation(found)
     publish_augmentation()
+    publish_recipe()
     guide.draw_thumbnails(read_image(resources.sample_head()), found, THUMBNAILS)
     sanity = draw_gradcam()
     fill(
@@ -64,8 +65,12 @@ def main() -> None:
             "augmentation": lambda: bench(["bench_augmentation.py"]),
         },
     )
-    # These two are on the pages above.
-    own = {"bench_augmentation.py", "bench_gradcam.py"}
+    fill(
+        ROOT / "docs" / "training.md",
+        {"settings": training_settings, "training": lambda: bench(["bench_training.py"])},
+    )
+    # These are on the pages above.
+    own = {"bench_augmentation.py", "bench_gradcam.py", "bench_training.py"}
     scripts = {path.name for path in BENCHMARKS.glob("bench_*.py")} - own
     tables: dict[str, Callable[[], str]] = {
         "heldout": held_out,
@@ -132,6 +137,22 @@ def publish_augmentation() -> None:
         (config.DEFAULTS_FILE, config.published_defaults()),
     ):
         config.file(name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def publish_recipe() -> None:
+    """Write the JSON schema of training recipes beside the recipes that come with the library."""
+    from BrainLandmarksTrainLib import recipe
+
+    file = Path(recipe.__file__).parent / "recipes" / recipe.SCHEMA_FILE
+    content = json.dumps(recipe.recipe_schema(), indent=2) + "\n"
+    file.write_text(content, encoding="utf-8")
+
+
+def training_settings() -> str:
+    """Every setting of a training recipe as tables."""
+    from BrainLandmarksTrainLib.recipe import markdown
+
+    return markdown()
 
 
 def augmentation_defaults() -> str:

@@ -6,14 +6,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import whole_file
+from BrainLandmarksLib.tables import Table
 
 from .augmentation import AugmentationConfig
 from .engine.config import MachineConfig, TrainingConfig
@@ -211,3 +213,27 @@ def write_recipe(recipe: Recipe, path: str | Path) -> None:
     """
     with whole_file(path) as unfinished:
         unfinished.write_text(as_yaml(recipe), encoding="utf-8")
+
+
+def markdown() -> str:
+    """Every setting of a recipe as tables, one for each group."""
+    groups: dict[str, type] = {
+        "The recipe": Recipe,
+        "`heads`": HeadsConfig,
+        "`scans`": ScansConfig,
+        "`locator` and `fine`": TrainingConfig,
+        "`machine`": MachineConfig,
+    }
+    parts = []
+    for title, cls in groups.items():
+        rows = []
+        for field in fields(cls):
+            if field.default is MISSING and field.default_factory is MISSING:
+                default = "required"
+            elif field.default is MISSING:
+                default = "see below"
+            else:
+                default = json.dumps(field.default)
+            rows.append((f"`{field.name}`", default, field.metadata["text"]))
+        parts += [f"### {title}", Table(("setting", "default", "meaning"), rows).markdown()]
+    return "\n\n".join(parts)

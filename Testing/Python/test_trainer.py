@@ -541,7 +541,7 @@ result = shared_run(Path({folder!r}), 2)
 """
 
 
-def shared_run(folder: Path, processes: int) -> Trainer:
+def shared_run(folder: Path, processes: int | None) -> Trainer:
     """Batches of four with landmarks missing, norm fixed: DDP must not change anything."""
     machine = replace(MACHINE, devices=processes)
     changes = {"batch_size": 4, "freeze_norm_at": 0.0, "steps": 6, "clip_norm": 1e9}

@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "config", metavar="CONFIG", help="a recipe that comes with the program (brain88, paper, "
-        "quick), or a .yaml or .json file",
+        "quick, small_mse, small_mixed), or a .yaml or .json file",
     )  # fmt: skip
     parser.add_argument(
         "--label-maps",

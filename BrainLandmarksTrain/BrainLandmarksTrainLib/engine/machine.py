@@ -57,6 +57,8 @@ def make_fabric(machine: MachineConfig | None = None) -> Fabric:
                 "change 'devices' and 'nodes'."
             ) from None
         fabric.launch()
+    # Kernels of one voxel have two layouts that are the same; DDP warns of it in every process.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     if machine.threads:
         torch.set_num_threads(machine.threads)
     return fabric
