@@ -44,7 +44,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def whole_files(folder: str | os.PathLike[str], label: str = "") -> Iterator[Path]:
     """Give an empty folder for the files of one result; they move to `folder` only on success.
 
     >>> with whole_files("results") as unfinished:
@@ -53,13 +53,16 @@ def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
     `folder` is made if it is new; files in it that have the same names are replaced.
 
+    Args:
+        label: Name of the result, by which `unfinished_of` finds what a killed process left.
+
     Raises:
         UserError: If the folder cannot be made or written to.
     """
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target))
+        unfinished = Path(tempfile.mkdtemp(prefix=f".unfinished-{label}.", dir=target))
     except OSError as error:
         raise UserError(_unwritable(target, error.strerror or "no permission")) from error
     try:
@@ -70,6 +73,11 @@ def whole_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
         raise UserError(_unwritable(target, error.strerror or "no permission")) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def unfinished_of(folder: Path, label: str) -> list[Path]:
+    """What `whole_files` left of one result when a process was killed; may be removed."""
+    return sorted(folder.glob(f".unfinished-{label}.*"))
 
 
 def need_writable(folder: Path) -> None:

@@ -14,6 +14,7 @@ unchecked: a model whose files do not fit together is refused with one sentence.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -214,6 +215,38 @@ def model_weights(name_or_path: str | os.PathLike[str]) -> dict[str, Path]:
     """
     folder = _find(name_or_path)
     return {part: folder / file for part, file in WEIGHT_FILES.items()}
+
+
+def model_identity(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
+    """Name of a model, and a checksum over the bytes of all its files.
+
+    Raises:
+        UserError: there is no such model, or a file of it is missing.
+    """
+    folder = _find(name_or_path)
+    digest = hashlib.sha256()
+    optional = (SHAPE_FILE, PROTOCOL_FILE)
+    for name in (SPEC_FILE, *WEIGHT_FILES.values(), *optional):
+        path = folder / name
+        if name in optional and not path.exists():
+            continue
+        try:
+            content = path.read_bytes()
+        except OSError:
+            raise _damaged(folder, f"{name} cannot be read") from None
+        digest.update(f"{name} {len(content)}\n".encode())
+        digest.update(content)
+    return _get(_read_json(folder), folder, "name", str), digest.hexdigest()
+
+
+def model_protocol(name_or_path: str | os.PathLike[str]) -> Protocol:
+    """The landmarks that a model finds, without loading its networks.
+
+    Raises:
+        UserError: there is no such model, or its protocol is missing or another one.
+    """
+    folder = _find(name_or_path)
+    return _match_protocol(_read_json(folder), folder, None)
 
 
 def save_model(model: Model, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:

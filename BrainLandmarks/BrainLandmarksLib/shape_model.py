@@ -22,6 +22,9 @@ from BrainLandmarksLib.geometry import FloatArray, apply_affine, rigid_fit
 CORRECTED_MM = 0.5
 """Standard deviation along each axis of a point that a person has placed."""
 
+USUAL_DEVIATION, RARE_DEVIATION = 1.6, 4.0
+"""What `ShapeModel.deviation` gives for most points of most heads, and for hardly any."""
+
 _POSE_MM = 30.0
 """How far a head's pose may be off, mm: much more than it is, so that it has no say."""
 
@@ -222,6 +225,18 @@ class ShapeModel:
         """(3 K,) points in the canonical pose less the mean; zero where unknown."""
         posed = apply_affine(np.linalg.inv(self.pose(points)), points)
         return np.where(known[:, None], posed - self.mean, 0.0).ravel()
+
+
+def doubt(confidence: npt.ArrayLike, deviation: npt.ArrayLike) -> FloatArray:
+    """How much a landmark deserves a look: what the confidence leaves, times the deviation.
+
+    Args:
+        confidence: (K,) 0 to 1; NaN counts as 0.5.
+        deviation: (K,) of `ShapeModel.deviation`; NaN, and less than usual, count as usual.
+    """
+    left = 1.0 - np.nan_to_num(np.asarray(confidence, float), nan=0.5)
+    misfit = np.nan_to_num(np.asarray(deviation, float), nan=USUAL_DEVIATION) / USUAL_DEVIATION
+    return np.asarray(left * np.maximum(misfit, 1.0))
 
 
 def write_shape(path: Path, shape: ShapeModel) -> None:

@@ -66,6 +66,17 @@ class Table:
             writer.writerow(self.header)
             writer.writerows([_exact(cell) for cell in row] for row in self.rows)
 
+    def write_tsv(self, path: str | os.PathLike[str]) -> None:
+        """Write a table as BIDS has them: tabs between cells, n/a for NaN.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        lines = [self.header, *([_exact(cell) for cell in row] for row in self.rows)]
+        text = "".join("\t".join(_cell(cell) for cell in line) + "\n" for line in lines)
+        with whole_file(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8", newline="\n")
+
     def _printed(self) -> Iterator[list[str]]:
         for row in self.rows:
             yield [self._print(cell) for cell in row]
@@ -85,6 +96,11 @@ class Table:
 
 def _finite(cell: float) -> bool:
     return math.isfinite(cell)
+
+
+def _cell(cell: Any) -> str:
+    """A cell of a .tsv file; no tab or line break can stand in one."""
+    return " ".join(str(cell).split()) or "n/a"
 
 
 def _exact(cell: Any) -> Any:

@@ -28,6 +28,7 @@ from BrainLandmarksLib.cli import (
     finetune,
     models,
     protocol,
+    report as report_command,
     serve,
     train,
 )
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (
         detect,
+        report_command,
         explain,
         explain_compare,
         explain_sanity,

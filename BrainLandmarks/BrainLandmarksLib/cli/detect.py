@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from BrainLandmarksLib.cli import progress
+from BrainLandmarksLib.cli import cohort, progress
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import need_absent, need_writable, whole_files
 from BrainLandmarksLib.resources import image_path
@@ -25,6 +25,8 @@ examples:
   brainlandmarks detect *.nii.gz -o results       many images; a bad one does not stop the others
   brainlandmarks detect dicom_folder -o results   the largest series of a folder of DICOM files
   brainlandmarks detect sample:colin27 -o demo    the head that comes with the program
+  brainlandmarks detect --bids data -o data/derivatives/brainlandmarks --workers 4
+                                                  every T1w image of a BIDS dataset, four at a time
 """
 DEFAULT_FORMATS = "mrk.json,csv"
 
@@ -36,13 +38,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="find the landmarks of T1 images",
         description="Find the landmarks of T1-weighted images of the head, in any orientation. "
         "Per image: landmarks for 3D Slicer (.mrk.json), a table in RAS millimetres (.csv) and a "
-        "picture (.png).",
+        "picture (.png). For a BIDS dataset see the second group of options.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "images",
-        nargs="+",
+        nargs="*",
         metavar="IMAGE",
         help="NIfTI, MGZ, NRRD or MetaImage file, or a folder of DICOM files",
     )
@@ -69,6 +71,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--no-picture", action="store_true", help="write no .png")
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    cohort.add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -78,6 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: nothing can be done at all: a wrong option, model or output folder.
     """
+    if arguments.bids is not None:
+        return cohort.run(arguments)
+    cohort.need_none(arguments)
+    if not arguments.images:
+        raise UserError("give an image, or a BIDS dataset with --bids; see detect --help.")
     from BrainLandmarksLib.images import stem
 
     paths = [image_path(argument) for argument in arguments.images]

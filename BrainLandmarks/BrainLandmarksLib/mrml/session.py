@@ -24,7 +24,7 @@ from BrainLandmarksLib.mrml.nodes import LandmarkNodes
 from BrainLandmarksLib.mrml.views import ActiveMarker, jump_to
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.review import Review
-from BrainLandmarksLib.shape_model import ShapeModel, sigma_of_confidence
+from BrainLandmarksLib.shape_model import ShapeModel, doubt, sigma_of_confidence
 
 MOVED_MM = 1e-3
 """A smaller difference between list and review is rounding, not a change."""
@@ -173,11 +173,9 @@ class Session:
         where the others expect it.
         """
         current = self.review.current
-        confidence = np.nan_to_num(current.confidence, nan=0.5)
-        deviation = np.nan_to_num(self.deviation(), nan=1.6)
-        doubt = (1.0 - confidence) * np.maximum(deviation / 1.6, 1.0)
+        doubts = doubt(current.confidence, self.deviation())
         waiting = [k for k, status in enumerate(current.status) if status == "model"]
-        return [self.protocol.labels[k] for k in sorted(waiting, key=lambda k: -doubt[k])]
+        return [self.protocol.labels[k] for k in sorted(waiting, key=lambda k: -doubts[k])]
 
     # Changing ------------------------------------------------------------------------------------
 

@@ -1,0 +1,125 @@
+"""`brainlandmarks detect --bids`: the scans of a BIDS dataset, resumable and many at a time."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from BrainLandmarksLib.cli import progress
+from BrainLandmarksLib.errors import UserError
+
+_OPTIONS = ("participant_label", "suffix", "workers", "scheduler")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of cohorts to those of `detect`."""
+    group = parser.add_argument_group(
+        "a BIDS dataset",
+        "Results are BIDS derivatives and one table of all scans, cohort.tsv. What is done already "
+        "for the same image and model is not done again, so a run that was stopped goes on.",
+    )
+    group.add_argument(
+        "--bids", type=Path, metavar="DIR", help="the dataset, in place of images; see above"
+    )
+    group.add_argument(
+        "--participant-label",
+        nargs="+",
+        metavar="LABEL",
+        help="only these subjects, with or without sub-; no table is written, see report",
+    )
+    group.add_argument("--suffix", help="kind of image in the dataset (default: T1w)")
+    group.add_argument(
+        "--workers", type=int, metavar="N", help="scans at a time on this machine (default: 1)"
+    )
+    group.add_argument(
+        "--scheduler",
+        metavar="ADDRESS|FILE",
+        help="do the work on a running Dask cluster: its address, such as tcp://node1:8786, or its "
+        "scheduler file",
+    )
+
+
+def need_none(arguments: argparse.Namespace) -> None:
+    """Check that no option of cohorts is given without --bids.
+
+    Raises:
+        UserError: one is.
+    """
+    for name in _OPTIONS:
+        if getattr(arguments, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} needs --bids.")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Detect the landmarks of a dataset's scans; returns the exit code: 2 if any scan failed.
+
+    Raises:
+        UserError: nothing can be done at all: no dataset, model or output folder, or no cluster.
+    """
+    _check(arguments)
+    from BrainLandmarksLib.cohort.bids import DEFAULT_SUFFIX, find_scans
+    from BrainLandmarksLib.cohort.derivatives import Derivatives
+    from BrainLandmarksLib.cohort.engine import run as run_jobs
+    from BrainLandmarksLib.cohort.table import TABLE_FILE, Case, write_table
+    from BrainLandmarksLib.cohort.work import STATES, Job
+    from BrainLandmarksLib.models import model_identity, model_protocol
+
+    participants = arguments.participant_label or ()
+    found = find_scans(arguments.bids, arguments.suffix or DEFAULT_SUFFIX, participants)
+    model_name, checksum = model_identity(arguments.model)
+    protocol = model_protocol(arguments.model)
+    results = Derivatives.prepare(arguments.output, arguments.bids, protocol)
+    # Workers may have another working folder; a shipped model goes by its name.
+    folder = Path(arguments.model)
+    jobs = [
+        Job(
+            raw=str(arguments.bids.absolute()),
+            output=str(results.folder),
+            scan=scan,
+            model=str(folder.absolute()) if folder.is_dir() else arguments.model,
+            model_name=model_name,
+            model_sha256=checksum,
+            device=arguments.device,
+            overwrite=arguments.overwrite,
+        )
+        for scan in found.scans
+    ]
+    for sentence in found.left_out:
+        progress.report(UserError(sentence))
+    counts = dict.fromkeys(STATES, 0)
+    done = 0
+    workers = 1 if arguments.workers is None else arguments.workers
+    for outcome in run_jobs(jobs, workers, arguments.scheduler or ""):
+        progress.show(done, len(jobs), outcome.scan.entities)
+        done += 1
+        counts[outcome.state] += 1
+        if outcome.sentence:
+            progress.report(UserError(f"{outcome.scan.entities}: {outcome.sentence}"))
+        if outcome.bug:
+            print(outcome.bug, file=sys.stderr, flush=True)
+    progress.show(len(jobs), len(jobs), "")
+    print(
+        f"{len(jobs)} scans: {counts['found']} done, {counts['kept']} were done before, "
+        f"{counts['failed']} failed"
+    )
+    if participants:
+        print(f"when all jobs are done: brainlandmarks report {arguments.output}")
+    else:
+        write_table(results, [Case.of(record) for record in results.records()])
+        print(f"wrote {arguments.output / TABLE_FILE}")
+    return 2 if counts["failed"] or found.left_out else 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from BrainLandmarksLib.cli.detect import DEFAULT_FORMATS
+
+    if arguments.images:
+        raise UserError("give images or --bids, not both.")
+    if arguments.format != DEFAULT_FORMATS or arguments.no_picture:
+        raise UserError(
+            "--format and --no-picture do not go with --bids: its results are .tsv and .mrk.json; "
+            "brainlandmarks report makes the pictures."
+        )
+    if arguments.scheduler is not None and arguments.workers is not None:
+        raise UserError("give --workers or --scheduler, not both: a cluster has its own workers.")

@@ -1,0 +1,414 @@
+"""The folder of results, a BIDS derivative: its names, its descriptions, and what is done in it.
+
+::
+
+    derivatives/brainlandmarks/
+      dataset_description.json   what made it, and from what
+      protocol.json              the landmark set
+      cohort.tsv, cohort.json    one row for each scan
+      sub-01/anat/
+        sub-01_desc-brain88_landmarks.tsv       the landmarks, RAS mm of the image
+        sub-01_desc-brain88_landmarks.json      what the columns are, and what made the file
+        sub-01_desc-brain88_landmarks.mrk.json  the same for 3D Slicer
+      logs/sub-02_desc-brain88_landmarks.json   why there is no result
+
+BIDS 1.10, "BIDS Derivatives": a name is the source's entities, then ``desc-<label>`` and a new
+suffix. There is no ``space-`` entity, because "orig" is none of the spaces that BIDS lists; the
+``SpatialReference`` that it then requires is the image. BIDS has no files of landmarks yet, so
+``.bidsignore`` names them.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from BrainLandmarksLib import __version__
+from BrainLandmarksLib.cohort.bids import DEFAULT_SUFFIX, Scan
+from BrainLandmarksLib.dataset import file_sha256
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.files import need_writable, unfinished_of, whole_files
+from BrainLandmarksLib.formats import write_landmarks
+from BrainLandmarksLib.geometry import FloatArray
+from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.protocol import Protocol, load_protocol
+from BrainLandmarksLib.review import read_review
+from BrainLandmarksLib.tables import Table
+
+if TYPE_CHECKING:
+    from BrainLandmarksLib.detection import Detection
+
+PIPELINE = "brainlandmarks"
+BIDS_VERSION = "1.10.1"
+DESCRIPTION_FILE = "dataset_description.json"
+PROTOCOL_FILE = "protocol.json"
+LOGS = "logs"
+RAW = "raw"
+"""Name of the source dataset in BIDS URIs such as bids:raw:sub-01/anat/sub-01_T1w.nii.gz."""
+
+_IGNORED = f"*_landmarks.*\ncohort.*\n{PROTOCOL_FILE}\n{LOGS}/\n"
+
+COLUMNS: dict[str, dict[str, Any]] = {
+    "index": {"Description": "Number of the landmark in the protocol, from 1."},
+    "label": {"Description": "Short name of the landmark."},
+    "group": {"Description": "Anatomy that the landmark belongs to."},
+    "r": {
+        "Description": "Position to the right in the image's own world coordinates (RAS+, those "
+        "of its affine).",
+        "Units": "mm",
+    },
+    "a": {"Description": "Position to the front, in the same coordinates.", "Units": "mm"},
+    "s": {"Description": "Position to the top, in the same coordinates.", "Units": "mm"},
+    "confidence": {
+        "Description": "Probability that the error is below the model's limit, if the model is "
+        "calibrated; n/a for missing landmarks."
+    },
+    "status": {
+        "Description": "Where the point comes from.",
+        "Levels": {"model": "found by the network", "missing": "outside the image"},
+    },
+    "deviation": {
+        "Description": "Distance from where all other landmarks of the head lead to expect it, in "
+        "standard deviations of the model's shape model; n/a if the model has none."
+    },
+}
+"""Columns of a scan's table: the entries of its sidecar (BIDS, "Tabular files")."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the results of one scan lie."""
+
+    folder: Path
+    stem: str
+    failure: Path
+
+    @property
+    def table(self) -> Path:
+        """The landmarks as .tsv."""
+        return self.folder / f"{self.stem}.tsv"
+
+    @property
+    def sidecar(self) -> Path:
+        """The description, written last: with it a scan is done."""
+        return self.folder / f"{self.stem}.json"
+
+    @property
+    def markups(self) -> Path:
+        """The landmarks for 3D Slicer."""
+        return self.folder / f"{self.stem}.mrk.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the folder says of one scan.
+
+    Args:
+        scan: The image.
+        sentence: Why there is no result; "" if there is one.
+        about: The sidecar.
+        landmarks: As they stand now, with a person's corrections; None without a result.
+        deviation: (K,) as the model's shape model said, NaN where unknown.
+    """
+
+    scan: Scan
+    sentence: str = ""
+    about: dict[str, Any] | None = None
+    landmarks: LandmarkSet | None = None
+    deviation: FloatArray | None = None
+
+
+class Derivatives:
+    """A folder of results.
+
+    >>> results = Derivatives.prepare("bids/derivatives/brainlandmarks", "bids", protocol)
+    >>> results.write(scan, detection, deviation, source_sha256, model)
+    >>> results.is_done(scan, source_sha256, model["SHA256"])
+    True
+    """
+
+    def __init__(self, folder: Path, protocol: Protocol) -> None:
+        self.folder = folder
+        self.protocol = protocol
+
+    @classmethod
+    def prepare(
+        cls, folder: str | os.PathLike[str], raw: str | os.PathLike[str], protocol: Protocol
+    ) -> Derivatives:
+        """Make the folder with its descriptions, or go on in one; several jobs may do so at once.
+
+        Args:
+            raw: The dataset that the images come from.
+
+        Raises:
+            UserError: the folder holds something else, or results of other landmarks, or lies in
+                the raw dataset where BIDS does not allow it, or cannot be written.
+        """
+        target, source = Path(folder).absolute(), Path(raw).absolute()
+        _check_place(target, source)
+        need_writable(target)
+        if target.is_dir():
+            _check_own(target)
+            if (target / PROTOCOL_FILE).is_file():
+                present = load_protocol(target / PROTOCOL_FILE)
+                if present.hash != protocol.hash:
+                    raise UserError(
+                        f"{folder} holds landmarks of {present.name}, and the model finds "
+                        f"{protocol.name}; choose another folder."
+                    )
+        texts = {
+            ".bidsignore": _IGNORED,
+            DESCRIPTION_FILE: _json(_description(target, source)),
+            PROTOCOL_FILE: protocol.to_json(),
+        }
+        with whole_files(target) as unfinished:
+            for name, text in texts.items():
+                (unfinished / name).write_text(text, encoding="utf-8")
+        return cls(target, protocol)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Derivatives:
+        """A folder that `prepare` made.
+
+        Raises:
+            UserError: it is none.
+        """
+        target = Path(folder)
+        if not (target / DESCRIPTION_FILE).is_file() or not (target / PROTOCOL_FILE).is_file():
+            raise UserError(
+                f"{folder} holds no results; give the output folder of brainlandmarks detect "
+                "--bids."
+            )
+        _check_own(target)
+        return cls(target, _protocol(target / PROTOCOL_FILE))
+
+    def raw(self) -> Path | None:
+        """The dataset that the images come from, if it is where it was."""
+        links = _read_json(self.folder / DESCRIPTION_FILE).get("DatasetLinks", {})
+        path = self.folder / str(links.get(RAW, ""))
+        return Path(os.path.normpath(path)) if links.get(RAW) and path.is_dir() else None
+
+    # One scan ------------------------------------------------------------------------------------
+
+    def files(self, scan: Scan) -> Files:
+        """Where the results of a scan go."""
+        label = re.sub(r"[^A-Za-z0-9]", "", self.protocol.name)
+        # Scans of two kinds can have the same entities.
+        label += "" if scan.suffix == DEFAULT_SUFFIX else scan.suffix
+        stem = f"{scan.entities}_desc-{label}_landmarks"
+        return Files(self.folder / scan.folder, stem, self.folder / LOGS / f"{stem}.json")
+
+    def is_done(self, scan: Scan, source_sha256: str, model_sha256: str) -> bool:
+        """Whether a scan has whole results of this image and this model."""
+        files = self.files(scan)
+        about = _read_json(files.sidecar)
+        if about.get("SourceSHA256") != source_sha256:
+            return False
+        if about.get("Model", {}).get("SHA256") != model_sha256:
+            return False
+        try:
+            whole = file_sha256(files.table) == about.get("TableSHA256")
+            read_review(files.markups, self.protocol)
+        except UserError:
+            return False
+        return whole
+
+    def is_corrected(self, scan: Scan) -> bool:
+        """Whether a person has changed or confirmed landmarks of a scan."""
+        try:
+            review, _ = read_review(self.files(scan).markups, self.protocol)
+        except UserError:
+            return False
+        return bool(review.corrected.any())
+
+    def write(
+        self,
+        scan: Scan,
+        detection: Detection,
+        deviation: FloatArray,
+        source_sha256: str,
+        model: dict[str, str],
+    ) -> None:
+        """Write the results of one scan; whoever dies meanwhile leaves it as not done.
+
+        Args:
+            deviation: (K,) standard deviations, NaN where unknown.
+            source_sha256: Checksum of the image's file.
+            model: Its "Name" and "SHA256".
+
+        Raises:
+            UserError: the disk is full or read-only.
+        """
+        files = self.files(scan)
+        for left in unfinished_of(files.folder, files.stem):
+            shutil.rmtree(left, ignore_errors=True)
+        with whole_files(files.folder, files.stem) as unfinished:
+            table = unfinished / files.table.name
+            _table(detection.landmarks, deviation).write_tsv(table)
+            write_landmarks(unfinished / files.markups.name, detection.landmarks)
+            checksum = file_sha256(table)
+            # From here until the new one is there, the scan is not done.
+            files.sidecar.unlink(missing_ok=True)
+        source = f"bids:{RAW}:{scan.path}"
+        about = {
+            "Description": f"{self.protocol.title}, found by a neural network",
+            "Sources": [source],
+            "SpatialReference": source,
+            "SourceSHA256": source_sha256,
+            "TableSHA256": checksum,
+            "Protocol": {"Name": self.protocol.name, "SHA256": self.protocol.hash},
+            "Model": model,
+            "GeneratedBy": {"Name": PIPELINE, "Version": __version__},
+            "Device": detection.device,
+            "Precision": detection.precision,
+            "Seconds": round(sum(detection.seconds.values()), 2),
+            "Notes": list(detection.notes),
+            **COLUMNS,
+        }
+        with whole_files(files.folder, files.stem) as unfinished:
+            (unfinished / files.sidecar.name).write_text(_json(about), encoding="utf-8")
+        files.failure.unlink(missing_ok=True)
+
+    def write_failure(self, scan: Scan, sentence: str) -> None:
+        """Keep why a scan has no result; results of an earlier image stay, if there are any.
+
+        Raises:
+            UserError: the disk is full or read-only.
+        """
+        failure = self.files(scan).failure
+        about = {"Sources": [f"bids:{RAW}:{scan.path}"], "Error": sentence}
+        with whole_files(failure.parent, failure.stem) as unfinished:
+            (unfinished / failure.name).write_text(_json(about), encoding="utf-8")
+
+    # All scans -----------------------------------------------------------------------------------
+
+    def records(self) -> list[Record]:
+        """What the folder says of every scan that was worked on, in the order of their names."""
+        found = {}
+        for path in sorted(self.folder.glob("sub-*/**/anat/*_landmarks.json")):
+            about = _read_json(path)
+            scan = _scan_of(about)
+            if scan is not None and self.files(scan).sidecar == path:
+                found[scan.path] = self._record(scan, about)
+        raw = self.raw()
+        for path in sorted((self.folder / LOGS).glob("*_landmarks.json")):
+            about = _read_json(path)
+            scan = _scan_of(about)
+            # A bad image that was removed is not missed.
+            if scan is not None and (raw is None or os.path.lexists(raw / scan.path)):
+                found[scan.path] = Record(scan, str(about.get("Error", "it failed.")))
+        return [found[path] for path in sorted(found)]
+
+    def _record(self, scan: Scan, about: dict[str, Any]) -> Record:
+        files = self.files(scan)
+        try:
+            review, _ = read_review(files.markups, self.protocol)
+            deviation = _read_deviation(files.table, self.protocol)
+        except UserError as error:
+            return Record(scan, f"its results are damaged ({error}) Detect it again.")
+        return Record(scan, "", about, review.current, deviation)
+
+
+def _check_place(target: Path, raw: Path) -> None:
+    """BIDS, "Storage of derived datasets": in raw/derivatives, named after what made it."""
+    if raw != target and raw not in target.parents:
+        return
+    place = target.relative_to(raw).parts
+    if len(place) < 2 or place[0] != "derivatives" or PIPELINE not in place[1]:
+        raise UserError(
+            f"{target.name} lies in the BIDS dataset itself; results go to its folder "
+            f"derivatives/{PIPELINE} (or {PIPELINE}-NAME), or outside it."
+        )
+
+
+def _check_own(folder: Path) -> None:
+    """Refuse a folder that something else has made."""
+    path = folder / DESCRIPTION_FILE
+    makers = _read_json(path).get("GeneratedBy") or [{}]
+    strange = not path.is_file() and any(folder.glob("sub-*"))
+    if strange or (path.is_file() and makers[0].get("Name") != PIPELINE):
+        raise UserError(
+            f"{folder} holds a dataset that {PIPELINE} did not make; choose another folder."
+        )
+
+
+def _description(target: Path, raw: Path) -> dict[str, Any]:
+    """BIDS, "Derived dataset and pipeline description"."""
+    try:
+        link = Path(os.path.relpath(raw, target)).as_posix()
+    except ValueError:  # on another drive
+        link = raw.as_uri()
+    source = {"URL": link}
+    original = _read_json(raw / DESCRIPTION_FILE)
+    if original.get("DatasetDOI"):
+        source["DOI"] = str(original["DatasetDOI"])
+    return {
+        "Name": "Anatomical landmarks",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": PIPELINE, "Version": __version__}],
+        "SourceDatasets": [source],
+        "DatasetLinks": {RAW: link},
+    }
+
+
+def _table(landmarks: LandmarkSet, deviation: FloatArray) -> Table:
+    rows = [
+        (
+            landmark.index,
+            landmark.label,
+            landmark.group,
+            *(float(x) for x in landmarks.points[row]),
+            float(landmarks.confidence[row]),
+            landmarks.status[row],
+            float(deviation[row]),
+        )
+        for row, landmark in enumerate(landmarks.protocol)
+    ]
+    return Table(tuple(COLUMNS), rows)
+
+
+def _read_deviation(path: Path, protocol: Protocol) -> FloatArray:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = {row["label"]: row["deviation"] for row in csv.DictReader(file, delimiter="\t")}
+        cells = [rows[label] for label in protocol.labels]
+        return np.array([np.nan if cell == "n/a" else float(cell) for cell in cells])
+    except (OSError, KeyError, ValueError):
+        raise UserError(f"{path.name} cannot be read.") from None
+
+
+def _scan_of(about: dict[str, Any]) -> Scan | None:
+    """The scan that a sidecar or a failure is of."""
+    sources = about.get("Sources") or [""]
+    path = str(sources[0]).removeprefix(f"bids:{RAW}:")
+    name, _, suffix = path.rpartition("/")[2].partition(".")[0].rpartition("_")
+    return Scan(name, suffix, path) if name else None
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing if it is not there, damaged or no object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+@functools.lru_cache(maxsize=4)
+def _protocol(path: Path) -> Protocol:
+    return load_protocol(path)
+

@@ -1,0 +1,205 @@
+"""One row for each scan: how sure, how complete, how unlike other heads, and the head's measures.
+
+>>> results = Derivatives.open("derivatives/brainlandmarks")
+>>> cases = [Case.of(record) for record in results.records()]
+>>> write_table(results, cases)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from BrainLandmarksLib.cohort.derivatives import Derivatives, Record
+from BrainLandmarksLib.files import whole_files
+from BrainLandmarksLib.geometry import FloatArray
+from BrainLandmarksLib.measures import measured
+from BrainLandmarksLib.protocol import Protocol
+from BrainLandmarksLib.shape_model import RARE_DEVIATION, doubt
+from BrainLandmarksLib.tables import Table
+
+TABLE_FILE = "cohort.tsv"
+SIDECAR_FILE = "cohort.json"
+
+_COLUMNS: dict[str, dict[str, Any]] = {
+    "participant_id": {"Description": "Subject, as in BIDS."},
+    "session_id": {"Description": "Session, as in BIDS; n/a if the dataset has none."},
+    "scan": {"Description": "The image, from the source dataset's folder."},
+    "status": {
+        "Description": "What became of the scan.",
+        "Levels": {
+            "ok": "landmarks were found",
+            "look": "landmarks were found, and there is a warning",
+            "failed": "there are no landmarks; the warning says why",
+        },
+    },
+    "missing": {"Description": "Number of landmarks outside the image."},
+    "corrected": {"Description": "Number of landmarks that a person has moved or confirmed."},
+    "least_sure": {"Description": "Landmark of the lowest confidence that nobody has corrected."},
+    "lowest_confidence": {"Description": "Its confidence."},
+    "mean_confidence": {"Description": "Mean over the landmarks that nobody has corrected."},
+    "worst_fit": {
+        "Description": "Landmark that lies farthest from where all others lead to expect it, of "
+        "those that nobody has corrected."
+    },
+    "worst_deviation": {
+        "Description": "How far, in standard deviations of the shape model; 1.6 is usual, "
+        f"{RARE_DEVIATION:g} is rare."
+    },
+}
+_LAST_COLUMNS: dict[str, dict[str, Any]] = {
+    "detection_seconds": {"Description": "Time of the detection alone.", "Units": "s"},
+    "device": {"Description": "Where the network ran."},
+    "model": {"Description": "Name of the model."},
+    "model_sha256": {"Description": "First 12 digits of the checksum of the model's files."},
+    "warnings": {"Description": "What a person should know; sentences."},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan of the table and of the report.
+
+    Args:
+        record: What the folder says of it.
+        doubts: (K,) how much each landmark deserves a look (`shape_model.doubt`); NaN for missing
+            and for corrected ones. Empty without a result.
+        warnings: Sentences.
+    """
+
+    record: Record
+    doubts: FloatArray
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, record: Record) -> Case:
+        """Judge a record."""
+        if record.landmarks is None or record.deviation is None:
+            return cls(record, np.empty(0), (record.sentence,))
+        open_points = _open(record)
+        doubts = np.where(open_points, doubt(record.landmarks.confidence, record.deviation), np.nan)
+        return cls(record, doubts, tuple(_warnings(record, open_points)))
+
+    @property
+    def status(self) -> str:
+        """ "ok", "look" or "failed"."""
+        if self.record.landmarks is None:
+            return "failed"
+        return "look" if self.warnings else "ok"
+
+    @property
+    def worst(self) -> list[int]:
+        """Rows of the landmarks that nobody has corrected, the most doubtful first."""
+        known = np.flatnonzero(np.isfinite(self.doubts))
+        return [int(row) for row in known[np.argsort(-self.doubts[known], kind="stable")]]
+
+    @property
+    def urgency(self) -> tuple[int, float]:
+        """What worst-first sorting goes by: failed, then warned, then the greatest doubt."""
+        rank = ("failed", "look", "ok").index(self.status)
+        return rank, -float(self.doubts[self.worst[0]]) if self.worst else 0.0
+
+
+def write_table(results: Derivatives, cases: Sequence[Case]) -> Table:
+    """Write cohort.tsv and its description cohort.json; returns the table.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    columns = describe(results.protocol)
+    table = Table(tuple(columns), [_row(case, results.protocol) for case in cases])
+    with whole_files(results.folder, TABLE_FILE) as unfinished:
+        table.write_tsv(unfinished / TABLE_FILE)
+        text = json.dumps(columns, indent=2, ensure_ascii=False) + "\n"
+        (unfinished / SIDECAR_FILE).write_text(text, encoding="utf-8")
+    return table
+
+
+def describe(protocol: Protocol) -> dict[str, dict[str, Any]]:
+    """The columns of the table in order, as BIDS describes columns."""
+    distances = {
+        _slug(distance.name): {
+            "Description": f"{distance.name}: from {distance.first} to {distance.second}",
+            "Units": "mm",
+        }
+        for distance in protocol.distances
+    }
+    return {**_COLUMNS, **distances, **_LAST_COLUMNS}
+
+
+def _row(case: Case, protocol: Protocol) -> list[Any]:
+    record = case.record
+    scan, landmarks, about = record.scan, record.landmarks, record.about or {}
+    start: list[Any] = [
+        f"sub-{scan.participant}",
+        f"ses-{scan.session}" if scan.session else "",
+        scan.path,
+        case.status,
+    ]
+    end = [" ".join(case.warnings)]
+    if landmarks is None or record.deviation is None:
+        return [*start, *[""] * (len(describe(protocol)) - len(start) - len(end)), *end]
+    confidence = np.where(np.isfinite(case.doubts), landmarks.confidence, np.nan)
+    deviation = np.where(np.isfinite(case.doubts), record.deviation, np.nan)
+    unsure, misfit = _extreme(-confidence), _extreme(deviation)
+    model = about.get("Model", {})
+    return [
+        *start,
+        int(landmarks.missing.sum()),
+        _corrected(record),
+        protocol.labels[unsure] if unsure is not None else "",
+        float(confidence[unsure]) if unsure is not None else math.nan,
+        float(np.nanmean(confidence)) if unsure is not None else math.nan,
+        protocol.labels[misfit] if misfit is not None else "",
+        float(deviation[misfit]) if misfit is not None else math.nan,
+        *(each.mm for each in measured(landmarks)),
+        float(about.get("Seconds", math.nan)),
+        str(about.get("Device", "")),
+        str(model.get("Name", "")),
+        str(model.get("SHA256", ""))[:12],
+        *end,
+    ]
+
+
+def _open(record: Record) -> np.ndarray:
+    """(K,) True for points of the model that no person has corrected."""
+    assert record.landmarks is not None
+    return np.array([status == "model" for status in record.landmarks.status], dtype=bool)
+
+
+def _corrected(record: Record) -> int:
+    assert record.landmarks is not None
+    return sum(status in ("edited", "confirmed") for status in record.landmarks.status)
+
+
+def _warnings(record: Record, open_points: np.ndarray) -> list[str]:
+    assert record.landmarks is not None
+    assert record.deviation is not None
+    labels = record.landmarks.protocol.labels
+    sentences = []
+    missing = int(record.landmarks.missing.sum())
+    if missing:
+        sentences.append(f"{missing} of {len(labels)} landmarks are outside the image.")
+    misfits = np.flatnonzero(open_points & (np.nan_to_num(record.deviation) > RARE_DEVIATION))
+    if len(misfits):
+        order = misfits[np.argsort(-record.deviation[misfits])]
+        names = ", ".join(labels[row] for row in order[:3])
+        more = f" and {len(order) - 3} more" if len(order) > 3 else ""
+        sentences.append(f"Not where the other landmarks lead to expect them: {names}{more}.")
+    notes = (record.about or {}).get("Notes", [])
+    return sentences + [f"{str(note)[:1].upper()}{str(note)[1:]}." for note in notes]
+
+
+def _extreme(values: FloatArray) -> int | None:
+    """Row of the largest value; None if none is known."""
+    return int(np.nanargmax(values)) if np.isfinite(values).any() else None
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") + "_mm"
