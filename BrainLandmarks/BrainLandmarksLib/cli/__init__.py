@@ -17,6 +17,7 @@ from BrainLandmarksLib.cli import (
     agreement,
     annotate,
     augment,
+    cohort_report,
     correct,
     dataset,
     detect,
@@ -28,7 +29,6 @@ from BrainLandmarksLib.cli import (
     finetune,
     models,
     protocol,
-    report as report_command,
     serve,
     train,
 )
@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (
         detect,
-        report_command,
+        cohort_report,
         explain,
         explain_compare,
         explain_sanity,

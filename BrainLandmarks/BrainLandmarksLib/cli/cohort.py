@@ -88,11 +88,10 @@ def run(arguments: argparse.Namespace) -> int:
     for sentence in found.left_out:
         progress.report(UserError(sentence))
     counts = dict.fromkeys(STATES, 0)
-    done = 0
     workers = 1 if arguments.workers is None else arguments.workers
-    for outcome in run_jobs(jobs, workers, arguments.scheduler or ""):
+    outcomes = run_jobs(jobs, workers, arguments.scheduler or "")
+    for done, outcome in enumerate(outcomes):
         progress.show(done, len(jobs), outcome.scan.entities)
-        done += 1
         counts[outcome.state] += 1
         if outcome.sentence:
             progress.report(UserError(f"{outcome.scan.entities}: {outcome.sentence}"))

@@ -411,4 +411,3 @@ def _read_json(path: Path) -> dict[str, Any]:
 @functools.lru_cache(maxsize=4)
 def _protocol(path: Path) -> Protocol:
     return load_protocol(path)
-

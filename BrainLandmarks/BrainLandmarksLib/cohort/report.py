@@ -119,7 +119,7 @@ def _drawn(case: Case, source: Path | None, bundle: Bundle | None) -> dict[str, 
         volume = read_image(source / record.scan.path)
     except UserError:
         return {"note": "There is no picture: the image cannot be read any more."}
-    entry = {"picture": _picture(volume, record.landmarks)}
+    entry: dict[str, Any] = {"picture": _picture(volume, record.landmarks)}
     if bundle is not None:
         entry |= {"head": small_head(volume), "nodes": nodes(record.landmarks)}
     return entry

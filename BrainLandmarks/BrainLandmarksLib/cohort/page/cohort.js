@@ -20,6 +20,7 @@ async function startViewer() {
     sagittalNoseLeft: true,
     meshThicknessOn2D: 4,
     meshXRay: 0.4,
+    multiplanarLayout: niivue.MULTIPLANAR_TYPE.GRID,
     multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS,
     showLegend: false,
     dragAndDropEnabled: false,
@@ -81,11 +82,11 @@ async function showHead(section) {
   document.body.dataset.viewer = "ready";
 }
 
-function show(id) {
-  shown = $(id);
+function show(name) {
+  shown = $(`scan-${name}`);
   for (const section of document.querySelectorAll("section.detail")) section.hidden = section !== shown;
   for (const button of document.querySelectorAll("button.case")) {
-    button.setAttribute("aria-current", button.dataset.case === id);
+    button.setAttribute("aria-current", button.dataset.case === name);
   }
   if (!$("viewer")) return;
   showHead(shown).catch((error) => {

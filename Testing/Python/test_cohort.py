@@ -1,0 +1,320 @@
+"""`brainlandmarks detect --bids` from the outside: files, resuming, bad scans, corrections."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from bids_tree import write_dataset, write_scan
+
+from BrainLandmarksLib import __version__
+from BrainLandmarksLib.cli import main
+from BrainLandmarksLib.cohort import work
+from BrainLandmarksLib.cohort.derivatives import Derivatives
+from BrainLandmarksLib.formats import read_landmarks
+from BrainLandmarksLib.review import read_review, write_review
+
+NAMES = [
+    "sub-01_ses-1_T1w.nii.gz",
+    "sub-01_ses-2_acq-fast_run-2_T1w.nii",
+    "sub-02_T1w.nii.gz",
+]
+STEMS = [
+    "sub-01/ses-1/anat/sub-01_ses-1_desc-tiny_landmarks",
+    "sub-01/ses-2/anat/sub-01_ses-2_acq-fast_run-2_desc-tiny_landmarks",
+    "sub-02/anat/sub-02_desc-tiny_landmarks",
+]
+
+
+@pytest.fixture
+def dataset(tmp_path, blob_head):
+    return write_dataset(tmp_path / "data", blob_head, NAMES)
+
+
+@pytest.fixture
+def detect(dataset, tiny_model):
+    """Runs detect on the dataset; returns the exit code."""
+
+    def run(*options, model=tiny_model):
+        output = dataset / "derivatives" / "brainlandmarks"
+        return main(
+            ["detect", "--bids", str(dataset), "-o", str(output), "--model", str(model), *options]
+        )
+
+    return run
+
+
+@pytest.fixture
+def output(dataset):
+    return dataset / "derivatives" / "brainlandmarks"
+
+
+@pytest.fixture
+def detected(monkeypatch):
+    """The scans that were really worked on."""
+    found = []
+    write = Derivatives.write
+
+    def counted(self, scan, *arguments):
+        found.append(scan.entities)
+        write(self, scan, *arguments)
+
+    monkeypatch.setattr(Derivatives, "write", counted)
+    return found
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def test_results_are_bids_derivatives(dataset, detect, output, tiny_protocol, capsys):
+    assert detect() == 0
+    printed = capsys.readouterr()
+    assert "3 scans: 3 done, 0 were done before, 0 failed" in printed.out
+    files = sorted(p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file())
+    expected = [f"{stem}{ending}" for stem in STEMS for ending in (".json", ".mrk.json", ".tsv")]
+    expected += [".bidsignore", "cohort.json", "cohort.tsv", "dataset_description.json"]
+    assert files == sorted([*expected, "protocol.json"])
+
+    about = json.loads((output / "dataset_description.json").read_text(encoding="utf-8"))
+    assert about["DatasetType"] == "derivative"
+    assert about["GeneratedBy"] == [{"Name": "brainlandmarks", "Version": __version__}]
+    assert about["SourceDatasets"] == [{"URL": "../..", "DOI": "doi:10.0.2.3/x"}]
+    assert about["DatasetLinks"] == {"raw": "../.."}
+
+    rows = rows_of(output / f"{STEMS[1]}.tsv")
+    sidecar = json.loads((output / f"{STEMS[1]}.json").read_text(encoding="utf-8"))
+    assert all(sidecar[column]["Description"] for column in rows[0])
+    source = f"bids:raw:sub-01/ses-2/anat/{NAMES[1]}"
+    assert sidecar["Sources"] == [source]
+    assert sidecar["SpatialReference"] == source
+    assert sidecar["Model"]["Name"] == "tiny"
+    assert sidecar["Seconds"] > 0
+    markups = read_landmarks(output / f"{STEMS[1]}.mrk.json", tiny_protocol)
+    points = [[float(row[axis]) for axis in "ras"] for row in rows]
+    np.testing.assert_allclose(points, markups.points, atol=1e-3)
+    assert [row["label"] for row in rows] == list(tiny_protocol.labels)
+    # This model has no shape model.
+    assert {row["deviation"] for row in rows} == {"n/a"}
+
+    table = rows_of(output / "cohort.tsv")
+    columns = json.loads((output / "cohort.json").read_text(encoding="utf-8"))
+    assert list(table[0]) == list(columns)
+    assert [row["participant_id"] for row in table] == ["sub-01", "sub-01", "sub-02"]
+    assert [row["session_id"] for row in table] == ["ses-1", "ses-2", "n/a"]
+    assert [row["status"] for row in table] == ["ok"] * 3
+    lowest = min(markups.confidence)
+    assert float(table[1]["lowest_confidence"]) == pytest.approx(lowest, abs=1e-3)
+    assert table[1]["least_sure"] == tiny_protocol.labels[int(np.argmin(markups.confidence))]
+
+    texts = [path.read_text(encoding="utf-8") for path in output.rglob("*") if path.is_file()]
+    assert not any(str(dataset) in text for text in texts)
+
+
+def test_measures_of_the_protocol_are_columns(some_landmarks):
+    from BrainLandmarksLib.cohort.table import describe
+
+    columns = describe(some_landmarks.protocol)
+    assert columns["brain_width_mm"]["Units"] == "mm"
+    assert len([name for name in columns if name.endswith("_mm")]) == len(
+        some_landmarks.protocol.distances
+    )
+
+
+def test_what_is_done_is_not_done_again(detect, output, detected, dataset, blob_head):
+    assert detect() == 0
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("sub-*.*")}
+    detected.clear()
+    assert detect() == 0
+    assert detected == []
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("sub-*.*")} == before
+
+    write_scan(dataset / "sub-02/anat" / NAMES[2], blob_head, seed=99)
+    (output / f"{STEMS[0]}.tsv").write_text("index\tlabel\n", encoding="utf-8")
+    left = output / f"{STEMS[0]}.x"
+    left = left.with_name(f".unfinished-{left.stem}.abc")
+    left.mkdir()
+    assert detect() == 0
+    assert detected == ["sub-01_ses-1", "sub-02"]
+    assert not left.exists()
+
+    (output / f"{STEMS[1]}.mrk.json").write_text("{", encoding="utf-8")
+    detected.clear()
+    assert detect() == 0
+    assert detected == ["sub-01_ses-2_acq-fast_run-2"]
+    detected.clear()
+    assert detect("--overwrite") == 0
+    assert len(detected) == 3
+
+
+def test_another_model_is_another_result(detect, output, detected, tiny_model, tmp_path):
+    assert detect() == 0
+    other = shutil.copytree(tiny_model, tmp_path / "other")
+    spec = json.loads((other / "model.json").read_text(encoding="utf-8"))
+    spec["command"] = "trained longer"
+    (other / "model.json").write_text(json.dumps(spec), encoding="utf-8")
+    detected.clear()
+    assert detect(model=other) == 0
+    assert len(detected) == 3
+    sums = {row["model_sha256"] for row in rows_of(output / "cohort.tsv")}
+    assert len(sums) == 1
+    assert detect() == 0
+    assert {row["model_sha256"] for row in rows_of(output / "cohort.tsv")} != sums
+
+
+def test_a_scan_that_dies_half_written_is_not_done(detect, output, detected, monkeypatch):
+    class Killed(BaseException):
+        """The process ends here."""
+
+    def die(content):
+        if "Sources" in content:
+            raise Killed
+        return json.dumps(content)
+
+    assert detect() == 0
+    monkeypatch.setattr("BrainLandmarksLib.cohort.derivatives._json", die)
+    with pytest.raises(Killed):
+        detect("--overwrite")
+    monkeypatch.undo()
+    assert not (output / f"{STEMS[0]}.json").exists()
+    records = Derivatives.open(output).records()
+    assert [record.scan.entities for record in records] == [
+        "sub-01_ses-2_acq-fast_run-2",
+        "sub-02",
+    ]
+    assert detect() == 0
+    assert len(Derivatives.open(output).records()) == 3
+
+
+def test_a_bad_scan_becomes_a_row(detect, output, dataset, capsys):
+    bad = dataset / "sub-03" / "anat" / "sub-03_T1w.nii.gz"
+    bad.parent.mkdir(parents=True)
+    bad.write_text("not an image")
+    (bad.parent / "Doe_John_T1w.nii.gz").touch()
+    (dataset / "sub-02/anat/sub-02_run-2_T1w.nii.gz").symlink_to(dataset / "annex/object")
+    assert detect() == 2
+    printed = capsys.readouterr()
+    assert "5 scans: 3 done, 0 were done before, 2 failed" in printed.out
+    assert "John" not in printed.out + printed.err
+    assert str(dataset) not in printed.err
+    table = rows_of(output / "cohort.tsv")
+    assert [row["status"] for row in table] == ["ok", "ok", "ok", "failed", "failed"]
+    assert "sub-02_run-2_T1w.nii.gz does not exist" in table[3]["warnings"]
+    assert "damaged" in table[4]["warnings"]
+    assert table[4]["lowest_confidence"] == "n/a"
+    # Mended, or taken away, a scan fails no longer.
+    shutil.copy(dataset / "sub-02/anat" / NAMES[2], bad)
+    (bad.parent / "Doe_John_T1w.nii.gz").unlink()
+    (dataset / "sub-02/anat/sub-02_run-2_T1w.nii.gz").unlink()
+    assert detect() == 0
+    table = rows_of(output / "cohort.tsv")
+    assert [row["status"] for row in table] == ["ok"] * 4
+
+
+def test_a_bug_is_a_row_and_shown_whole(detect, output, monkeypatch, capsys):
+    real = work._detect
+
+    def fails(job, results):
+        if job.scan.participant == "02":
+            raise ZeroDivisionError
+        return real(job, results)
+
+    monkeypatch.setattr(work, "_detect", fails)
+    assert detect() == 2
+    assert "Traceback" in capsys.readouterr().err
+    row = rows_of(output / "cohort.tsv")[2]
+    assert row["warnings"] == "the program failed (ZeroDivisionError); please report this."
+
+
+def test_corrections_are_kept_and_counted(
+    detect, output, detected, dataset, blob_head, tiny_protocol, capsys
+):
+    assert detect() == 0
+    path = output / f"{STEMS[2]}.mrk.json"
+    review, _ = read_review(path, tiny_protocol)
+    review.move("B_M", [1.0, 2.0, 3.0])
+    write_review(path, review)
+    corrected = path.read_bytes()
+    detected.clear()
+    assert detect() == 0
+    assert detected == []
+    row = rows_of(output / "cohort.tsv")[2]
+    assert row["corrected"] == "1"
+    assert row["least_sure"] != "B_M"
+
+    write_scan(dataset / "sub-02/anat" / NAMES[2], blob_head, seed=99)
+    assert detect() == 2
+    assert "was corrected by a person" in capsys.readouterr().err
+    assert path.read_bytes() == corrected
+    assert detect("--overwrite") == 0
+    assert path.read_bytes() != corrected
+
+
+def test_array_jobs_do_some_subjects_each_and_the_report_all(detect, output, capsys):
+    assert detect("--participant-label", "02") == 0
+    assert not (output / "cohort.tsv").exists()
+    assert f"brainlandmarks report {output}" in capsys.readouterr().out
+    assert detect("--participant-label", "sub-01") == 0
+    assert main(["report", str(output), "--shown", "0"]) == 0
+    assert len(rows_of(output / "cohort.tsv")) == 3
+
+
+def test_two_kinds_of_image_do_not_collide(detect, output, dataset, blob_head):
+    write_scan(dataset / "sub-02" / "anat" / "sub-02_UNIT1.nii.gz", blob_head, seed=5)
+    assert detect() == 0
+    assert detect("--suffix", "UNIT1") == 0
+    assert (output / "sub-02/anat/sub-02_desc-tinyUNIT1_landmarks.tsv").exists()
+    assert len(rows_of(output / "cohort.tsv")) == 4
+
+
+def test_a_folder_of_other_landmarks_or_makers_is_refused(detect, output, tmp_path, dataset):
+    assert detect() == 0
+    arguments = ["detect", "--bids", str(dataset), "-o"]
+    assert main([*arguments, str(output)]) == 2  # the shipped model finds others
+    foreign = tmp_path / "fmriprep"
+    (foreign / "sub-01").mkdir(parents=True)
+    assert main([*arguments, str(foreign)]) == 2
+    about = {"GeneratedBy": [{"Name": "fMRIPrep"}]}
+    (foreign / "dataset_description.json").write_text(json.dumps(about))
+    assert main([*arguments, str(foreign)]) == 2
+    assert sorted(path.name for path in foreign.iterdir()) == ["dataset_description.json", "sub-01"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["head.nii.gz", "--bids", "data", "-o", "out"], "give images or --bids, not both"),
+        (["-o", "out"], "give an image"),
+        (["head.nii.gz", "-o", "out", "--workers", "2"], "--workers needs --bids"),
+        (["--bids", "data", "-o", "out", "--format", "csv"], "do not go with --bids"),
+        (["--bids", "data", "-o", "data/derivatives/landmarks"], "derivatives/brainlandmarks"),
+        (["--bids", "data", "-o", "data"], "lies in the BIDS dataset itself"),
+        (["--bids", "data", "-o", "out", "--workers", "0"], "must be 1 or more"),
+        (["--bids", "data", "-o", "out", "--model", "none"], "no model 'none'"),
+        (
+            ["--bids", "data", "-o", "out", "--workers", "2", "--scheduler", "tcp://x:1"],
+            "a cluster has its own workers",
+        ),
+    ],
+)
+def test_wrong_options_are_one_sentence(options, sentence, dataset, monkeypatch, capsys):
+    monkeypatch.chdir(dataset.parent)
+    assert main(["detect", *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert sentence in line
+    assert not list(dataset.parent.rglob("*_landmarks*"))
+
+
+def test_a_report_of_nothing_is_one_sentence(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "holds no results" in capsys.readouterr().err
+
+
+def test_the_command_line_imports_no_engine():
+    code = "import sys, BrainLandmarksLib.cli; print(*(m.split('.')[0] for m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {"dask", "distributed", "jinja2", "ipyniivue"}

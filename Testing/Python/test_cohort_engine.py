@@ -1,0 +1,139 @@
+"""Cohorts on Dask: several workers, and one that is killed in the middle of a scan."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from bids_tree import write_dataset
+from distributed import Client, LocalCluster
+
+from BrainLandmarksLib.cli import main
+from BrainLandmarksLib.cohort import engine
+
+SCANS = 8
+PATIENCE_S = 120
+
+
+@pytest.fixture
+def dataset(tmp_path, blob_head):
+    names = [f"sub-{number:02d}_T1w.nii.gz" for number in range(1, SCANS + 1)]
+    return write_dataset(tmp_path / "data", blob_head, names)
+
+
+def rows_of(output):
+    with (output / "cohort.tsv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def until(condition):
+    """Wait for something that must happen; returns what it gave."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not happen")
+
+
+def test_workers_of_this_machine(dataset, tmp_path, tiny_model, capfd):
+    (dataset / "sub-03/anat/sub-03_T1w.nii.gz").write_text("not an image")
+    output = tmp_path / "out"
+    arguments = ["detect", "--bids", str(dataset), "-o", str(output), "--model", str(tiny_model)]
+    assert main([*arguments, "--workers", "2"]) == 2
+    assert f"{SCANS} scans: {SCANS - 1} done, 0 were done before, 1 failed" in capfd.readouterr().out
+    assert [row["status"] for row in rows_of(output)] == ["ok"] * 2 + ["failed"] + ["ok"] * 5
+
+
+def test_a_killed_worker_loses_nothing(dataset, tmp_path, tiny_model):
+    output = tmp_path / "out"
+    arguments = ["detect", "--bids", dataset, "-o", output, "--model", tiny_model]
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as watcher,
+    ):
+        pids = watcher.run(os.getpid)
+        command = subprocess.Popen(
+            [sys.executable, "-m", "BrainLandmarksLib", *map(str, arguments)]
+            + ["--scheduler", cluster.scheduler_address],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            until(lambda: list(output.rglob("*_landmarks.json")))
+
+            def stopped_in_mid_scan():
+                """A worker that is halted while it works; the others are let go on."""
+                for address, pid in pids.items():
+                    os.kill(pid, signal.SIGSTOP)
+                    if watcher.processing().get(address):
+                        return pid
+                    os.kill(pid, signal.SIGCONT)
+                return None
+
+            victim = until(stopped_in_mid_scan)
+            done_before = len(list(output.rglob("*_landmarks.json")))
+            os.kill(victim, signal.SIGKILL)
+            printed, _ = command.communicate(timeout=PATIENCE_S)
+        finally:
+            command.kill()
+        until(lambda: victim not in watcher.run(os.getpid).values())
+    assert 0 < done_before < SCANS
+    assert command.returncode == 0
+    assert f"{SCANS} scans: " in printed
+    assert ", 0 failed" in printed
+    scans = [f"sub-{n:02d}/anat/sub-{n:02d}_T1w.nii.gz" for n in range(1, SCANS + 1)]
+    table = rows_of(output)
+    assert [row["scan"] for row in table] == scans
+    assert [row["status"] for row in table] == ["ok"] * SCANS
+    files = [path for path in output.rglob("sub-*") if path.is_file()]
+    assert len(files) == 3 * SCANS
+    assert not list(output.rglob(".unfinished-*"))
+
+
+def test_a_scan_that_kills_every_worker_becomes_a_row(dataset, tmp_path, tiny_model, monkeypatch):
+    from distributed import KilledWorker
+
+    class Future:
+        key = "a"
+
+        def result(self):
+            raise KilledWorker("a", None, 3)
+
+        def release(self):
+            pass
+
+    class Cluster:
+        def map(self, function, jobs, pure):
+            return [Future() for _ in jobs]
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(engine, "_connect", lambda scheduler: Cluster())
+    monkeypatch.setattr("distributed.as_completed", iter)
+    output = tmp_path / "out"
+    arguments = ["detect", "--bids", str(dataset), "-o", str(output), "--model", str(tiny_model)]
+    assert main([*arguments, "--participant-label", "01", "--scheduler", "tcp://x:1"]) == 2
+    assert main(["report", str(output)]) == 0
+    (row,) = rows_of(output)
+    assert "every process that worked on it died" in row["warnings"]
+
+
+def test_a_missing_engine_or_cluster_is_one_sentence(
+    dataset, tmp_path, tiny_model, monkeypatch, capsys
+):
+    arguments = ["detect", "--bids", str(dataset), "-o", str(tmp_path / "out")]
+    arguments += ["--model", str(tiny_model)]
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "1s")
+    import dask
+
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        assert main([*arguments, "--scheduler", "tcp://127.0.0.1:9"]) == 2
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert main([*arguments, "--workers", "2"]) == 2
+    assert "pip install 'brainlandmarks[cohort]'" in capsys.readouterr().err
