@@ -44,7 +44,9 @@ def test_workers_of_this_machine(dataset, tmp_path, tiny_model, capfd):
     output = tmp_path / "out"
     arguments = ["detect", "--bids", str(dataset), "-o", str(output), "--model", str(tiny_model)]
     assert main([*arguments, "--workers", "2"]) == 2
-    assert f"{SCANS} scans: {SCANS - 1} done, 0 were done before, 1 failed" in capfd.readouterr().out
+    assert (
+        f"{SCANS} scans: {SCANS - 1} done, 0 were done before, 1 failed" in capfd.readouterr().out
+    )
     assert [row["status"] for row in rows_of(output)] == ["ok"] * 2 + ["failed"] + ["ok"] * 5
 
 
