@@ -16,7 +16,7 @@ from BrainLandmarksLib.formats import read_landmarks
 COMMANDS = [
     "detect", "explain", "explain compare", "explain sanity", "distance", "protocol", "annotate",
     "correct", "agreement", "dataset", "augment", "train", "finetune", "ablation",
-    "evaluate", "models", "serve",
+    "evaluate", "models", "serve", "report",
 ]  # fmt: skip
 
 

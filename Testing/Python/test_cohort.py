@@ -78,7 +78,7 @@ def test_results_are_bids_derivatives(dataset, detect, output, tiny_protocol, ca
     files = sorted(p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file())
     expected = [f"{stem}{ending}" for stem in STEMS for ending in (".json", ".mrk.json", ".tsv")]
     expected += [".bidsignore", "cohort.json", "cohort.tsv", "dataset_description.json"]
-    assert files == sorted([*expected, "protocol.json"])
+    assert files == sorted([*expected, "README.md", "protocol.json"])
 
     about = json.loads((output / "dataset_description.json").read_text(encoding="utf-8"))
     assert about["DatasetType"] == "derivative"

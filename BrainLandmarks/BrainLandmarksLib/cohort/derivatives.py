@@ -3,7 +3,7 @@
 ::
 
     derivatives/brainlandmarks/
-      dataset_description.json   what made it, and from what
+      dataset_description.json   what made it, and from what; README.md says it to people
       protocol.json              the landmark set
       cohort.tsv, cohort.json    one row for each scan
       sub-01/anat/
@@ -55,6 +55,18 @@ LOGS = "logs"
 RAW = "raw"
 """Name of the source dataset in BIDS URIs such as bids:raw:sub-01/anat/sub-01_T1w.nii.gz."""
 
+_README = """\
+# Anatomical landmarks
+
+Found in the images of the source dataset by a neural network (BrainLandmarks {version}). For
+research, not for diagnosis.
+
+- `sub-*/**/*_landmarks.tsv`: the landmarks of one image in its own world coordinates, RAS mm; the
+  .json file beside it describes the columns and says which image and model it was.
+- `sub-*/**/*_landmarks.mrk.json`: the same for 3D Slicer. Corrections saved over it are kept.
+- `cohort.tsv`, `cohort.html`: one row for each scan, and a page with the doubtful ones first.
+- `protocol.json`: the landmark set. `logs/`: why a scan has no landmarks.
+"""
 _IGNORED = f"*_landmarks.*\ncohort.*\n{PROTOCOL_FILE}\n{LOGS}/\n"
 
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -167,6 +179,7 @@ class Derivatives:
                     )
         texts = {
             ".bidsignore": _IGNORED,
+            "README.md": _README.format(version=__version__),
             DESCRIPTION_FILE: _json(_description(target, source)),
             PROTOCOL_FILE: protocol.to_json(),
         }
