@@ -39,26 +39,19 @@ def main() -> None:
             place = data / f"sub-{number:03d}" / "anat"
             place.mkdir(parents=True)
             shutil.copy(sample_head(), place / f"sub-{number:03d}_T1w.nii.gz")
-        detect = ("detect", "--bids", data, "-o", output)
-        command(*detect)  # warms the disk cache
+        detect = ("detect", "--bids", data, "-o", output, "--overwrite")
         print(f"{scans} scans, {cores()} cores, load average {os.getloadavg()[0]:.1f}")
-        times = {}
+        times = []
         for workers in WORKERS:
-            times[workers] = seconds(
-                lambda n=workers: command(*detect, "--overwrite", "--workers", n)
-            )
-            rate = 60 * scans / times[workers]
-            print(
-                f"  {workers} worker(s)      {times[workers]:6.1f} s   {rate:.1f} scans per minute"
-            )
-        print(
-            f"  {WORKERS[-1]} against {WORKERS[0]}     {times[WORKERS[0]] / times[WORKERS[-1]]:.2f} x"
-        )
-        print(f"  nothing to do    {seconds(lambda: command(*detect)):6.1f} s")
+            times.append(seconds(lambda n=workers: command(*detect, "--workers", n)))
+            rate = 60 * scans / times[-1]
+            print(f"  workers {workers}         {times[-1]:6.1f} s   {rate:.1f} scans per minute")
+        print(f"  {WORKERS[-1]} against {WORKERS[0]}                  {times[0] / times[-1]:.2f} x")
+        print(f"  nothing to do     {seconds(lambda: command(*detect[:-1])):6.1f} s")
         for shown in (0, scans):
             spent = seconds(lambda n=shown: command("report", output, "--shown", n))
             size = (output / "cohort.html").stat().st_size / 1e6
-            print(f"  report, {shown:2d} shown {spent:6.1f} s   {size:.2f} MB")
+            print(f"  report, {shown:2d} shown  {spent:6.1f} s   {size:.2f} MB")
 
 
 if __name__ == "__main__":
