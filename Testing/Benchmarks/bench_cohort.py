@@ -3,13 +3,14 @@
     python Testing/Benchmarks/bench_cohort.py [SCANS]
 
 The dataset is copies of the sample head. Times are those of the whole command, from process start
-to the cohort table. With one worker PyTorch uses all cores for one scan; with more, each has its
-share of them.
+to the cohort table; on a machine that does other work, too, the processor time tells more. With one
+worker PyTorch uses all cores for one scan; with more, each has its share of them.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,12 @@ def command(*arguments: object) -> None:
     subprocess.run(line, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def processor_seconds() -> float:
+    """Processor time of all processes that have ended; other work on the machine does not count."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 def main() -> None:
     """Print the times and the ratio of the workers, measured in turns."""
     scans = int(sys.argv[1]) if len(sys.argv) > 1 else 6
@@ -43,9 +50,14 @@ def main() -> None:
         print(f"{scans} scans, {cores()} cores, load average {os.getloadavg()[0]:.1f}")
         times = []
         for workers in WORKERS:
+            before = processor_seconds()
             times.append(seconds(lambda n=workers: command(*detect, "--workers", n)))
+            each = (processor_seconds() - before) / scans
             rate = 60 * scans / times[-1]
-            print(f"  workers {workers}         {times[-1]:6.1f} s   {rate:.1f} scans per minute")
+            print(
+                f"  workers {workers}         {times[-1]:6.1f} s   {rate:.1f} scans per minute, "
+                f"{each:.1f} s of processor time each"
+            )
         print(f"  {WORKERS[-1]} against {WORKERS[0]}                  {times[0] / times[-1]:.2f} x")
         print(f"  nothing to do     {seconds(lambda: command(*detect[:-1])):6.1f} s")
         for shown in (0, scans):

@@ -79,7 +79,7 @@ def test_other_names_are_counted_and_not_quoted(dataset, name):
     found = find_scans(dataset)
     assert len(found.scans) == 5
     (sentence,) = found.left_out
-    assert sentence.startswith("sub-01/anat has 1 images of type T1w whose names do not follow")
+    assert sentence.startswith("sub-01/anat has one image of type T1w not named as BIDS says")
     assert name not in sentence
 
 

@@ -123,9 +123,10 @@ def find_scans(
                 scans[entities] = scan
             if strangers:
                 # Their names are not quoted: what is no BIDS name may be a patient's.
+                images = "one image" if strangers == 1 else f"{strangers} images"
                 left_out.append(
-                    f"{where} has {strangers} images of type {suffix} whose names do not follow "
-                    f"BIDS, {'_'.join(start)}_..._{suffix}.nii.gz; rename or remove them."
+                    f"{where} has {images} of type {suffix} not named as BIDS says, "
+                    f"{'_'.join(start)}_..._{suffix}.nii.gz; rename or remove what is meant."
                 )
     if not scans and not left_out:
         raise UserError(

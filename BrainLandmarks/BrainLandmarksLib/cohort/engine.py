@@ -37,7 +37,8 @@ def run(jobs: Sequence[Job], workers: int = 1, scheduler: str = "") -> Iterator[
     """
     if workers < 1:
         raise UserError("--workers must be 1 or more.")
-    if not scheduler and workers == 1:
+    workers = min(workers, len(jobs))
+    if not scheduler and workers <= 1:
         yield from map(do, jobs)
         return
     with ExitStack() as stack:

@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cohort.derivatives import Derivatives
@@ -22,6 +22,10 @@ from BrainLandmarksLib.cohort.table import Case, write_table
 from BrainLandmarksLib.cohort.viewer import INSTALL, Bundle, find_bundle, nodes, small_head
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import whole_file
+
+if TYPE_CHECKING:
+    from BrainLandmarksLib.images import Volume
+    from BrainLandmarksLib.landmarks import LandmarkSet
 
 REPORT_FILE = "cohort.html"
 SHOWN = 20
@@ -125,7 +129,7 @@ def _drawn(case: Case, source: Path | None, bundle: Bundle | None) -> dict[str, 
     return entry
 
 
-def _picture(volume: Any, landmarks: Any) -> str:
+def _picture(volume: Volume, landmarks: LandmarkSet) -> str:
     """Base64 of a JPEG of the slices with their landmarks."""
     from PIL import Image
 

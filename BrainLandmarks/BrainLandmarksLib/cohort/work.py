@@ -90,6 +90,8 @@ def do(job: Job) -> Outcome:
 
 
 def _detect(job: Job, results: Derivatives) -> str:
+    import numpy as np
+
     from BrainLandmarksLib.dataset import file_sha256
     from BrainLandmarksLib.images import read_image
 
@@ -113,7 +115,7 @@ def _detect(job: Job, results: Derivatives) -> str:
     detection = detector.detect(volume)
     shape = detector.model.shape
     points = detection.landmarks.points
-    deviation = points[:, 0] * float("nan") if shape is None else shape.deviation(points)
+    deviation = np.full(len(points), np.nan) if shape is None else shape.deviation(points)
     model = {"Name": job.model_name, "SHA256": job.model_sha256}
     results.write(job.scan, detection, deviation, source, model)
     return "found"
