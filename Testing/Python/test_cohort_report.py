@@ -32,6 +32,7 @@ FLAGS = [
     "--use-gl=angle",
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
+    "--disable-gpu-watchdog",
     "--hide-scrollbars",
     "--no-first-run",
     "--disable-quic",
@@ -179,7 +180,7 @@ def test_a_browser_shows_the_head_with_its_landmarks(results, tmp_path):
         + ["--dump-dom", f"--screenshot={picture}", f"{page.as_uri()}#sub-03_T1w"],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         check=True,
     )
     body = re.search("<body[^>]*>", done.stdout)
