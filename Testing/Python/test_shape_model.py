@@ -13,6 +13,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import apply_affine
 from BrainLandmarksLib.shape_model import (
     ShapeModel,
+    doubt,
     read_shape,
     sigma_of_confidence,
     write_shape,
@@ -177,3 +178,9 @@ def test_it_survives_its_file(model, tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match="damaged"):
             read_shape(path)
+
+
+def test_doubt_is_what_confidence_leaves_and_more_where_a_point_fits_badly():
+    np.testing.assert_allclose(
+        doubt([1.0, 0.5, 0.5, 0.5, np.nan], [9.0, 0.3, np.nan, 3.2, 1.6]), [0, 0.5, 0.5, 1.0, 0.5]
+    )

@@ -40,6 +40,16 @@ def test_a_table_that_cannot_be_written(tmp_path):
         TABLE.write_csv(tmp_path / "no" / "t.csv")
 
 
+def test_a_bids_table_has_tabs_and_no_empty_cell(tmp_path):
+    table = Table(
+        ("name", "mm", "note"), [("a", 1.23456, ""), ("b", np.nan, "two\tparts\n"), (3, 0, "x")]
+    )
+    table.write_tsv(tmp_path / "t.tsv")
+    assert (tmp_path / "t.tsv").read_text(encoding="utf-8") == (
+        "name\tmm\tnote\na\t1.2346\tn/a\nb\tn/a\ttwo parts\n3\t0\tx\n"
+    )
+
+
 def pixels(path):
     from matplotlib.image import imread
 
