@@ -1,4 +1,7 @@
-"""``python -m BrainLandmarksTrainLib RECIPE`` is the same as ``brainlandmarks train RECIPE``."""
+"""``python -m BrainLandmarksTrainLib`` is the `brainlandmarks` command.
+
+In Slicer's Python: ``PythonSlicer -m BrainLandmarksTrainLib train recipe.json``.
+"""
 
 from __future__ import annotations
 
@@ -7,4 +10,4 @@ import sys
 from BrainLandmarksLib.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    sys.exit(main())

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-from pathlib import Path
-from typing import Any
-
 import qt
 
 from BrainLandmarksLib.worker.client import Worker
+from BrainLandmarksLib.worker.process import environment, interpreter
 
 POLL_MS = 50
 
@@ -22,7 +17,7 @@ class WorkerHost:
     """
 
     def __init__(self) -> None:
-        self.worker = Worker(command(), environment())
+        self.worker = Worker(command(), environment("BrainLandmarksLib"))
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self._poll)
@@ -65,12 +60,4 @@ def stop_shared_host() -> None:
 
 def command() -> list[str]:
     """What starts the worker: Slicer's own Python running this library."""
-    python = shutil.which("PythonSlicer") or sys.executable
-    return [python, "-m", "BrainLandmarksLib", "serve"]
-
-
-def environment() -> dict[str, Any]:
-    """This process' environment, with the library's folder on Python's path."""
-    folder = str(Path(__file__).resolve().parents[2])
-    old = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": folder if not old else f"{folder}{os.pathsep}{old}"}
+    return [interpreter(), "-m", "BrainLandmarksLib", "serve"]

@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+
+def interpreter() -> str:
+    """The Python to start a process with: Slicer's own inside Slicer, else the one that runs."""
+    return shutil.which("PythonSlicer") or sys.executable
+
+
+def environment(*libraries: str) -> dict[str, str]:
+    """This process' environment, with the folders of libraries on Python's path.
+
+    Inside Slicer a module's folder is on the path of that process only. Libraries that are not
+    there are left out.
+    """
+    folders = []
+    for library in libraries:
+        spec = find_spec(library)
+        if spec is not None and spec.origin is not None:
+            folders.append(str(Path(spec.origin).resolve().parents[1]))
+    old = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([*dict.fromkeys(folders), *([old] if old else [])])
+    return {**os.environ, "PYTHONPATH": path}
 
 
 class ProcessTree:

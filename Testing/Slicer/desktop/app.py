@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
@@ -129,6 +131,7 @@ class qSlicerApplication(QtCore.QObject):
         self._core, self._layout, self._window = core, layout, qSlicerMainWindow()
         self._modules, self._files = qSlicerModuleManager(), qSlicerCoreIOManager(core.logics)
         self._paused, self._headless = 0, False
+        self._options, self._on_exit = SimpleNamespace(runPythonAndExit=False), None
         self._settings = QtCore.QSettings()
 
     temporaryPath = slicerHome = property(lambda self: self._core.folder.name)
@@ -202,5 +205,10 @@ class qSlicerApplication(QtCore.QObject):
     def restart(self):
         raise RuntimeError("Slicer would start anew")
 
+    def commandOptions(self):
+        return self._options
+
     def exit(self, status=0):
-        raise RuntimeError(f"Slicer would exit with {status}")
+        if self._on_exit is None:
+            raise RuntimeError(f"Slicer would exit with {status}")
+        self._on_exit(status)

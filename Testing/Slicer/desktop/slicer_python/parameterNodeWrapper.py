@@ -1,4 +1,4 @@
-"""`slicer.parameterNodeWrapper` for the field types int, float, str, bool, Enum and node classes.
+"""`slicer.parameterNodeWrapper` for fields of int, float, str, bool, Path, Enum and nodes.
 
 A value is kept in the parameter node as text or node reference, as the real wrapper keeps it, so
 either can read the other's scenes. Values of another type are a TypeError (numpy's scalars too),
@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 
 import ctk
 import qt
@@ -78,7 +79,7 @@ class Choice:
 
 # ---- a field ------------------------------------------------------------------------------------
 
-ACCEPTED = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
+ACCEPTED = {int: (int,), float: (int, float), str: (str,), bool: (bool,), Path: (Path,)}
 
 
 class Field:
@@ -145,6 +146,7 @@ class Binding:
         (int, qt.QSlider): ("value", "valueChanged(int)"),
         (float, qt.QDoubleSpinBox): ("value", "valueChanged(double)"),
         (str, qt.QLineEdit): ("text", "textChanged(QString)"),
+        (Path, ctk.ctkPathLineEdit): ("currentPath", "currentPathChanged(QString)"),
     }
 
     def __init__(self, field, widget, changed):
@@ -182,14 +184,17 @@ class Binding:
         if self.property is None:
             return self.widget.currentNode()
         value = getattr(self.widget, self.property)
+        if self.field.kind is Path:
+            return Path(value)
         return self.choices[value] if self.choices else value
 
     def write(self, value):
         if self.property is None:
             self.widget.setCurrentNode(value)
         else:
-            index = self.choices.index(value) if self.choices else value
-            setattr(self.widget, self.property, index)
+            if self.choices:
+                value = self.choices.index(value)
+            setattr(self.widget, self.property, str(value) if self.field.kind is Path else value)
 
     def connect(self):
         self.widget.connect(self.signal, self.changed)

@@ -1,0 +1,161 @@
+"""BrainLandmarksTrain: train landmark models on corrected heads, in Slicer and in batch.
+
+This file is the module as Slicer sees it. What the panel does is in ``BrainLandmarksTrainLib.ui``;
+training itself runs in a process of its own. Without a window, every ``brainlandmarks`` command:
+
+    Slicer --no-main-window --no-splash --python-script BrainLandmarksTrain.py -- train recipe.json
+
+Slicer reads this file in the system's encoding when it is run as a script, so it is plain ASCII.
+"""
+
+import pathlib
+import sys
+import traceback
+
+import slicer
+import slicer.util
+from slicer.i18n import tr as _
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+
+class BrainLandmarksTrain(ScriptedLoadableModule):
+    """What Slicer lists."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("Brain Landmarks Training")
+        parent.categories = ["Neuroimaging"]
+        parent.dependencies = ["BrainLandmarks"]
+        parent.contributors = ["The BrainLandmarks developers"]
+        parent.helpText = _(
+            "Trains landmark models on heads with corrected landmarks. A run goes on while you "
+            "work, can be stopped, and goes on from its last checkpoint."
+        )
+        parent.acknowledgementText = _(
+            "The network and the training follow Patel et al., arXiv:2111.00837."
+        )
+
+
+@parameterNodeWrapper
+class BrainLandmarksTrainParameterNode:
+    """The choices that a scene keeps."""
+
+    config: pathlib.Path
+
+
+class BrainLandmarksTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.training = None
+        self._parameterNode = None
+        self._guiTag = None
+
+    def setup(self):
+        ScriptedLoadableModuleWidget.setup(self)
+        from BrainLandmarksTrainLib.ui.training import TrainingSection
+
+        root = slicer.util.loadUI(self.resourcePath("UI/BrainLandmarksTrain.ui"))
+        self.layout.addWidget(root)
+        self.ui = slicer.util.childWidgetVariables(root)
+        root.setMRMLScene(slicer.mrmlScene)
+        self.logic = BrainLandmarksTrainLogic()
+        self.training = TrainingSection(self.ui)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.initializeParameterNode()
+
+    def cleanup(self):
+        self.setParameterNode(None)
+        if self.training is not None:
+            self.training.close()
+        self.removeObservers()
+
+    def enter(self):
+        self.initializeParameterNode()
+
+    def exit(self):
+        self.setParameterNode(None)
+
+    def onSceneStartClose(self, caller, event):
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller, event):
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self):
+        """Bind the panel to the scene's choices."""
+        self.setParameterNode(self.logic.getParameterNode())
+
+    def setParameterNode(self, parameterNode):
+        """Bind the panel to a parameter node, or to none."""
+        if self._parameterNode is not None and self._guiTag is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+        self._parameterNode, self._guiTag = parameterNode, None
+        if parameterNode is not None:
+            self._guiTag = parameterNode.connectGui(self.ui)
+            self.training.refresh()
+
+
+class BrainLandmarksTrainLogic(ScriptedLoadableModuleLogic):
+    """What a script can do without the panel."""
+
+    def getParameterNode(self):
+        return BrainLandmarksTrainParameterNode(super().getParameterNode())
+
+    def run(self, arguments):
+        """Do what `brainlandmarks` does with these arguments and wait; returns the exit code.
+
+        Arguments may be Slicer scenes. The scene that is open is closed for them, so this is for
+        scripts.
+        """
+        from BrainLandmarksTrainLib.mrml.headless import run
+
+        return run(arguments)
+
+
+class BrainLandmarksTrainTest(ScriptedLoadableModuleTest):
+    """Runs in Slicer: the library's command starts and answers."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        for name in sorted(n for n in dir(self) if n.startswith("test_")):
+            self.setUp()
+            getattr(self, name)()
+
+    def test_command(self):
+        self.assertEqual(BrainLandmarksTrainLogic().run(["--version"]), 0)
+        self.assertEqual(BrainLandmarksTrainLogic().run(["no-such-command"]), 2)
+
+
+def findLibraries():
+    """In a copy of the repository, put the folder of the module BrainLandmarks on Python's path."""
+    beside = pathlib.Path(__file__).resolve().parents[1] / "BrainLandmarks"
+    if beside.is_dir():  # an installed extension has everything in one folder
+        sys.path.insert(0, str(beside))
+
+
+if __name__ == "__main__":  # --python-script; as a module this file has its own name
+    exitCode = 1
+    try:
+        findLibraries()
+        exitCode = BrainLandmarksTrainLogic().run(sys.argv[1:])
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # Without this Slicer would stay, without a window, for ever.
+        slicer.util.exit(exitCode)

@@ -1,0 +1,1 @@
+"""Where training meets Slicer: commands without a window, and what they need of saved scenes."""

@@ -1,0 +1,140 @@
+"""Every `brainlandmarks` command from a Slicer without a window.
+
+    Slicer --no-main-window --no-splash --python-script BrainLandmarksTrain.py -- train recipe.json
+
+Arguments, output and exit code are those of `brainlandmarks`, and where a command expects an image,
+landmarks or folders of them it also takes Slicer scenes (.mrb, .mrml), which are read here. The
+command itself runs in a process of its own, as everything heavy does: Slicer never imports PyTorch.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from BrainLandmarksLib.cli import build_parser, joined, report
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.mrml.scene_files import SEPARATOR, export_scene, is_scene
+from BrainLandmarksLib.ui import requirements
+from BrainLandmarksLib.worker.command import CommandRun
+
+EXPECTED = {
+    "images": "image",
+    "image": "image",
+    "labelmap": "labels",
+    "annotation": "landmarks",
+    "found": "landmarks",
+    "reference": "landmarks",
+    "sources": "heads",
+    "predictions": "heads",
+    "truth": "heads",
+    "folders": "heads",
+    "corrected": "heads",
+}
+"""Argument of a command to what it takes from a scene; other arguments take no scene."""
+
+POLL_S = 0.05
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what `brainlandmarks` does with these arguments; returns its exit code, whatever happens.
+
+    Ctrl-C and SIGTERM stop the command as Ctrl-C stops `brainlandmarks`, a second one ends it.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="brainlandmarks-") as folder:
+            return _run_command(_with_files(list(arguments), Path(folder)))
+    except UserError as error:
+        report(error)
+        return 2
+    except SystemExit as error:  # the parser has said why
+        return error.code if isinstance(error.code, int) else 1
+    except KeyboardInterrupt:
+        report("stopped.")
+        return 130
+    except BaseException:
+        traceback.print_exc()
+        return 1
+
+
+def _run_command(arguments: Sequence[str]) -> int:
+    missing = requirements.missing()
+    if missing:
+        names = [*missing.packages, *["PyTorch"] * missing.pytorch]
+        print(
+            f"brainlandmarks: note: Slicer's Python lacks {', '.join(names)}; click Detect in the "
+            "module Brain Landmarks once, which installs them.",
+            file=sys.stderr,
+        )
+    command = CommandRun(arguments)
+    with _stopped_by_signals(command):
+        try:
+            while (code := command.poll(_show)) is None:
+                time.sleep(POLL_S)
+        finally:
+            command.kill()
+    if code > 128 and code != 130:
+        report(f"the command was ended by signal {code - 128}, perhaps because memory ran out.")
+    return code
+
+
+def _show(line: str, error: bool) -> None:
+    print(line, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+@contextmanager
+def _stopped_by_signals(command: CommandRun) -> Iterator[None]:
+    """Pass Ctrl-C and SIGTERM on; Slicer has given both back to the system, which would end it."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        if command.stopping:
+            command.kill()
+        else:
+            command.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _with_files(arguments: list[str], folder: Path) -> list[str]:
+    """The arguments with files in place of scenes."""
+    if not any(is_scene(part) for argument in arguments for part in argument.split("=")):
+        return arguments
+    parsed = vars(build_parser().parse_args(joined(arguments)))
+    files: dict[str, str] = {}
+    for name, value in parsed.items():
+        for given in map(str, value if isinstance(value, list) else [value]):
+            if is_scene(given) and name in EXPECTED and given not in files:
+                place = folder / str(len(files))
+                place.mkdir()
+                files[given] = str(export_scene(given, EXPECTED[name], place))
+    return [_replaced(argument, files) for argument in arguments] + _beside_scene(parsed)
+
+
+def _replaced(argument: str, files: dict[str, str]) -> str:
+    """An argument, or the value of an --option=value, with the file in place of the scene."""
+    if argument in files:
+        return files[argument]
+    option, equals, value = argument.partition("=")
+    return f"{option}={files[value]}" if equals and value in files else argument
+
+
+def _beside_scene(parsed: dict[str, Any]) -> list[str]:
+    """`correct` writes beside its input unless told otherwise: beside the scene, not its copy."""
+    annotation = str(parsed.get("annotation", ""))
+    if not is_scene(annotation) or parsed["output"] is not None or parsed["dry_run"]:
+        return []
+    scene = Path(annotation.partition(SEPARATOR)[0])
+    return ["-o", str(scene.with_name(f"{scene.stem}_corrected.mrk.json"))]
