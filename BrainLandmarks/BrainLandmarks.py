@@ -168,6 +168,35 @@ class BrainLandmarksLogic(ScriptedLoadableModuleLogic):
 
         return slicer.util.loadVolume(str(resources.sample_head()), {"name": "Colin27"})
 
+    def detect(self, volume, model="brain88", device="auto", quality="standard"):
+        """Find the landmarks of a volume node, show them in lists, and wait until they are there.
+
+        For scripts and other modules; no window is needed. Earlier lists of the volume are
+        replaced. Raises a UserError, whose text is one sentence, if there is no result.
+
+        Returns the lists (vtkMRMLMarkupsFiducialNode), one for each group; point labels are those
+        of the protocol, missing landmarks are points without a position.
+        """
+        from BrainLandmarksLib.errors import UserError
+        from BrainLandmarksLib.models import list_models, load_shape
+        from BrainLandmarksLib.mrml.detection_run import detect_and_wait
+        from BrainLandmarksLib.mrml.session import Session
+        from BrainLandmarksLib.protocol import load_protocol
+        from BrainLandmarksLib.ui.host import shared_host
+
+        protocols = {summary.name: summary.protocol for summary in list_models()}
+        if model not in protocols:
+            raise UserError(f"there is no model called {model!r}; choose {', '.join(protocols)}.")
+        protocol = load_protocol(protocols[model])
+        worker = shared_host().worker
+        found = detect_and_wait(
+            worker, volume, protocol, model=model, device=device, quality=quality
+        )
+        shape = load_shape(model, len(protocol))
+        session = Session.begin(volume, found.landmarks, found.source, shape)
+        session.end()
+        return session.nodes.lists
+
 
 class BrainLandmarksTest(ScriptedLoadableModuleTest):
     """Runs in Slicer: the module loads, and lists of landmarks can be made."""

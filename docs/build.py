@@ -4,10 +4,11 @@
     make docs AFIDS=tpl-MNIColin27_desc-groundtruth_afids.fcsv LABEL_MAPS=folder
 
 writes docs/protocol.md, the pictures in docs/images/, the published augmentation settings and
-their schema, and the tables of README.md, docs/augmentation.md and docs/gradcam.md between
-`<!-- table:NAME -->` and `<!-- /table -->`. What needs data that does not come with the project is
-made anew only when it is given: AFIDS, the experts' points on Colin27 (github.com/afids/autoafids),
-and LABEL_MAPS, the SynthSeg training label maps (github.com/BBillot/SynthSeg).
+their schema, and the tables of README.md, docs/augmentation.md, docs/gradcam.md and
+docs/model_card.md between `<!-- table:NAME -->` and `<!-- /table -->`. What needs data that does
+not come with the project is made anew only when it is given: AFIDS, the experts' points on Colin27
+(github.com/afids/autoafids), and LABEL_MAPS, the SynthSeg training label maps
+(github.com/BBillot/SynthSeg).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from BrainLandmarksLib import guide, resources
 from BrainLandmarksLib.cli.distance import distances
@@ -45,8 +47,7 @@ def main() -> None:
     parser.add_argument("--label-maps", type=Path, metavar="DIR", help="head label maps")
     arguments = parser.parse_args()
     protocol = load_protocol(PROTOCOL)
-    document = guide.markdown(protocol, pictures=Path("images"))
-    (ROOT / "docs" / "protocol.md").write_text(document, encoding="utf-8")
+    (ROOT / "docs" / "protocol.md").write_text(annotation_guide(), encoding="utf-8")
     draw_pictures(protocol, IMAGES)
     found = draw_overview()
     draw_augmentation(found)
@@ -69,6 +70,7 @@ def main() -> None:
         ROOT / "docs" / "training.md",
         {"settings": training_settings, "training": lambda: bench(["bench_training.py"])},
     )
+    fill(ROOT / "docs" / "model_card.md", model_card())
     # These are on the pages above.
     own = {"bench_augmentation.py", "bench_gradcam.py", "bench_training.py"}
     scripts = {path.name for path in BENCHMARKS.glob("bench_*.py")} - own
@@ -83,6 +85,12 @@ def main() -> None:
         # The report's last table; the others are stored with the model as well.
         tables["corrections"] = lambda: report.rsplit("\n\n", 1)[1]
     fill(ROOT / "README.md", tables)
+
+
+def annotation_guide() -> str:
+    """The text of docs/protocol.md: how to place every landmark by hand."""
+    thumbnails = Path("..", *THUMBNAILS.relative_to(ROOT).parts)
+    return guide.markdown(load_protocol(PROTOCOL), Path("images"), thumbnails)
 
 
 def draw_overview() -> LandmarkSet:
@@ -203,6 +211,88 @@ def held_out() -> str:
         f"warps) the mean error is {deformed['mean']:.2f} mm and the median "
         f"{deformed['median']:.2f} mm."
     )
+
+
+def model_card() -> dict[str, Callable[[], str]]:
+    """The tables of docs/model_card.md, all from the model's own file."""
+    return {
+        "model": model_table,
+        "training": training_table,
+        "heldout": held_out,
+        "confidence": confidence_table,
+    }
+
+
+def _model() -> dict[str, Any]:
+    """What the model's file says."""
+    text = (resources.model_folder(MODEL) / "model.json").read_text(encoding="utf-8")
+    values: dict[str, Any] = json.loads(text)
+    return values
+
+
+def model_table() -> str:
+    """Name, landmarks, networks and files of the model."""
+    values = _model()
+    networks = values["networks"]
+    sizes = {
+        path.name: f"{path.stat().st_size / 1e6:.2f} MB"
+        for path in sorted(resources.model_folder(MODEL).glob("*.safetensors"))
+    }
+    rows = [
+        ("landmarks", f"{values['protocol']['landmarks']}, protocol {values['protocol']['name']}"),
+        ("protocol's hash", f"`{values['protocol']['hash'][:16]}`; another definition is refused"),
+        *(
+            (
+                f"{part} network",
+                f"{n['size']}³ voxels of {n['field_of_view_mm'] / n['size']:.2f} mm; "
+                f"{n['architecture']['features']} features in the first stage, dilations "
+                f"{', '.join(map(str, n['architecture']['dilations']))}",
+            )
+            for part, n in sorted(networks.items(), reverse=True)
+        ),
+        ("intensities", values["normalisation"]),
+        ("files", ", ".join(f"{name} ({size})" for name, size in sizes.items())),
+    ]
+    return _table(("brain88", "" if values["name"] == MODEL else values["name"]), rows)
+
+
+def training_table() -> str:
+    """On what, for how long and how the model was trained."""
+    training = _model()["training"]
+    rows = [
+        ("label maps", f"{len(training['heads'])}: {', '.join(training['heads'])}"),
+        ("offspring of each", str(training["offspring_per_head"])),
+        ("started from", str(training["start_from"])),
+    ]
+    for part in ("locator", "fine"):
+        run = training[part]
+        settings = run["settings"]
+        rows.append(
+            (
+                f"{part} network",
+                f"{run['steps']} steps, {run['minutes']:.0f} minutes; {settings['optimizer']}, "
+                f"learning rate {settings['learning_rate']}, mixed loss with alpha "
+                f"{settings['alpha']}, sigma {settings['sigma']} voxels, "
+                f"{settings['coordinate_loss']} coordinate loss",
+            )
+        )
+    return _table(("training", ""), [*rows, ("command", f"`{_model()['command']}`")])
+
+
+def confidence_table() -> str:
+    """How the confidence was calibrated, and what it ranges over."""
+    calibration = _model()["calibration"]
+    chances = calibration["probabilities"]
+    return (
+        f"The confidence, the probability of an error under {calibration['threshold_mm']:.0f} mm, "
+        f"was fitted on {calibration['count']} points of the held-out scans; it ranges from "
+        f"{chances[0]:.2f} to {chances[-1]:.2f}."
+    )
+
+
+def _table(header: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
+    lines = [header, ("---", "---"), *rows]
+    return "\n".join(f"| {name} | {value} |" for name, value in lines)
 
 
 def afids(found: LandmarkSet, expert: Path) -> str:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,17 @@ if TYPE_CHECKING:
 
 _COLUMNS = ["#", "label", "landmark", "role", "plane", "rule", "AFID"]
 _TERMINAL_WIDTH = 100
+
+_ORDER = """\
+## How to annotate
+
+1. Look at the whole head first. If it lies crooked, turn the views until it is upright.
+2. Take the groups in order. In each, place the primary points first, on named anatomy. Then spread
+   the secondary points along the outline; roughly is enough, *Re-space group* in the module and
+   `brainlandmarks correct` do it exactly.
+3. A structure that is cut off, destroyed or not visible is *missing*. Do not guess.
+4. Check: left and right points on their sides, midline points on the midline, no two points
+   exchanged. `brainlandmarks correct FILE --dry-run` names what breaks the guidelines."""
 
 _MOST_SLICES = 4
 _PIXEL_MM = 0.5
@@ -58,14 +70,19 @@ def _wrapped(text: str, first: str, others: str) -> list[str]:
     return textwrap.wrap(text, _TERMINAL_WIDTH, initial_indent=first, subsequent_indent=others)
 
 
-def markdown(protocol: Protocol, pictures: Path | None = None) -> str:
+def markdown(
+    protocol: Protocol, pictures: Path | None = None, thumbnails: Path | None = None
+) -> str:
     """Return the protocol as a Markdown document.
 
     Args:
         pictures: The folder of the pictures that `draw_group` makes, as seen from the document;
             None leaves them out.
+        thumbnails: That of the pictures that `draw_thumbnails` makes; labels link to them.
     """
     blocks = [f"# {protocol.title}", protocol.description, protocol.reference]
+    blocks.append("\n".join(_contents(group) for group in protocol.groups))
+    blocks.append(_ORDER)
     if protocol.head_frame or protocol.planes:
         blocks += ["## Directions and planes", protocol.head_frame]
     if protocol.planes:
@@ -77,15 +94,23 @@ def markdown(protocol: Protocol, pictures: Path | None = None) -> str:
             picture = (pictures / picture_name(group)).as_posix()
             blocks.append(f"![{group.name} on the sample head]({picture})")
         blocks.append(group.guideline)
-        blocks.append(_table(_COLUMNS, [_row(landmark) for landmark in protocol.members(group)]))
+        blocks.append(_table(_COLUMNS, [_row(m, thumbnails) for m in protocol.members(group)]))
         blocks += [_spacing(chain) for chain in protocol.chains if chain.group == group.name]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _row(landmark: Landmark) -> list[str]:
+def _contents(group: Group) -> str:
+    anchor = f"{group.name} ({group.first}-{group.last})".lower().replace(" ", "-")
+    return f"* [{group.name}](#{re.sub(r'[^a-z0-9-]', '', anchor)})"
+
+
+def _row(landmark: Landmark, thumbnails: Path | None) -> list[str]:
+    label = f"`{landmark.label}`"
+    if thumbnails is not None:
+        label = f"[{label}]({(thumbnails / landmark.label).as_posix()}.png)"
     return [
         str(landmark.index),
-        f"`{landmark.label}`",
+        label,
         landmark.name,
         landmark.role,
         landmark.plane,

@@ -22,7 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 ENTRY = ROOT / "BrainLandmarks.json"
 CMAKE = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
 RAW = "https://raw.githubusercontent.com/BrainLandmarks/SlicerBrainLandmarks/main/"
-MODULES = re.findall(r"^add_subdirectory\((\w+)\)", CMAKE, flags=re.MULTILINE)
+FOLDERS = re.findall(r"^add_subdirectory\((\w+)\)", CMAKE, flags=re.MULTILINE)
+MODULES = [
+    (folder, path.stem) for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.py"))
+]
 MEGABYTE = 1024**2
 
 SCHEMA_KEYS = {
@@ -53,10 +56,11 @@ def value(name):
     return found
 
 
-def cmake_list(module, name):
-    text = (ROOT / module / "CMakeLists.txt").read_text(encoding="utf-8")
-    (found,) = re.findall(rf"set\({name}\s(.*?)\)", text, flags=re.DOTALL)
-    return found.split()
+def listed(folder, kind):
+    """What the lists of a folder name; a folder of two modules has two lists of a kind."""
+    text = (ROOT / folder / "CMakeLists.txt").read_text(encoding="utf-8")
+    lists = re.findall(rf"^set\(\w*{kind}\s(.*?)\)", text, flags=re.DOTALL | re.MULTILINE)
+    return [name for found in lists for name in found.split()]
 
 
 def tracked():
@@ -111,15 +115,15 @@ def test_icon_and_screenshots_are_pictures_in_the_repository():
     assert size_of_png(ROOT / icon.removeprefix(RAW)) == (128, 128)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_every_module_has_its_icon_and_its_panel(module):
-    resources = cmake_list(module, "RESOURCES")
+@pytest.mark.parametrize(("folder", "module"), MODULES)
+def test_every_module_is_built_with_icon_panel_and_tests(folder, module):
+    resources = listed(folder, "RESOURCES")
     for name in (f"Resources/Icons/{module}.png", f"Resources/UI/{module}.ui"):
         assert name in resources
-    assert size_of_png(ROOT / module / f"Resources/Icons/{module}.png") == (128, 128)
-    text = (ROOT / module / "CMakeLists.txt").read_text(encoding="utf-8")
-    assert re.search(rf"slicerMacroBuildScriptedModule\(\s*NAME {module}\b", text)
-    assert "WITH_GENERIC_TESTS" in text
+    assert size_of_png(ROOT / folder / f"Resources/Icons/{module}.png") == (128, 128)
+    text = (ROOT / folder / "CMakeLists.txt").read_text(encoding="utf-8")
+    macro = r"slicerMacroBuildScriptedModule\(\s*NAME (\w+)\b([^)]*)\)"
+    assert "WITH_GENERIC_TESTS" in dict(re.findall(macro, text))[module]
     assert f"slicer_add_python_unittest(SCRIPT {module}.py)" in text
 
 
@@ -145,8 +149,8 @@ def test_the_readme_says_what_a_first_tier_extension_must():
     assert "not a medical device" in readme
     assert "Nothing leaves your computer" in readme
     assert "Apache License 2.0" in readme
-    for module in MODULES:
-        source = (ROOT / module / f"{module}.py").read_text(encoding="utf-8")
+    for folder, module in MODULES:
+        source = (ROOT / folder / f"{module}.py").read_text(encoding="utf-8")
         (title,) = re.findall(r'parent\.title = _\("([^"]+)"\)', source)
         assert title in readme + guide, title
 
@@ -200,15 +204,15 @@ def test_the_index_accepts_the_entry(tmp_path, monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The folder of an installation: exactly the files that the CMake lists name, all in one."""
-    folder = tmp_path_factory.mktemp("Slicer") / "lib" / "Slicer-5.12" / "qt-scripted-modules"
+    place = tmp_path_factory.mktemp("Slicer") / "lib" / "Slicer-5.12" / "qt-scripted-modules"
     taken: dict[str, str] = {}
-    for module in MODULES:
-        for name in cmake_list(module, "SCRIPTS") + cmake_list(module, "RESOURCES"):
-            assert name not in taken, f"{name} is in {module} and in {taken.get(name)}"
-            taken[name] = module
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / module / name, folder / name)
-    return folder
+    for folder in FOLDERS:
+        for name in listed(folder, "SCRIPTS") + listed(folder, "RESOURCES"):
+            assert name not in taken, f"{name} is in {folder} and in {taken.get(name)}"
+            taken[name] = folder
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / folder / name, place / name)
+    return place
 
 
 def run_installed(installed, *command, cwd):
@@ -260,8 +264,8 @@ def test_the_installed_modules_work(installed, tmp_path, file):
     """Tests of the modules in the stand-in, which finds them where an installation has them."""
     pytest.importorskip("slicer")
     shutil.copytree(ROOT / "Testing" / "Slicer", tmp_path / "Testing" / "Slicer")
-    for module in MODULES:
-        (tmp_path / module).symlink_to(installed, target_is_directory=True)
+    for folder in FOLDERS:
+        (tmp_path / folder).symlink_to(installed, target_is_directory=True)
     arguments = ["-q", "-p", "no:cacheprovider", f"Testing/Slicer/{file}", "-k", SESSIONS[file]]
     done = run_installed(installed, "-m", "pytest", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -270,16 +274,16 @@ def test_the_installed_modules_work(installed, tmp_path, file):
 
 def test_names_are_our_own():
     """All extensions share Slicer's Python path, and their settings and node attributes."""
-    top = {name.split("/")[0].removesuffix(".py") for module in MODULES
-           for name in cmake_list(module, "SCRIPTS")}  # fmt: skip
+    scripts = [name for folder in FOLDERS for name in listed(folder, "SCRIPTS")]
+    top = {name.split("/")[0].removesuffix(".py") for name in scripts}
     assert all(name.startswith("BrainLandmarks") for name in top)
     assert not {name.lower() for name in top} & {name.lower() for name in TAKEN}
     assert not top & set(sys.stdlib_module_names)
     # The installed files that are no Python lie in folders or under names of the module's own.
-    for module in MODULES:
-        for name in cmake_list(module, "RESOURCES"):
-            own = name.startswith(f"{module}Lib/") or Path(name).stem == module
-            assert own or name.startswith("Resources/Thumbnails/brain88/"), name
+    modules = {module for _folder, module in MODULES}
+    for name in (name for folder in FOLDERS for name in listed(folder, "RESOURCES")):
+        own = name.split("/")[0] in top or Path(name).stem in modules
+        assert own or name.startswith("Resources/Thumbnails/brain88/"), name
 
 
 PYTHON_312 = shutil.which("python3.12")
@@ -287,9 +291,9 @@ PYTHON_312 = shutil.which("python3.12")
 
 def test_everything_is_python_3_12():
     """What Slicer 5.10 to 5.13 carry; warnings about wrong escapes are errors."""
-    for module in MODULES:
-        for name in cmake_list(module, "SCRIPTS"):
-            text = (ROOT / module / name).read_text(encoding="utf-8")
+    for folder in FOLDERS:
+        for name in listed(folder, "SCRIPTS"):
+            text = (ROOT / folder / name).read_text(encoding="utf-8")
             ast.parse(text, filename=name, feature_version=(3, 12))
 
 
@@ -305,10 +309,10 @@ def test_python_3_12_compiles_everything(installed):
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_can_be_run_as_a_script_in_any_locale(module):
+@pytest.mark.parametrize(("folder", "module"), MODULES)
+def test_a_module_can_be_run_as_a_script_in_any_locale(folder, module):
     """Slicer opens a script in the system's encoding."""
-    (ROOT / module / f"{module}.py").read_text(encoding="ascii")
+    (ROOT / folder / f"{module}.py").read_text(encoding="ascii")
 
 
 CMAKE_STUB = r"""

@@ -275,6 +275,14 @@ def test_augmentation_page_shows_the_defaults_of_the_code():
     )
 
 
+def test_model_card_numbers_are_those_of_the_shipped_model():
+    page = (ROOT / "docs" / "model_card.md").read_text(encoding="utf-8")
+    builder = load_docs_builder()
+    tables = builder.model_card()
+    assert all(f"<!-- table:{name} -->" in page for name in tables)
+    assert builder.filled(page, tables) == page, "run: make docs"
+
+
 @pytest.mark.parametrize(
     "document",
     ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))],

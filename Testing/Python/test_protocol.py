@@ -368,7 +368,9 @@ def test_unknown_protocol_names_the_shipped_ones(tmp_path):
 
 def test_protocol_document_is_the_one_generated_from_the_protocol():
     document = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
-    assert document == markdown(load_protocol("brain88"), Path("images")), "run: make docs"
+    thumbnails = Path("../BrainLandmarks/Resources/Thumbnails/brain88")
+    expected = markdown(load_protocol("brain88"), Path("images"), thumbnails)
+    assert document == expected, "run: make docs"
 
 
 def test_document_shows_every_landmark_and_group(protocol):

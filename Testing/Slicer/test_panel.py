@@ -16,6 +16,7 @@ import slicer.util
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.detection import Detector
+from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.formats import read_landmarks
 from BrainLandmarksLib.images import read_image
 from BrainLandmarksLib.mrml.nodes import LandmarkNodes
@@ -80,6 +81,26 @@ def rows(ui):
 
 def choose(ui, label):
     ui.landmarkTree.setCurrentItem(rows(ui)[label])
+
+
+def test_another_module_detects_without_the_panel(desktop, scene):
+    """As a script does: no panel was made, and there is no window."""
+    desktop.load(MODULE)
+    logic = slicer.util.getModuleLogic("BrainLandmarks")
+    with desktop.headless():
+        volume = logic.loadSampleHead()
+        lists = logic.detect(volume, quality="fast")
+        assert [node.GetName() for node in lists] == [group.name for group in PROTOCOL.groups]
+        assert sum(node.GetNumberOfDefinedControlPoints() for node in lists) == len(PROTOCOL)
+        review, source = LandmarkNodes.of_volume(volume).restore()
+        assert source["model"] == "brain88"
+        assert not review.edits
+        scene.RemoveNode(volume)
+        empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+        with pytest.raises(UserError, match="there is no volume"):
+            logic.detect(empty)
+        with pytest.raises(UserError, match="no model called 'brain99'"):
+            logic.detect(empty, model="brain99")
 
 
 def test_a_review_from_the_scan_to_the_file(desktop, panel, scene, tmp_path):

@@ -46,6 +46,32 @@ class Failure:
     detail: str = ""
 
 
+WAIT_S = 0.02
+
+
+def detect_and_wait(worker: Worker, volume: Any, protocol: Protocol, **options: str) -> Found:
+    """Find the landmarks of a volume and wait for them, as scripts do; no window is needed.
+
+    Args:
+        options: ``model``, ``device`` and ``quality`` of `DetectionRun`.
+
+    Raises:
+        UserError: there is no result; the sentence says why.
+    """
+    outcomes: list[Found | Failure | None] = []
+    run = DetectionRun(worker, volume, protocol, lambda *_: None, outcomes.append, **options)
+    try:
+        while not outcomes:
+            worker.poll()
+            time.sleep(WAIT_S)
+    finally:
+        run.cancel()  # where Ctrl-C ended the waiting
+    outcome = outcomes[0]
+    if isinstance(outcome, Found):
+        return outcome
+    raise UserError(outcome.sentence if outcome else "the detection was cancelled.")
+
+
 class DetectionRun:
     """A detection that is under way; `Worker.poll` drives it.
 

@@ -1,0 +1,180 @@
+"""The files that the commands of the documentation speak of, small, under the names used there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from phantom import phantom_head, phantom_scan, small_heads
+
+from BrainLandmarksLib.dataset import Dataset
+from BrainLandmarksLib.dataset_split import split_dataset
+from BrainLandmarksLib.formats import write_landmarks
+from BrainLandmarksLib.geometry import Grid
+from BrainLandmarksLib.images import Volume
+from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.resources import protocol_file
+
+HELD_OUT = "training_seg_04"
+
+
+class Makers:
+    """Makes stand-ins by their first path component; `make` looks up what a text speaks of.
+
+    Args:
+        truth: Landmarks of the made-up head.
+        model: Folder of a small model for the same landmarks.
+    """
+
+    def __init__(self, truth: LandmarkSet, model: Path) -> None:
+        self.truth, self.model = truth, model
+        self.scan = phantom_scan(phantom_head(), spacing_mm=4.0)
+        self.by_name: dict[str, Callable[[Path], None]] = {
+            "head.nii.gz": self.image,
+            "head1.nii.gz": self.image,
+            "head2.nii.gz": self.image,
+            "head.mgz": self.mgz,
+            "head.nrrd": self.nrrd,
+            "dicom_folder": self.dicom,
+            "labels.nii.gz": self.labels,
+            "maps": self.maps,
+            "head.mrk.json": self.landmarks,
+            "a.mrk.json": self.landmarks,
+            "b.csv": self.landmarks,
+            "my_points.json": self.points,
+            "my_recipe.json": self.recipe,
+            "demo": self.demo,
+            "corrected": self.corrected,
+            "found": self.found,
+            "scans": self.scans,
+            "bids": self.bids,
+            "my_set": self.many,
+            "oasis": self.few,
+            "runs": self.runs,
+        }
+
+    def make(self, text: str, folder: Path) -> None:
+        """Make everything that the text names."""
+        for name, maker in self.by_name.items():
+            if name in text:
+                maker(folder / name)
+
+    # files
+
+    def image(self, path: Path) -> None:
+        nib.save(nib.Nifti1Image(self.scan.data, self.scan.grid.affine), path)
+
+    def mgz(self, path: Path) -> None:
+        nib.save(nib.MGHImage(self.scan.data, self.scan.grid.affine), path)
+
+    def _itk(self) -> object:
+        import SimpleITK as sitk
+
+        image = sitk.GetImageFromArray(np.rint(self.scan.data).astype(np.int16).T)
+        affine = np.diag([-1, -1, 1, 1.0]) @ self.scan.grid.affine
+        spacing = self.scan.grid.spacing
+        image.SetSpacing(spacing.tolist())
+        image.SetOrigin(affine[:3, 3].tolist())
+        image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
+        return image
+
+    def nrrd(self, path: Path) -> None:
+        import SimpleITK as sitk
+
+        sitk.WriteImage(self._itk(), str(path))
+
+    def dicom(self, path: Path) -> None:
+        import SimpleITK as sitk
+
+        path.mkdir()
+        whole = self._itk()
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        for k in range(whole.GetSize()[2]):
+            piece = whole[:, :, k : k + 1]
+            place = whole.TransformIndexToPhysicalPoint((0, 0, k))
+            turn = "\\".join(f"{whole.GetDirection()[n]:.6f}" for n in (0, 3, 6, 1, 4, 7))
+            tags = {
+                "0008|0060": "MR", "0020|000d": "1.2", "0020|000e": "1.2.3",
+                "0008|0018": f"1.2.3.{k + 1}", "0020|0013": str(k + 1), "0020|0037": turn,
+                "0020|0032": "\\".join(f"{x:.6f}" for x in place), "0018|0050": "4",
+            }  # fmt: skip
+            for tag, value in tags.items():
+                piece.SetMetaData(tag, value)
+            writer.SetFileName(str(path / f"{k:03d}.dcm"))
+            writer.Execute(piece)
+
+    def labels(self, path: Path) -> None:
+        head = phantom_head()
+        nib.save(nib.Nifti1Image(head.data.astype(np.int16), head.grid.affine), path)
+
+    def landmarks(self, path: Path) -> None:
+        write_landmarks(path, self.truth)
+
+    def points(self, path: Path) -> None:
+        shutil.copy(protocol_file("afids32"), path)
+
+    def recipe(self, path: Path) -> None:
+        path.write_text(json.dumps({
+            "name": "mine", "protocol": "brain88", "label_maps": ["maps"], "output": "out",
+            "held_out": [HELD_OUT], "locator": {"steps": 2}, "fine": {"steps": 2},
+        }))  # fmt: skip
+
+    # folders
+
+    def maps(self, path: Path) -> None:
+        path.mkdir(exist_ok=True)
+        for name in (HELD_OUT, "training_seg_01"):
+            self.labels(path / f"{name}.nii.gz")
+
+    def few(self, path: Path, count: int = 4) -> None:
+        small_heads(path, self.truth, self.scan, count=count, subjects=count)
+
+    def demo(self, path: Path) -> None:
+        self.few(path)
+        split_dataset(Dataset.open(path), validation=0.25, test=0.25)
+        for number, person in enumerate("AB"):
+            self._people(path / "raters" / person, number)
+
+    def corrected(self, path: Path) -> None:
+        for number, person in enumerate("AB"):
+            self._people(path / person, number)
+
+    def found(self, path: Path) -> None:
+        self._people(path, 3)
+
+    def _people(self, path: Path, seed: int) -> None:
+        path.mkdir(parents=True)
+        rng = np.random.default_rng(seed)
+        for name in ("0001", "0002", "0003", "0004"):
+            points = self.truth.points + rng.normal(0, 1.5, self.truth.points.shape)
+            landmarks = LandmarkSet.from_points(self.truth.protocol, points)
+            write_landmarks(path / f"{name}.mrk.json", landmarks)
+
+    def scans(self, path: Path) -> None:
+        path.mkdir()
+        self.image(path / "head.nii.gz")
+        self.landmarks(path / "head.mrk.json")
+
+    def bids(self, path: Path) -> None:
+        (path / "sub-01" / "anat").mkdir(parents=True)
+        self.image(path / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+        points = path / "derivatives" / "points" / "sub-01" / "anat"
+        points.mkdir(parents=True)
+        self.landmarks(points / "sub-01_desc-expert_points.csv")
+
+    def many(self, path: Path) -> None:
+        """Enough subjects for the paper's split, each of a few voxels."""
+        affine = np.diag([30.0, 30.0, 30.0, 1.0])
+        affine[:3, 3] = -105.0
+        grid = Grid((8, 8, 8), affine)
+        tiny = Volume(np.arange(512, dtype=np.float32).reshape(8, 8, 8), grid)
+        small_heads(path, self.truth, tiny, count=84, subjects=84)
+
+    def runs(self, path: Path) -> None:
+        for name in ("mse", "mixed"):
+            shutil.copytree(self.model, path / name)

@@ -1,0 +1,248 @@
+"""Every command of the README and of docs/ is executed, each in a folder of small stand-ins.
+
+The commands of a block are alternatives more often than steps, so each starts from the same folder.
+A small model stands in for the shipped one; with `-m slow` the shipped one is taken. What cannot
+run here is at least parsed, and the reason is listed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from docs_folder import Makers
+
+from BrainLandmarksLib import detection, resources
+from BrainLandmarksLib.cli import build_parser, joined, main
+from BrainLandmarksLib.cli.train import need_training_library
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+TABLE = re.compile(r"<!-- table:\w+ -->.*?<!-- /table -->", flags=re.DOTALL)
+SHELL = ("", "sh", "bash")
+OPTIONS_OF_SLICER = ["--no-main-window", "--no-splash", "--python-script"]
+
+PROGRAMS = {
+    "make": "its targets are checked with the Makefile; they install packages",
+    "pip": "test_packaging builds and reads the wheel",
+    "python": "benchmarks take minutes",
+    "Slicer": "test_headless runs it in a stand-in for the program",
+    "PythonSlicer": "Slicer's Python runs the same command",
+}
+"""Programs that are not run here, and why; `brainlandmarks` arguments among theirs are parsed."""
+
+ONLY_PARSED = {
+    "train": "training takes hours; test_recipe trains a small model with the same command",
+    "--device cuda": "there may be no graphics card",
+    "serve": "waits for requests; test_worker makes them",
+}
+SLOW = {
+    "augment": "starts worker processes",
+    "dataset synthesize": "deforms and renders heads",
+    "evaluate --label-maps": "renders scans",
+    "explain compare": "two models",
+    "--survey": "resamples to five million voxels",
+}
+
+
+def shell_lines(text):
+    """The command lines in the fenced blocks of a page; tables hold output, no commands."""
+    for kind, block in FENCE.findall(TABLE.sub("", text)):
+        if kind in SHELL:
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True) if is_command(line) else []
+                if words:
+                    yield words
+
+
+def is_command(line):
+    return bool(re.match(r"(brainlandmarks|" + "|".join(PROGRAMS) + r") ", line))
+
+
+def commands():
+    for page in PAGES:
+        for words in shell_lines(page.read_text(encoding="utf-8")):
+            line = shlex.join(words)
+            marks = []
+            if any(reason_of(line, SLOW)):
+                marks.append(pytest.mark.slow)
+            yield pytest.param(page, words, marks=marks, id=f"{page.stem}: {line}")
+
+
+def reason_of(line, table):
+    """Entries of a table that a command line falls under."""
+    return [
+        name for name in table if re.search(rf"(^brainlandmarks | ){re.escape(name)}( |$)", line)
+    ]
+
+
+def arguments_of(words):
+    """The arguments for `brainlandmarks` in a command line of another program, or None."""
+    if words[0] == "brainlandmarks":
+        return words[1:]
+    if words[0] == "Slicer":
+        assert words[1:4] == OPTIONS_OF_SLICER
+        assert words[4].endswith("BrainLandmarksTrain.py")
+        assert words[5] == "--", "without it Slicer takes some options for its own"
+        return words[6:]
+    if words[0] == "PythonSlicer" and words[1:3] == ["-m", "BrainLandmarksTrainLib"]:
+        return words[3:]
+    return None
+
+
+def parsed(arguments):
+    with contextlib.suppress(SystemExit):
+        return build_parser().parse_args(joined(arguments))
+    pytest.fail(f"brainlandmarks does not understand {shlex.join(arguments)}")
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory, phantom_truth):
+    """A network that has learned nothing, with everything that a model has."""
+    import torch
+
+    from BrainLandmarksLib.models import Look, Model, ModelSpec, load_model, save_model
+    from BrainLandmarksLib.network import HighRes3DNet
+
+    torch.manual_seed(7)
+    shipped = load_model("brain88")
+    networks = [HighRes3DNet(out_channels=88, features=2).eval() for _ in range(2)]
+    spec = ModelSpec("brain88", Look(16, 208.0), Look(16, 256.0), shipped.spec.mean_shape)
+    model = Model(shipped.protocol, *networks, spec, shipped.shape)
+    return save_model(model, tmp_path_factory.mktemp("model") / "brain88")
+
+
+@pytest.fixture(scope="module")
+def makers(phantom_truth, small_model):
+    return Makers(phantom_truth, small_model)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, makers):
+    """Page to its folder, made once."""
+    made = {}
+
+    def folder_of(page):
+        if page not in made:
+            made[page] = tmp_path_factory.mktemp(page.stem.lower())
+            text = page.read_text(encoding="utf-8")
+            makers.make("\n".join(" ".join(words) for words in shell_lines(text)), made[page])
+            write_files(text, made[page])
+        return made[page]
+
+    return folder_of
+
+
+def write_files(text, folder):
+    """The files that a page prints: a block whose first line is a comment with a file's name."""
+    for _kind, block in FENCE.findall(text):
+        named = re.match(r"# ([\w.-]+\.(?:yaml|json))\n", block)
+        if named:
+            (folder / named[1]).write_text(block, encoding="utf-8")
+
+
+@pytest.fixture(params=["small", pytest.param("shipped", marks=pytest.mark.slow)])
+def model(request, monkeypatch, small_model):
+    if request.param == "small":
+        monkeypatch.setattr(resources, "model_folder", lambda name: small_model)
+    # A network that has learned nothing, and one that never saw ellipsoids, must find a head.
+    monkeypatch.setattr(detection, "_NO_HEAD_MM", 1e9)
+    return request.param
+
+
+def fresh(folder, words, tmp_path):
+    """A copy of a page's folder without what the command writes."""
+    place = tmp_path / "here"
+    shutil.copytree(folder, place, copy_function=os.link)
+    for option in ("-o", "--output"):
+        if option in words:
+            output = place / words[words.index(option) + 1]
+            shutil.rmtree(output, ignore_errors=True)
+            output.unlink(missing_ok=True)
+    return place
+
+
+def expanded(arguments):
+    """What a shell makes of `*.nii.gz`."""
+    return [n for a in arguments for n in (sorted(glob.glob(a)) if "*" in a else [a])]
+
+
+@pytest.mark.parametrize(("page", "words"), list(commands()))
+def test_command(page, words, folders, model, tmp_path, monkeypatch, capsys):
+    arguments = arguments_of(words)
+    if arguments is None:
+        assert words[0] in PROGRAMS
+        return
+    line = shlex.join(["brainlandmarks", *arguments])
+    if words[0] in PROGRAMS or reason_of(line, ONLY_PARSED):
+        if "--help" not in arguments:
+            parsed(arguments)
+        return
+    monkeypatch.chdir(fresh(folders(page), words, tmp_path))
+    code = main(expanded(arguments))
+    assert code == 0, capsys.readouterr().err
+
+
+def test_the_recipes_that_are_only_parsed_can_be_read(folders, monkeypatch):
+    need_training_library()
+    from BrainLandmarksTrainLib.recipe import load_recipe
+
+    monkeypatch.chdir(folders(ROOT / "README.md"))
+    assert load_recipe("my_recipe.json").name == "mine"
+    assert load_recipe("brain88", ["maps"], "runs/brain88").name == "brain88"
+
+
+def inline():
+    """Commands within sentences, as far as they name no placeholder."""
+    for page in PAGES:
+        text = FENCE.sub("", page.read_text(encoding="utf-8"))
+        for line in re.findall(r"`(brainlandmarks [^`]+)`", text):
+            if not re.search(r"\b[A-Z]{3,}\b", line):
+                yield pytest.param(shlex.split(line)[1:], id=f"{page.stem}: {line}")
+
+
+@pytest.mark.parametrize("arguments", list(inline()))
+def test_a_command_within_a_sentence_is_understood(arguments, capsys):
+    known = {a for action in build_parser()._actions for a in action.choices or ()}
+    assert " ".join(joined(arguments)[:1]) in known
+    if len(arguments) > 1 and "--help" not in arguments:
+        complete = arguments if "-o" in arguments else [*arguments, "-o", "out"]
+        with contextlib.suppress(SystemExit):
+            build_parser().parse_args(joined(complete))
+            return
+        parsed(arguments)
+
+
+PYTHON = [
+    pytest.param(page, block, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, (kind, block) in enumerate(FENCE.findall(page.read_text(encoding="utf-8")))
+    if kind == "python"
+]
+
+
+@pytest.mark.parametrize(("page", "block"), PYTHON)
+def test_python(page, block, folders, makers, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(fresh(folders(page), [], tmp_path))
+    names = {"volume": makers.scan, "landmarks": makers.truth}
+    exec(compile(block, f"{page.name}", "exec"), names)
+
+
+def test_nothing_is_overlooked():
+    """Every line of a shell block is a command of a known program, and every page was read."""
+    seen = 0
+    for page in PAGES:
+        for kind, block in FENCE.findall(TABLE.sub("", page.read_text(encoding="utf-8"))):
+            lines = [line for line in block.splitlines() if line.strip()]
+            if kind in ("sh", "bash"):
+                assert all(is_command(line) or line.startswith(("#", " ")) for line in lines)
+            seen += any(is_command(line) for line in lines)
+    assert seen > 10
