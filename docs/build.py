@@ -258,25 +258,40 @@ def model_table() -> str:
 
 def training_table() -> str:
     """On what, for how long and how the model was trained."""
-    training = _model()["training"]
-    rows = [
-        ("label maps", f"{len(training['heads'])}: {', '.join(training['heads'])}"),
-        ("offspring of each", str(training["offspring_per_head"])),
-        ("started from", str(training["start_from"])),
-    ]
+    values = _model()
+    rows = training_rows(values["training"])
+    return _table(("training", ""), [*rows, ("command", f"`{values['command']}`")])
+
+
+def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a model's file says of its training; the first models had no whole recipe in it."""
+    recipe = training.get("recipe", {})
+    heads = recipe.get("heads") or training
+    rows = []
+    if training.get("heads"):
+        rows.append(("label maps", f"{len(training['heads'])}: {', '.join(training['heads'])}"))
+        rows.append(("offspring of each", str(heads["offspring_per_head"])))
+    if training.get("scans"):
+        rows.append(("scans", str(training["scans"])))
+    rows.append(("started from", str(recipe.get("start_from", training.get("start_from")))))
     for part in ("locator", "fine"):
+        if part not in training:
+            continue
         run = training[part]
-        settings = run["settings"]
-        rows.append(
-            (
-                f"{part} network",
-                f"{run['steps']} steps, {run['minutes']:.0f} minutes; {settings['optimizer']}, "
-                f"learning rate {settings['learning_rate']}, mixed loss with alpha "
-                f"{settings['alpha']}, sigma {settings['sigma']} voxels, "
-                f"{settings['coordinate_loss']} coordinate loss",
-            )
+        settings = recipe.get(part) or run["settings"]
+        text = (
+            f"{run['steps']} steps, {run['minutes']:.0f} minutes; {settings['optimizer']}, "
+            f"learning rate {settings['learning_rate']}, mixed loss with alpha "
+            f"{settings['alpha']}, sigma {settings['sigma']} voxels, "
+            f"{settings['coordinate_loss']} coordinate loss"
         )
-    return _table(("training", ""), [*rows, ("command", f"`{_model()['command']}`")])
+        rows.append((f"{part} network", text))
+    software = training.get("software", {})
+    if software:
+        rows.append(
+            ("software", ", ".join(f"{name} {version}" for name, version in software.items()))
+        )
+    return rows
 
 
 def confidence_table() -> str:

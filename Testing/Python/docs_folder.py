@@ -47,6 +47,7 @@ class Makers:
             "b.csv": self.landmarks,
             "my_points.json": self.points,
             "my_recipe.json": self.recipe,
+            "my_recipe.yaml": self.recipe,
             "demo": self.demo,
             "corrected": self.corrected,
             "found": self.found,
@@ -120,8 +121,10 @@ class Makers:
 
     def recipe(self, path: Path) -> None:
         path.write_text(json.dumps({
-            "name": "mine", "protocol": "brain88", "label_maps": ["maps"], "output": "out",
-            "held_out": [HELD_OUT], "locator": {"steps": 2}, "fine": {"steps": 2},
+            "name": "mine", "output": "out",
+            "heads": {"label_maps": ["maps"], "held_out": [HELD_OUT]},
+            "locator": {"size": 32, "field_of_view_mm": 256, "steps": 2},
+            "fine": {"size": 32, "field_of_view_mm": 208, "steps": 2},
         }))  # fmt: skip
 
     # folders

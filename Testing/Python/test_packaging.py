@@ -283,6 +283,20 @@ def test_model_card_numbers_are_those_of_the_shipped_model():
     assert builder.filled(page, tables) == page, "run: make docs"
 
 
+def test_model_card_reads_what_training_writes_today():
+    from BrainLandmarksTrainLib.recipe import load_recipe
+
+    settings = load_recipe("brain88", ["maps"], "out").settings()
+    run = {"steps": 7, "minutes": 1.0}
+    training = {"recipe": settings, "heads": ["a", "b"], "scans": 0, "locator": run, "fine": run,
+                "software": {"torch": "2.13.0"}}  # fmt: skip
+    rows = dict(load_docs_builder().training_rows(training))
+    assert rows["label maps"] == "2: a, b"
+    assert rows["offspring of each"] == str(settings["heads"]["offspring_per_head"])
+    assert f"alpha {settings['fine']['alpha']}" in rows["fine network"]
+    assert rows["software"] == "torch 2.13.0"
+
+
 @pytest.mark.parametrize(
     "document",
     ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))],
