@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_nothing_is_missing_here():
     assert not requirements.missing()
+    assert not requirements.missing(training=True)
 
 
 def test_what_is_absent_or_too_old_is_missing(monkeypatch):
@@ -29,7 +30,9 @@ def test_what_is_absent_or_too_old_is_missing(monkeypatch):
         return versions[name]
 
     monkeypatch.setattr(requirements.metadata, "version", version)
+    training = requirements.missing(training=True)
     missing = requirements.missing()
+    assert set(training.packages) - set(missing.packages) == set(requirements.TRAINING)
     names = {p.split(">=")[0] for p in missing.packages}
     assert "nibabel" in names
     assert "matplotlib" in names
@@ -45,11 +48,10 @@ def test_the_lists_here_and_in_the_package_agree():
     block = re.search(r"\ndependencies = \[\n(.*?)\n\]", text, re.DOTALL)[1]
     train = re.search(r"\ntrain = \[\n(.*?)\n\]", text, re.DOTALL)[1]
     declared = dict(re.findall(r'"([A-Za-z0-9_.-]+)>=([0-9.]+)"', block + train))
-    # NumPy and SimpleITK are Slicer's own; TorchIO is for training only.
-    for name in ("numpy", "SimpleITK", "torchio"):
+    for name in ("numpy", "SimpleITK"):  # Slicer's own
         declared.pop(name)
-    asked = dict(r.split(">=") for r in (*requirements.REQUIREMENTS, requirements.PYTORCH))
-    assert asked == declared
+    detecting = (*requirements.REQUIREMENTS, requirements.PYTORCH)
+    assert dict(r.split(">=") for r in (*detecting, *requirements.TRAINING)) == declared
 
 
 def test_looking_does_not_import():
@@ -81,6 +83,6 @@ def test_an_offline_folder_is_all_that_pip_looks_at(monkeypatch):
     monkeypatch.setattr(slicer.util, "pip_install", seen.append, raising=False)
     requirements.install(Missing(("nibabel>=5.0",), True), "/wheels", log=lambda _: None)
     assert seen == [
-        ["--no-index", "--find-links", "/wheels", "nibabel>=5.0"],
         ["--no-index", "--find-links", "/wheels", requirements.PYTORCH],
+        ["--no-index", "--find-links", "/wheels", "nibabel>=5.0"],
     ]

@@ -25,6 +25,7 @@ from BrainLandmarksLib.mrml.nodes import LandmarkNodes
 from BrainLandmarksLib.mrml.scene_files import export_scene, is_scene
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.review import Review, read_review
+from BrainLandmarksLib.ui import requirements
 from BrainLandmarksTrainLib.mrml import headless
 
 ROOT = Path(__file__).parents[2]
@@ -207,6 +208,17 @@ def test_errors_are_those_of_the_command(scene, tmp_path, capfd):
     assert headless.run(["protocol", "nosuch"]) == 2
     assert "no protocol called 'nosuch'" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_missing_packages_are_named_and_nothing_is_asked(monkeypatch, capfd):
+    lacking = requirements.Missing(("torchio>=0.20",), True)
+    monkeypatch.setattr(requirements, "missing", lambda training: lacking if training else ())
+    assert headless.run(["train", "--help"]) == 0
+    note = capfd.readouterr().err
+    assert "torchio>=0.20, PyTorch" in note
+    assert "Start training" in note
+    assert headless.run(["models"]) == 0
+    assert "note" not in capfd.readouterr().err
 
 
 # ---- the program ---------------------------------------------------------------------------------

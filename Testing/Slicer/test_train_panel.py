@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import slicer
 
+from BrainLandmarksLib.ui import requirements
+
 MODULE = Path(__file__).parents[2] / "BrainLandmarksTrain" / "BrainLandmarksTrain.py"
 TIMEOUT_S = 120.0
 
@@ -55,6 +57,22 @@ def test_the_command_is_the_one_that_runs(desktop, panel, recipe):
     assert "exit code 2" in panel.ui.statusLabel.text
     assert "brainlandmarks: error:" in panel.ui.logView.plainText
     assert panel.ui.startButton.text == "Start training"
+
+
+def test_packages_are_asked_for_once_and_only_then_installed(desktop, panel, recipe, monkeypatch):
+    lacking = requirements.Missing(("torchio>=0.20",), False)
+    installed = []
+    monkeypatch.setattr(requirements, "missing", lambda **_: () if installed else lacking)
+    monkeypatch.setattr(requirements, "install", lambda what, log: installed.append(what))
+    panel.ui.configPath.currentPath = str(recipe)
+    desktop.dialogs.answer(False)
+    panel.ui.startButton.click()
+    assert panel.training.run is None
+    assert "torchio" in desktop.dialogs.shown[-1].text
+    panel.ui.startButton.click()
+    assert installed == [lacking]
+    assert panel.training.run is not None
+    wait(desktop, panel)
 
 
 def test_a_run_is_stopped_and_one_is_left_behind(desktop, panel, recipe):

@@ -24,6 +24,14 @@ REQUIREMENTS = (
 )
 """What is installed on the first click. Lower bounds only, so that other extensions can share."""
 
+TRAINING = (
+    "torchio>=0.20",
+    "lightning-fabric>=2.2",
+    "tensorboardX>=2.6",
+    "tqdm>=4.60",
+)
+"""What training and augmentation need besides."""
+
 PYTORCH = "torch>=2.3"
 
 _OPERATOR = re.compile(r"^([A-Za-z0-9_.-]+)>=([0-9.]+)$")
@@ -31,7 +39,7 @@ _OPERATOR = re.compile(r"^([A-Za-z0-9_.-]+)>=([0-9.]+)$")
 
 @dataclass(frozen=True)
 class Missing:
-    """What a detection needs and Slicer's Python lacks."""
+    """What is needed and Slicer's Python lacks."""
 
     packages: tuple[str, ...]
     pytorch: bool
@@ -50,9 +58,10 @@ class Missing:
         )
 
 
-def missing() -> Missing:
-    """What has to be installed before the worker can run."""
-    return Missing(tuple(r for r in REQUIREMENTS if not _satisfied(r)), not _satisfied(PYTORCH))
+def missing(*, training: bool = False) -> Missing:
+    """What has to be installed before the worker can run, or a training."""
+    wanted = (*REQUIREMENTS, *TRAINING) if training else REQUIREMENTS
+    return Missing(tuple(r for r in wanted if not _satisfied(r)), not _satisfied(PYTORCH))
 
 
 def _satisfied(requirement: str) -> bool:
@@ -80,10 +89,11 @@ def install(what: Missing, folder: str | None = None, log: Callable[[str], None]
     Raises:
         RuntimeError: it failed; the text is pip's last line or says what to install by hand.
     """
-    if what.packages:
-        _install_packages(list(what.packages), folder, log)
+    # PyTorch first: what depends on it would else bring a build that may not suit the computer.
     if what.pytorch:
         _install_pytorch(folder, log)
+    if what.packages:
+        _install_packages(list(what.packages), folder, log)
 
 
 def _install_packages(packages: list[str], folder: str | None, log: Callable[[str], None]) -> None:

@@ -41,6 +41,9 @@ EXPECTED = {
 }
 """Argument of a command to what it takes from a scene; other arguments take no scene."""
 
+TRAINING = ("train", "finetune", "ablation", "augment")
+"""Commands that need more packages than the others."""
+
 POLL_S = 0.05
 
 
@@ -66,12 +69,18 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run_command(arguments: Sequence[str]) -> int:
-    missing = requirements.missing()
+    training = bool(arguments) and arguments[0] in TRAINING
+    missing = requirements.missing(training=training)
     if missing:
         names = [*missing.packages, *["PyTorch"] * missing.pytorch]
+        button = (
+            "Start training in Brain Landmarks Training"
+            if training
+            else ("Detect landmarks in Brain Landmarks")
+        )
         print(
-            f"brainlandmarks: note: Slicer's Python lacks {', '.join(names)}; click Detect in the "
-            "module Brain Landmarks once, which installs them.",
+            f"brainlandmarks: note: Slicer's Python lacks {', '.join(names)}; click {button} once, "
+            "which installs them.",
             file=sys.stderr,
         )
     command = CommandRun(arguments)

@@ -8,7 +8,9 @@ from typing import Any
 
 import qt
 import slicer
+import slicer.util
 
+from BrainLandmarksLib.ui import requirements
 from BrainLandmarksLib.worker.command import CommandRun
 
 POLL_MS = 200
@@ -68,7 +70,7 @@ class TrainingSection:
         if self.run is not None:
             self.run.stop()
             self._ui.statusLabel.text = "Stopping after a checkpoint..."
-        else:
+        elif self._ready():
             self._ui.logView.clear()
             try:
                 self.run = CommandRun(self.arguments)
@@ -78,6 +80,23 @@ class TrainingSection:
                 self._ui.statusLabel.text = "Training runs; Slicer can be used meanwhile."
                 self._timer.start()
         self.refresh()
+
+    def _ready(self) -> bool:
+        """Whether the packages are there; asks once and installs them if not."""
+        needed = requirements.missing(training=True)
+        if not needed:
+            return True
+        if not slicer.util.confirmOkCancelDisplay(needed.sentence):
+            return False
+        try:
+            requirements.install(needed, log=self._say)
+        except RuntimeError as error:
+            self._say(str(error))
+            return False
+        return not requirements.missing(training=True)
+
+    def _say(self, sentence: str) -> None:
+        self._ui.statusLabel.text = sentence
 
     def _poll(self) -> None:
         if self.run is None:
