@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -19,19 +19,18 @@ from BrainLandmarksLib.images import Volume
 from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.resources import protocol_file
 
-HELD_OUT = "training_seg_04"
-
 
 class Makers:
     """Makes stand-ins by their first path component; `make` looks up what a text speaks of.
 
     Args:
         truth: Landmarks of the made-up head.
+        held_out: Names of the heads that the shipped model has not seen.
         model: Folder of a small model for the same landmarks.
     """
 
-    def __init__(self, truth: LandmarkSet, model: Path) -> None:
-        self.truth, self.model = truth, model
+    def __init__(self, truth: LandmarkSet, model: Path, held_out: Sequence[str]) -> None:
+        self.truth, self.model, self.held_out = truth, model, list(held_out)
         self.scan = phantom_scan(phantom_head(), spacing_mm=4.0)
         self.by_name: dict[str, Callable[[Path], None]] = {
             "head.nii.gz": self.image,
@@ -122,7 +121,7 @@ class Makers:
     def recipe(self, path: Path) -> None:
         path.write_text(json.dumps({
             "name": "mine", "output": "out",
-            "heads": {"label_maps": ["maps"], "held_out": [HELD_OUT]},
+            "heads": {"label_maps": ["maps"], "held_out": self.held_out},
             "locator": {"size": 32, "field_of_view_mm": 256, "steps": 2},
             "fine": {"size": 32, "field_of_view_mm": 208, "steps": 2},
         }))  # fmt: skip
@@ -131,7 +130,7 @@ class Makers:
 
     def maps(self, path: Path) -> None:
         path.mkdir(exist_ok=True)
-        for name in (HELD_OUT, "training_seg_01"):
+        for name in (*self.held_out, "a_head_to_train_on"):
             self.labels(path / f"{name}.nii.gz")
 
     def few(self, path: Path, count: int = 4) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import os
 import re
 import shlex
@@ -114,15 +115,22 @@ def small_model(tmp_path_factory, phantom_truth):
 
     torch.manual_seed(7)
     shipped = load_model("brain88")
+    heads = shipped.spec.held_out["heads"][:1]
     networks = [HighRes3DNet(out_channels=88, features=2).eval() for _ in range(2)]
-    spec = ModelSpec("brain88", Look(16, 208.0), Look(16, 256.0), shipped.spec.mean_shape)
+    looks = Look(16, 208.0), Look(16, 256.0)
+    spec = ModelSpec(
+        "brain88", *looks, shipped.spec.mean_shape, held_out={"heads": heads},
+        calibration=shipped.spec.calibration,
+    )  # fmt: skip
     model = Model(shipped.protocol, *networks, spec, shipped.shape)
     return save_model(model, tmp_path_factory.mktemp("model") / "brain88")
 
 
 @pytest.fixture(scope="module")
 def makers(phantom_truth, small_model):
-    return Makers(phantom_truth, small_model)
+    file = resources.model_folder("brain88") / "model.json"
+    held_out = json.loads(file.read_text(encoding="utf-8"))["held_out"]["heads"]
+    return Makers(phantom_truth, small_model, held_out)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "BrainLandmarksTrain" / "BrainLandmarksTrain.py"
 EXECUTABLE = Path(__file__).parent / "slicer_executable.py"
 PROTOCOL = load_protocol("brain88")
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 
 def slicer_program(*arguments, script=MODULE):
