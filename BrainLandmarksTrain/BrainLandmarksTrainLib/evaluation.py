@@ -19,7 +19,7 @@ from BrainLandmarksLib.shape_model import ShapeModel, sigma_of_confidence
 from BrainLandmarksLib.summaries import DETECTION_RATES_MM, summary
 from BrainLandmarksLib.tables import Table
 
-from .generator import CANONICAL, Head, HeadGenerator, Lattice
+from .generator import CANONICAL, Head, HeadGenerator, Lattice, Variation
 from .heads import AnnotatedMap
 from .offspring import breed
 
@@ -110,13 +110,13 @@ def unseen_scans(
 
 
 def render_scan(
-    head: Head, mirror: np.ndarray, rng: np.random.Generator
+    head: Head, mirror: np.ndarray, rng: np.random.Generator, variation: Variation = UNSEEN_T1
 ) -> tuple[Volume, FloatArray]:
     """A synthetic scan of a head and its (K, 3) true landmarks, RAS mm, NaN missing."""
     affine = np.diag([SCAN.spacing_mm] * 3 + [1.0])
     affine[:3, 3] = -(np.array(SCAN.shape) - 1) / 2 * SCAN.spacing_mm
     grid = Grid(SCAN.shape, affine)
-    image, points = HeadGenerator([head], mirror, UNSEEN_T1).sample(SCAN, rng, head)
+    image, points = HeadGenerator([head], mirror, variation).sample(SCAN, rng, head)
     return Volume(image.numpy(), grid), grid.ijk_to_ras(points)
 
 
