@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -117,7 +118,7 @@ def draw_conditions(scan: Scan, families: Sequence[Family], seed: int, path: Pat
             except UserError:
                 continue  # this scan cannot be put into it; the table says so
             text = strength if isinstance(strength, str) else f"{strength:g}"
-            note = f"{text} {family.unit}".strip()
+            note = textwrap.fill(f"{text} {family.unit}".strip(), 20)
             rows.append(Row(family.title, note, _small(worse.volume), worse.truth))
     draw_contact_sheet(rows, path)
 

@@ -119,7 +119,7 @@ class Results:
         for r in self.rows:
             change = "" if r.title == CLEAN else interval(r.change, r.low, r.high)
             strength = f"{_text(r.strength)} {r.unit}".strip()
-            missed = f"{r.missed} of {r.landmarks}"
+            missed = f"{r.missed} of {r.landmarks}" if r.landmarks else "-"
             rows.append((r.title, strength, r.mean, r.median, r.p90, change, missed))
         header = ("condition", "strength", "mean", "median", "p90", "change (95 %)", "missed")
         return Table(header, rows)
