@@ -4,7 +4,8 @@
     make docs AFIDS=tpl-MNIColin27_desc-groundtruth_afids.fcsv LABEL_MAPS=folder
 
 writes docs/protocol.md, the pictures in docs/images/, the published augmentation settings and
-their schema, and the tables of README.md, docs/augmentation.md and docs/gradcam.md between
+their schema, and the tables of README.md, docs/augmentation.md, docs/gradcam.md and
+docs/robustness.md between
 `<!-- table:NAME -->` and `<!-- /table -->`. What needs data that does not come with the project is
 made anew only when it is given: AFIDS, the experts' points on Colin27 (github.com/afids/autoafids),
 and LABEL_MAPS, the SynthSeg training label maps (github.com/BBillot/SynthSeg).
@@ -69,6 +70,10 @@ def main() -> None:
         ROOT / "docs" / "training.md",
         {"settings": training_settings, "training": lambda: bench(["bench_training.py"])},
     )
+    robustness: dict[str, Callable[[], str]] = {"retest": draw_retest}
+    if arguments.label_maps:
+        robustness["conditions"] = lambda: draw_robustness(arguments.label_maps)
+    fill(ROOT / "docs" / "robustness.md", robustness)
     # These are on the pages above.
     own = {"bench_augmentation.py", "bench_gradcam.py", "bench_training.py"}
     scripts = {path.name for path in BENCHMARKS.glob("bench_*.py")} - own
@@ -126,6 +131,35 @@ def draw_augmentation(found: LandmarkSet) -> None:
         row = Row.of(varied.record, varied.volume, varied.landmarks)
         rows.append(Row(row.title, row.note.removeprefix("alone\n"), row.volume, row.landmarks))
     draw_contact_sheet(rows, IMAGES / "augmentation.png")
+
+
+def draw_robustness(label_maps: Path) -> str:
+    """Table of `brainlandmarks robustness --label-maps`; keeps its pictures."""
+    from BrainLandmarksTrainLib.robustness.report import SHEET_FILE, robustness_report
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        page = robustness_report(MODEL, path, label_maps=[label_maps], sheet=True)
+        shutil.copy(path / "robustness.png", IMAGES / "robustness.png")
+        shutil.copy(path / SHEET_FILE, IMAGES / "robustness_conditions.png")
+    return page.split("\n\n", 1)[1]  # the document has a title of its own
+
+
+def draw_retest() -> str:
+    """Table of `brainlandmarks robustness retest` on the sample head, in two qualities."""
+    from BrainLandmarksLib.detection import Detector
+    from BrainLandmarksLib.tables import Table
+    from BrainLandmarksTrainLib.robustness.retest import Rescan, retest
+
+    detector = Detector(MODEL)
+    volume = read_image(resources.sample_head())
+    rows = [
+        (quality, *row)
+        for quality in ("standard", "best")
+        for result in [retest(detector, [("Colin27", volume)], Rescan(), quality=quality)]
+        for row in result.of_image(0).rows
+    ]
+    return Table(("quality", "group", "n", "median", "p90", "largest"), rows).markdown()
 
 
 def publish_augmentation() -> None:

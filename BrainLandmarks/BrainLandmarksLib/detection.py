@@ -49,12 +49,8 @@ FINE_LOOKS = 2
 """The fine network runs this often: its own landmarks give a better pose than the locator's."""
 
 _TURN_DEG = 5.0
-_TURN_AXES = np.array(
-    [[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1], [-1, -1, -1], [-1, 1, 1], [1, -1, 1],
-     [1, 1, -1]]
-) / np.sqrt(3)  # fmt: skip
-"""Towards the corners of a cube: what turning one way does to a point, another turn undoes."""
-
+_TURN_AXES = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)
+"""Towards the corners of a tetrahedron: what one turn does to a point, the others undo."""
 
 _SHARPNESS = 1.5
 """`decoding.decode`'s, for the fine network; docs/robustness.md has what others do."""
@@ -74,7 +70,7 @@ class Quality:
     turned: int = 0
 
 
-QUALITIES = {"fast": Quality(1), "standard": Quality(), "best": Quality(turned=8)}
+QUALITIES = {"fast": Quality(1), "standard": Quality(), "best": Quality(3, 4)}
 """Qualities by the name that commands and requests use; the second is the usual one."""
 
 Progress = Callable[[str, float], None]

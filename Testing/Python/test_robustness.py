@@ -29,7 +29,7 @@ from BrainLandmarksTrainLib.generator import TISSUES, Lattice
 from BrainLandmarksTrainLib.heads import AnnotatedMap
 from BrainLandmarksTrainLib.robustness.conditions import FAMILIES, Corruption
 from BrainLandmarksTrainLib.robustness.contrasts import SIGNALS
-from BrainLandmarksTrainLib.robustness.measuring import varied
+from BrainLandmarksTrainLib.robustness.measuring import Plan, measure, varied
 from BrainLandmarksTrainLib.robustness.results import (
     CLEAN,
     Measurement,
@@ -38,7 +38,7 @@ from BrainLandmarksTrainLib.robustness.results import (
     paired_change,
 )
 from BrainLandmarksTrainLib.robustness.retest import Rescan, Retest, with_margin
-from BrainLandmarksTrainLib.robustness.scans import Rendering, Scan
+from BrainLandmarksTrainLib.robustness.scans import DatasetScans, Rendering, Scan
 
 BY_NAME = {family.name: family for family in FAMILIES}
 TRUTH = np.array([[-9, 8, 0], [9, 8, 0], [0, 0, 7], [-6, -8, 1], [6, -8, -40.0]])
@@ -285,6 +285,18 @@ def test_held_out_heads_in_other_contrasts(tmp_path, phantom_truth, capsys, monk
     ):
         assert main([*command, *options]) == 2
         assert says in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_measures_the_same(tiny_set, tiny_model, tmp_path):
+    tables = []
+    for workers in (1, 2):
+        plan = Plan(str(tiny_model), DatasetScans(tiny_set), families=(BY_NAME["spikes"],))
+        measured = measure(plan, tmp_path / str(workers), workers=workers)
+        tables.append(measured.numbers().rows)
+    for one, two in zip(*tables, strict=True):
+        assert one[:6] == two[:6]
+        np.testing.assert_allclose(one[6:], two[6:], atol=0.02)
 
 
 # Test-retest --------------------------------------------------------------------------------------

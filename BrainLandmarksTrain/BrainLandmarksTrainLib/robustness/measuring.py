@@ -103,9 +103,10 @@ def measure(
             if left:
                 tasks.append((number, family, tuple(left)))
     with (folder / MEASURED_FILE).open("a", encoding="utf-8") as file:
-        for count, found in enumerate(_all(plan, tasks, workers)):
-            number, family, _ = tasks[count]
+        results = _all(plan, tasks, workers)
+        for count, (number, family, _) in enumerate(tasks):
             on_scan(count, len(tasks), f"{names[number]}, {family.title if family else CLEAN}")
+            found = next(results)
             known += found
             file.writelines(json.dumps(m.to_dict()) + "\n" for m in found)
             file.flush()

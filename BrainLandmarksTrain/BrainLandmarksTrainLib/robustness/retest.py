@@ -31,6 +31,9 @@ WORST = 10
 
 ALL = "All"
 
+_LONGER_MM = 40.0
+"""Half of what a head is longer from front to back, or high, than it is wide."""
+
 
 @dataclass(frozen=True)
 class Rescan:
@@ -54,7 +57,7 @@ class Rescan:
     ) -> tuple[Volume, FloatArray]:
         """One more scan of a head, and where its landmarks are in it, (K, 3) RAS mm.
 
-        The image gets a margin first, so that no part of the head leaves it.
+        The image gets a margin first, so that the head does not leave it.
         """
         turn, shift = self.rotation_deg, self.translation_mm
         config = AugmentationConfig(
@@ -63,16 +66,15 @@ class Rescan:
             noise=Noise((self.noise, self.noise)),
         )
         seed = int(np.random.default_rng([self.seed, number]).integers(2**31))
-        padded = with_margin(volume, self.margin_mm(volume))
+        padded = with_margin(volume, self.margin_mm)
         varied = AugmentWithLandmarks(config)(padded, landmarks, seed)
         return varied.volume, varied.landmarks.points
 
-    def margin_mm(self, volume: Volume) -> float:
-        """How far a corner of the image can move, mm."""
-        radius = float(np.linalg.norm(volume.grid.extent)) / 2
-        # Angles about three axes add up to less than their sum.
-        turned = 2 * radius * np.sin(np.deg2rad(min(3 * self.rotation_deg, 180.0)) / 2)
-        return float(turned + np.sqrt(3) * self.translation_mm)
+    @property
+    def margin_mm(self) -> float:
+        """How far beyond a tight image the surface of a head can move, mm."""
+        turned = _LONGER_MM * np.sin(np.deg2rad(min(2 * self.rotation_deg, 90.0)))
+        return float(turned + self.translation_mm)
 
 
 def with_margin(volume: Volume, margin_mm: float) -> Volume:
