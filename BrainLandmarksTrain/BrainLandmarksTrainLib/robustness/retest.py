@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -175,13 +176,14 @@ def retest(
 
 
 def write_retest(result: Retest, folder: Path, title: str, about: str) -> str:
-    """Write ``retest.md``, ``groups.csv`` and ``landmarks.csv``; returns the page.
+    """Write ``retest.md``, ``retest_groups.csv`` and ``retest_landmarks.csv``; returns the page.
 
     Raises:
         UserError: a file cannot be written.
     """
     page = [f"# {title}", about]
-    groups, landmarks = [], []
+    groups: list[Sequence[Any]] = []
+    landmarks: list[Sequence[Any]] = []
     for number, name in enumerate(result.images):
         table = result.of_image(number)
         page += [f"## {name}", table.markdown(), "The landmarks that move most:",
