@@ -102,14 +102,12 @@ def measure(
             left = [s for s in _strengths(family) if (name, _name(family), s) not in done]
             if left:
                 tasks.append((number, family, tuple(left)))
-    with (folder / MEASURED_FILE).open("a", encoding="utf-8") as file:
-        results = _all(plan, tasks, workers)
-        for count, (number, family, _) in enumerate(tasks):
-            on_scan(count, len(tasks), f"{names[number]}, {family.title if family else CLEAN}")
-            found = next(results)
-            known += found
-            file.writelines(json.dumps(m.to_dict()) + "\n" for m in found)
-            file.flush()
+    results = _all(plan, tasks, workers)
+    for count, (number, family, _) in enumerate(tasks):
+        on_scan(count, len(tasks), f"{names[number]}, {family.title if family else CLEAN}")
+        found = next(results)
+        known += found
+        _append(folder / MEASURED_FILE, found)
     on_scan(len(tasks), len(tasks), "")
     return Results.of(known, names, plan.usable)
 
@@ -150,6 +148,22 @@ def _read(path: Path, settings: dict[str, Any]) -> list[Measurement]:
         lines = [json.dumps(settings), *(json.dumps(m.to_dict()) for m in found)]
         unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return found
+
+
+def _append(path: Path, found: Sequence[Measurement]) -> None:
+    """Keep measurements.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(m.to_dict()) + "\n" for m in found)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; make room and give the command again, it goes "
+            "on from what is there."
+        ) from error
 
 
 Task = tuple[int, Family | None, tuple[Strength, ...]]
