@@ -5,10 +5,10 @@
 
 writes docs/protocol.md, the pictures in docs/images/, the published augmentation settings and
 their schema, and the tables of README.md, docs/augmentation.md, docs/gradcam.md and
-docs/robustness.md between
-`<!-- table:NAME -->` and `<!-- /table -->`. What needs data that does not come with the project is
-made anew only when it is given: AFIDS, the experts' points on Colin27 (github.com/afids/autoafids),
-and LABEL_MAPS, the SynthSeg training label maps (github.com/BBillot/SynthSeg).
+docs/robustness.md between `<!-- table:NAME -->` and `<!-- /table -->`. What needs data that does
+not come with the project is made anew only when it is given: AFIDS, the experts' points on Colin27
+(github.com/afids/autoafids), and LABEL_MAPS, the SynthSeg training label maps
+(github.com/BBillot/SynthSeg).
 """
 
 from __future__ import annotations

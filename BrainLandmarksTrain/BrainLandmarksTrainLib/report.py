@@ -148,6 +148,7 @@ def held_out_report(
     *,
     scans: int = 10,
     device: str = "auto",
+    quality: str = "standard",
 ) -> str:
     """Measure a model on unseen scans of held-out heads; write what `write_comparison` writes.
 
@@ -156,6 +157,7 @@ def held_out_report(
 
     Args:
         heads: stems of the label maps to use; by default those the model says were held out.
+        quality: How carefully the model looks (`detection.QUALITIES`).
 
     Returns:
         The error tables, and last that of the corrections, as Markdown.
@@ -165,7 +167,7 @@ def held_out_report(
     """
     paths = held_out_maps(model.spec, label_maps, heads)
     maps = read_annotated(paths, model.protocol, folder / "annotations")
-    results = measure(model, maps, scans, folder / "offspring", device)
+    results = measure(model, maps, scans, folder / "offspring", device, quality)
     result = HeldOut.joined(results.values())
     parts = [
         f"{title}:\n\n{ErrorTable.of(model.protocol, results[name].errors).markdown()}"
