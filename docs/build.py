@@ -73,6 +73,7 @@ def main() -> None:
     robustness: dict[str, Callable[[], str]] = {"retest": draw_retest}
     if arguments.label_maps:
         robustness["conditions"] = lambda: draw_robustness(arguments.label_maps)
+        robustness["quality"] = lambda: qualities(arguments.label_maps)
     fill(ROOT / "docs" / "robustness.md", robustness)
     # These are on the pages above.
     own = {"bench_augmentation.py", "bench_gradcam.py", "bench_training.py"}
@@ -143,6 +144,28 @@ def draw_robustness(label_maps: Path) -> str:
         shutil.copy(path / "robustness.png", IMAGES / "robustness.png")
         shutil.copy(path / SHEET_FILE, IMAGES / "robustness_conditions.png")
     return page.split("\n\n", 1)[1]  # the document has a title of its own
+
+
+def qualities(label_maps: Path) -> str:
+    """The error on held-out heads in every quality, 3 scans of each head."""
+    from BrainLandmarksLib.detection import QUALITIES
+    from BrainLandmarksLib.models import load_model
+    from BrainLandmarksLib.summaries import summary
+    from BrainLandmarksLib.tables import Table
+    from BrainLandmarksTrainLib.evaluation import evaluate_held_out
+    from BrainLandmarksTrainLib.heads import held_out_maps, read_annotated
+
+    model = load_model(MODEL)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = held_out_maps(model.spec, [label_maps])
+        maps = read_annotated(paths, model.protocol, Path(folder))
+    heads = [head for head in (m.head(model.spec.mean_shape) for m in maps) for _ in range(3)]
+    rows = []
+    for name, quality in QUALITIES.items():
+        v = summary(evaluate_held_out(model, heads, quality=name).errors)
+        rows.append((name, quality.looks + quality.turned, v["mean"], v["median"], v["p90"]))
+    table = Table(("quality", "looks", "mean", "median", "p90"), rows).markdown()
+    return f"{len(heads)} synthetic T1 scans of {len(maps)} held-out heads, mm:\n\n{table}"
 
 
 def draw_retest() -> str:
