@@ -176,13 +176,15 @@ def draw_retest() -> str:
 
     detector = Detector(MODEL)
     volume = read_image(resources.sample_head())
+    rescan = Rescan()
     rows = [
         (quality, *row)
         for quality in ("standard", "best")
-        for result in [retest(detector, [("Colin27", volume)], Rescan(), quality=quality)]
+        for result in [retest(detector, [("Colin27", volume)], rescan, quality=quality)]
         for row in result.of_image(0).rows
     ]
-    return Table(("quality", "group", "n", "median", "p90", "largest"), rows).markdown()
+    table = Table(("quality", "group", "n", "median", "p90", "largest"), rows).markdown()
+    return f"Colin27, the sample head, {rescan.repetitions} repetitions, mm:\n\n{table}"
 
 
 def publish_augmentation() -> None:
