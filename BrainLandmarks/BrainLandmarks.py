@@ -70,7 +70,7 @@ class BrainLandmarksParameterNode:
 
     inputVolume: vtkMRMLScalarVolumeNode
     device: Annotated[str, Choice(["auto", "cpu", "cuda", "mps"]), Default("auto")]
-    quality: Annotated[str, Choice(["standard", "fast"]), Default("standard")]
+    quality: Annotated[str, Choice(["standard", "fast", "best"]), Default("standard")]
     snap: Annotated[str, Choice(["none", "plane", "boundary"]), Default("none")]
 
 

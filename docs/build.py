@@ -6,6 +6,7 @@
 writes docs/protocol.md, the pictures in docs/images/, the published augmentation settings and
 their schema, and the tables of README.md, docs/augmentation.md, docs/gradcam.md and
 docs/model_card.md between `<!-- table:NAME -->` and `<!-- /table -->`. What needs data that does
+docs/robustness.md between `<!-- table:NAME -->` and `<!-- /table -->`. What needs data that does
 not come with the project is made anew only when it is given: AFIDS, the experts' points on Colin27
 (github.com/afids/autoafids), and LABEL_MAPS, the SynthSeg training label maps
 (github.com/BBillot/SynthSeg).
@@ -71,6 +72,11 @@ def main() -> None:
         {"settings": training_settings, "training": lambda: bench(["bench_training.py"])},
     )
     fill(ROOT / "docs" / "model_card.md", model_card())
+    robustness: dict[str, Callable[[], str]] = {"retest": draw_retest}
+    if arguments.label_maps:
+        robustness["conditions"] = lambda: draw_robustness(arguments.label_maps)
+        robustness["quality"] = lambda: qualities(arguments.label_maps)
+    fill(ROOT / "docs" / "robustness.md", robustness)
     # These are on the pages above.
     own = {"bench_augmentation.py", "bench_gradcam.py", "bench_training.py"}
     scripts = {path.name for path in BENCHMARKS.glob("bench_*.py")} - own
@@ -134,6 +140,59 @@ def draw_augmentation(found: LandmarkSet) -> None:
         row = Row.of(varied.record, varied.volume, varied.landmarks)
         rows.append(Row(row.title, row.note.removeprefix("alone\n"), row.volume, row.landmarks))
     draw_contact_sheet(rows, IMAGES / "augmentation.png")
+
+
+def draw_robustness(label_maps: Path) -> str:
+    """Table of `brainlandmarks robustness --label-maps`; keeps its pictures."""
+    from BrainLandmarksTrainLib.robustness.report import SHEET_FILE, robustness_report
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        page = robustness_report(MODEL, path, label_maps=[label_maps], sheet=True)
+        shutil.copy(path / "robustness.png", IMAGES / "robustness.png")
+        shutil.copy(path / SHEET_FILE, IMAGES / "robustness_conditions.png")
+    return page.split("\n\n", 1)[1]  # the document has a title of its own
+
+
+def qualities(label_maps: Path) -> str:
+    """The error on held-out heads in every quality, 3 scans of each head."""
+    from BrainLandmarksLib.detection import QUALITIES
+    from BrainLandmarksLib.models import load_model
+    from BrainLandmarksLib.summaries import summary
+    from BrainLandmarksLib.tables import Table
+    from BrainLandmarksTrainLib.evaluation import evaluate_held_out
+    from BrainLandmarksTrainLib.heads import held_out_maps, read_annotated
+
+    model = load_model(MODEL)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = held_out_maps(model.spec, [label_maps])
+        maps = read_annotated(paths, model.protocol, Path(folder))
+    heads = [head for head in (m.head(model.spec.mean_shape) for m in maps) for _ in range(3)]
+    rows = []
+    for name, quality in QUALITIES.items():
+        v = summary(evaluate_held_out(model, heads, quality=name).errors)
+        rows.append((name, quality.looks + quality.turned, v["mean"], v["median"], v["p90"]))
+    table = Table(("quality", "looks", "mean", "median", "p90"), rows).markdown()
+    return f"{len(heads)} synthetic T1 scans of {len(maps)} held-out heads, mm:\n\n{table}"
+
+
+def draw_retest() -> str:
+    """Table of `brainlandmarks robustness retest` on the sample head, in two qualities."""
+    from BrainLandmarksLib.detection import Detector
+    from BrainLandmarksLib.tables import Table
+    from BrainLandmarksTrainLib.robustness.retest import Rescan, retest
+
+    detector = Detector(MODEL)
+    volume = read_image(resources.sample_head())
+    rescan = Rescan()
+    rows = [
+        (quality, *row)
+        for quality in ("standard", "best")
+        for result in [retest(detector, [("Colin27", volume)], rescan, quality=quality)]
+        for row in result.of_image(0).rows
+    ]
+    table = Table(("quality", "group", "n", "median", "p90", "largest"), rows).markdown()
+    return f"Colin27, the sample head, {rescan.repetitions} repetitions, mm:\n\n{table}"
 
 
 def publish_augmentation() -> None:

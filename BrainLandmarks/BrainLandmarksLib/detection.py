@@ -48,6 +48,31 @@ LOCATOR_LOOKS = 2
 FINE_LOOKS = 2
 """The fine network runs this often: its own landmarks give a better pose than the locator's."""
 
+_TURN_DEG = 5.0
+_TURN_AXES = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)
+"""Towards the corners of a tetrahedron: what one turn does to a point, the others undo."""
+
+_SHARPNESS = 1.5
+"""`decoding.decode`'s, for the fine network; docs/robustness.md has what others do."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How carefully the fine network looks.
+
+    Args:
+        looks: Looks at the upright head, each in the pose that the look before gives.
+        turned: Looks at the head turned a little, each another way, whose points are averaged with
+            those of the last upright look.
+    """
+
+    looks: int = FINE_LOOKS
+    turned: int = 0
+
+
+QUALITIES = {"fast": Quality(1), "standard": Quality(), "best": Quality(3, 4)}
+"""Qualities by the name that commands and requests use; the second is the usual one."""
+
 Progress = Callable[[str, float], None]
 """Called with a stage, "prepare", "locate" or "look", and the fraction of the work done before."""
 
@@ -128,6 +153,7 @@ class Detector:
             self._notes.append("the GPU does not run this PyTorch, so the CPU does the work")
         self.model = model if isinstance(model, Model) else load_model(model)
         self.precision = precision
+        self._mirror = torch.from_numpy(self.model.protocol.mirror_permutation())
         self._networks = {
             "locator": _for_inference(self.model.locator),
             "fine": _for_inference(self.model.network),
@@ -135,19 +161,26 @@ class Detector:
         self._place(self.device)
 
     def detect(
-        self, volume: Volume, *, looks: int = FINE_LOOKS, progress: Progress | None = None
+        self,
+        volume: Volume,
+        *,
+        quality: str | Quality = "standard",
+        progress: Progress | None = None,
     ) -> Detection:
         """Find the landmarks of one head.
 
         Args:
             volume: A T1-weighted image, any orientation, spacing and field of view.
-            looks: How often the fine network looks, at least once; once is faster and less exact.
+            quality: How carefully to look: one of `QUALITIES`, from the fastest to the most exact,
+                or one of your own.
             progress: Called before each stage with its name and the fraction done (0 to 1). An
                 exception that it raises ends the detection.
 
         Raises:
-            UserError: the image is empty, or shows no head that the locator recognises.
+            UserError: the image is empty, or shows no head that the locator recognises, or there
+                is no such quality.
         """
+        chosen = choose_quality(quality)
         watch = _Stopwatch()
         tell = progress or (lambda _stage, _fraction: None)
         tell("prepare", 0.0)
@@ -160,17 +193,24 @@ class Detector:
                 grid = _posed_cube(pose, spec.locator)
                 decoded = self._run("locator", _look(head, grid))
                 pose = self._pose(decoded, grid)
-        for remaining in reversed(range(looks)):
-            tell("look", 1 - (1 - _LOCATED) * (remaining + 1) / looks)
+        total = chosen.looks + chosen.turned
+        for number in range(chosen.looks):
+            tell("look", _LOCATED + (1 - _LOCATED) * number / total)
             grid = _posed_cube(pose, spec.fine)
-            with watch.stage("resample"):
-                sight = _look(head, grid)
-            with watch.stage("network"):
-                decoded = self._run("fine", sight)
+            sight, decoded = self._see(head, grid, watch)
             points = _points(decoded, grid)
-            tell("look", 1 - (1 - _LOCATED) * remaining / looks)
-            if remaining:
+            if number + 1 < chosen.looks:
                 pose = self._pose(decoded, grid)
+        seen = [points]
+        for number in range(chosen.turned):
+            tell("look", _LOCATED + (1 - _LOCATED) * (chosen.looks + number) / total)
+            aside = _turned_cube(pose, spec.fine, number)
+            # Every second one as in a mirror: what the network does on one side it then does on
+            # the other.
+            _, other = self._see(head, aside, watch, mirrored=number % 2 == 1)
+            seen.append(_points(other, aside))
+        tell("look", 1.0)
+        points = np.mean(seen, axis=0)
         points[~volume.grid.contains(points)] = np.nan
         confidence = self._confidence(decoded)
         notes, self._notes = tuple(self._notes), []
@@ -184,52 +224,81 @@ class Detector:
             notes,
         )
 
-    def estimate(self, looks: int = FINE_LOOKS) -> float:
+    def estimate(self, quality: str | Quality = "standard") -> float:
         """Seconds that `detect` will take on this machine, about.
 
         Every part of a detection runs once, on the sample head; the networks are warm afterwards.
+
+        Raises:
+            UserError: there is no such quality.
         """
+        chosen = choose_quality(quality)
         volume = read_image(resources.sample_head())
         start = time.perf_counter()
         head, pose = _prepared(volume)
         seconds = time.perf_counter() - start
         for name, look, count in (
             ("locator", self.model.spec.locator, LOCATOR_LOOKS),
-            ("fine", self.model.spec.fine, looks),
+            ("fine", self.model.spec.fine, chosen.looks + chosen.turned),
         ):
             start = time.perf_counter()
             self._run(name, _look(head, _posed_cube(pose, look)))
             seconds += count * (time.perf_counter() - start)
         return seconds
 
+    def _see(
+        self, head: Volume, grid: Grid, watch: _Stopwatch, mirrored: bool = False
+    ) -> tuple[npt.NDArray[np.float32], decoding.Decoded]:
+        """What the fine network is shown on a cube, and what it makes of it."""
+        with watch.stage("resample"):
+            sight = _look(head, grid)
+        with watch.stage("network"):
+            return sight, self._run("fine", sight, mirrored)
+
     def _pose(self, decoded: decoding.Decoded, grid: Grid) -> FloatArray:
         """Pose of the head by the landmarks of one look, each trusted as far as it is sharp."""
         weights = decoded.peak_mass[0].double().numpy()
         return fit_pose(self.model.spec.mean_shape, _points(decoded, grid), weights)
 
-    def _run(self, name: str, sight: npt.NDArray[np.float32]) -> decoding.Decoded:
-        """Decoded heatmaps of one cube; on the CPU if the GPU's memory does not suffice."""
+    def _run(
+        self, name: str, sight: npt.NDArray[np.float32], mirrored: bool = False
+    ) -> decoding.Decoded:
+        """Decoded heatmaps of one cube; on the CPU if the GPU's memory does not suffice.
+
+        Args:
+            mirrored: Show the cube to the network as in a mirror, and undo that afterwards.
+        """
         try:
-            return self._forward(name, sight)
+            return self._forward(name, sight, mirrored)
         except torch.OutOfMemoryError:
             if self.device.type == "cpu":
                 raise
             self._notes.append("the GPU's memory does not suffice, so the CPU does the work")
             self._place(torch.device("cpu"))
-            return self._forward(name, sight)
+            return self._forward(name, sight, mirrored)
 
     @torch.inference_mode()
-    def _forward(self, name: str, sight: npt.NDArray[np.float32]) -> decoding.Decoded:
+    def _forward(
+        self, name: str, sight: npt.NDArray[np.float32], mirrored: bool = False
+    ) -> decoding.Decoded:
         network = self._networks[name]
         batch = torch.from_numpy(sight)[None, None].to(self.device)
+        if mirrored:
+            batch = batch.flip(2)
         if isinstance(network, FoldedHighRes3DNet):
             heatmaps = inference_heatmaps(network, batch, self.precision)
         else:
             heatmaps = network(batch)
-        decoded = decoding.decode(heatmaps)
-        return decoding.Decoded(
-            decoded.coordinates.cpu(), decoded.spread.cpu(), decoded.peak_mass.cpu()
+        decoded = decoding.decode(heatmaps, sharpness=_SHARPNESS if name == "fine" else 1.0)
+        coordinates, spread, peak_mass = (
+            values.cpu() for values in (decoded.coordinates, decoded.spread, decoded.peak_mass)
         )
+        if mirrored:
+            other = self._mirror
+            coordinates = coordinates[:, other]
+            coordinates[..., 0] = sight.shape[0] - 1 - coordinates[..., 0]
+            spread, peak_mass = spread[:, other], peak_mass[:, other]
+        return decoding.Decoded(coordinates, spread, peak_mass)
 
     def _place(self, device: torch.device) -> None:
         self.device = device
@@ -282,6 +351,19 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device("cpu")
     raise UserError(f"the device {name} does not work here ({reason}); use --device cpu.")
+
+
+def choose_quality(quality: str | Quality) -> Quality:
+    """The quality of a name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if isinstance(quality, Quality):
+        return quality
+    if quality not in QUALITIES:
+        raise UserError(f"there is no quality {quality!r}; choose {', '.join(QUALITIES)}.")
+    return QUALITIES[quality]
 
 
 def head_center(volume: Volume) -> FloatArray:
@@ -367,6 +449,18 @@ def _prepared(volume: Volume) -> tuple[Volume, FloatArray]:
 
 def _posed_cube(pose: FloatArray, look: Look) -> Grid:
     return cube(pose[:3, 3], look.field_of_view_mm, look.size, pose[:3, :3])
+
+
+def _turned_cube(pose: FloatArray, look: Look, number: int) -> Grid:
+    """The cube of a pose, turned a little, each number another way, and half a voxel aside."""
+    from scipy.spatial.transform import Rotation
+
+    axis = _TURN_AXES[number % len(_TURN_AXES)]
+    turn = Rotation.from_rotvec(_TURN_DEG * axis, degrees=True)
+    turned = pose.copy()
+    turned[:3, :3] = pose[:3, :3] @ turn.as_matrix()
+    turned[:3, 3] += pose[:3, :3] @ (np.sign(axis) * look.voxel_mm / 4)
+    return _posed_cube(turned, look)
 
 
 def _look(head: Volume, grid: Grid) -> npt.NDArray[np.float32]:

@@ -81,9 +81,10 @@ def _quantile(values: npt.NDArray[np.float32] | torch.Tensor) -> float:
 def air_to_zero(data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Shift a whole image so that air is 0, and clip what lies below.
 
-    Most T1 images have air at 0 already and come back unchanged but for the noise floor. Two kinds
-    do not: images stored with an offset, whose lowest values are far from 0, and skull-stripped
-    z-scores, where exactly 0 fills the outside and lies in the middle of the brain's values.
+    Most T1 images have air at 0 already and come back unchanged but for the noise floor. Three
+    kinds differ: images stored with an offset, whose lowest values are far from 0; skull-stripped
+    z-scores, where exactly 0 fills the outside and lies in the middle of the brain's values; and
+    images that are no magnitudes, where the noise of air lies on both sides of 0.
 
     Args:
         data: (I, J, K) image values of any range, finite.
@@ -103,4 +104,9 @@ def air_to_zero(data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
             filled = data == fill
             return np.where(filled, 0, np.clip(data - low, 0, None)).astype(np.float32)
     level = np.float32(np.percentile(sample, 1))
+    if level < 0:
+        # Noise on both sides of 0 makes no offset: this is no magnitude image, and air is at 0.
+        near = sample[np.abs(sample) <= -level]
+        if near.size > 0.2 * sample.size and abs(np.median(near)) < -0.25 * level:
+            level = np.float32(0)
     return np.clip(data - level, 0, None).astype(np.float32)

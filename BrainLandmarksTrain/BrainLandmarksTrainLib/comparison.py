@@ -80,6 +80,7 @@ class Comparison:
         entries: Sequence[Entry],
         device: str = "auto",
         on_scan: Callable[[int, int, str], None] = lambda done, total, name: None,
+        quality: str = "standard",
     ) -> Comparison:
         """A model's landmarks on scans of a dataset.
 
@@ -89,6 +90,7 @@ class Comparison:
         Args:
             entries: Which scans.
             on_scan: Called before each scan with the number done, of all, and its name.
+            quality: How carefully the model looks (`detection.QUALITIES`).
 
         Raises:
             UserError: the model finds other landmarks, a scan cannot be read, or nothing true is
@@ -109,7 +111,7 @@ class Comparison:
             unread += doubtful
             true.append(truth)
             try:
-                found.append(detector.detect(sample.volume).landmarks.points)
+                found.append(detector.detect(sample.volume, quality=quality).landmarks.points)
             except UserError as error:
                 notes.append(f"{entry.identity}: {str(error).rstrip('.')}")
                 found.append(np.full_like(truth, np.nan))

@@ -19,7 +19,7 @@ from BrainLandmarksLib.shape_model import ShapeModel, sigma_of_confidence
 from BrainLandmarksLib.summaries import DETECTION_RATES_MM, summary
 from BrainLandmarksLib.tables import Table
 
-from .generator import CANONICAL, Head, HeadGenerator, Lattice
+from .generator import CANONICAL, Head, HeadGenerator, Lattice, Variation
 from .heads import AnnotatedMap
 from .offspring import breed
 
@@ -110,13 +110,13 @@ def unseen_scans(
 
 
 def render_scan(
-    head: Head, mirror: np.ndarray, rng: np.random.Generator
+    head: Head, mirror: np.ndarray, rng: np.random.Generator, variation: Variation = UNSEEN_T1
 ) -> tuple[Volume, FloatArray]:
     """A synthetic scan of a head and its (K, 3) true landmarks, RAS mm, NaN missing."""
     affine = np.diag([SCAN.spacing_mm] * 3 + [1.0])
     affine[:3, 3] = -(np.array(SCAN.shape) - 1) / 2 * SCAN.spacing_mm
     grid = Grid(SCAN.shape, affine)
-    image, points = HeadGenerator([head], mirror, UNSEEN_T1).sample(SCAN, rng, head)
+    image, points = HeadGenerator([head], mirror, variation).sample(SCAN, rng, head)
     return Volume(image.numpy(), grid), grid.ijk_to_ras(points)
 
 
@@ -156,18 +156,25 @@ class HeldOut:
 
 
 def evaluate_held_out(
-    model: Model, heads: Sequence[Head], seed: int = 2026, device: str = "auto"
+    model: Model,
+    heads: Sequence[Head],
+    seed: int = 2026,
+    device: str = "auto",
+    quality: str = "standard",
 ) -> HeldOut:
     """Detect the landmarks on an unseen synthetic scan of each held-out head."""
     mirror = model.protocol.mirror_permutation()
     scans = unseen_scans(heads, mirror, seed)
     return evaluate_scans(
-        model, ((head.name, volume, truth) for head, volume, truth in scans), device
+        model, ((head.name, volume, truth) for head, volume, truth in scans), device, quality
     )
 
 
 def evaluate_scans(
-    model: Model, scans: Iterable[tuple[str, Volume, FloatArray]], device: str = "auto"
+    model: Model,
+    scans: Iterable[tuple[str, Volume, FloatArray]],
+    device: str = "auto",
+    quality: str = "standard",
 ) -> HeldOut:
     """Detect the landmarks on scans with known ones.
 
@@ -184,7 +191,7 @@ def evaluate_scans(
         names.append(name)
         truths.append(truth)
         try:
-            found = detector.detect(volume).landmarks
+            found = detector.detect(volume, quality=quality).landmarks
         except UserError:  # no head recognised: all of its landmarks are missed
             errors.append(np.full(len(truth), np.nan))
             features.append(np.full(len(truth), np.nan))
@@ -199,7 +206,12 @@ def evaluate_scans(
 
 
 def measure(
-    model: Model, held_out: Sequence[AnnotatedMap], scans: int, folder: Path, device: str = "auto"
+    model: Model,
+    held_out: Sequence[AnnotatedMap],
+    scans: int,
+    folder: Path,
+    device: str = "auto",
+    quality: str = "standard",
 ) -> dict[str, HeldOut]:
     """Detect the landmarks on unseen scans of held-out heads, and of deformed copies of them.
 
@@ -213,9 +225,9 @@ def measure(
     shape = model.spec.mean_shape
     own = [head for head in (m.head(shape) for m in held_out) for _ in range(scans)]
     return {
-        "own": evaluate_held_out(model, own, device=device),
+        "own": evaluate_held_out(model, own, device=device, quality=quality),
         "deformed": evaluate_held_out(
-            model, list(breed(held_out, shape, scans, folder)), device=device
+            model, list(breed(held_out, shape, scans, folder)), device=device, quality=quality
         ),
     }
 

@@ -146,6 +146,8 @@ class Variation:
     """Share of the images in which boxes show no signal, as beside metal; what they hide has to be
     told from the rest of the head."""
     void_mm: tuple[float, float] = (20.0, 60.0)
+    signals: tuple[float, ...] = ()
+    """Signal of each of `TISSUES` where the image is not of random contrast; () is that of a T1."""
 
 
 ANATOMY = Variation(rotation_deg=0.0, translation_mm=0.0, flip_share=0.0, warp_symmetry=0.85)
@@ -436,7 +438,8 @@ class HeadGenerator:
     ) -> torch.Tensor:
         """Signal of every sub-voxel: a mean and a texture per tissue."""
         v = self.variation
-        t1 = np.array([0.0] + [signal for _, signal in TISSUES.values()])
+        usual = v.signals or tuple(signal for _, signal in TISSUES.values())
+        t1 = np.array([0.0, *usual])
         if rng.random() < v.t1_share:
             spread = np.where(np.isin(_NAMES, EXTRACEREBRAL), 0.30, 0.06)
             mean = t1 * (1 + spread * rng.standard_normal(len(t1)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.protocol import Protocol
 
 from .generator import Head, make_head
+
+if TYPE_CHECKING:
+    from BrainLandmarksLib.models import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,24 @@ def find_label_maps(folders: Iterable[str | Path]) -> list[Path]:
     if not found:
         raise UserError("no label maps (.nii, .nii.gz, .mgz) were found; check 'label_maps'.")
     return found
+
+
+def held_out_maps(
+    spec: ModelSpec, label_maps: Sequence[Path], heads: Sequence[str] | None = None
+) -> list[Path]:
+    """Label maps of the heads that a model says were held out, or of those named.
+
+    Raises:
+        UserError: a head is not among the label maps, or none is named.
+    """
+    names = list(heads or spec.held_out.get("heads", ()))
+    if not names:
+        raise UserError("the model does not say which heads were held out; name them with --heads.")
+    paths = {stem(path): path for path in find_label_maps(label_maps)}
+    absent = [name for name in names if name not in paths]
+    if absent:
+        raise UserError(f"there is no label map {absent[0]} in --label-maps; choose with --heads.")
+    return [paths[name] for name in names]
 
 
 def read_annotated(paths: Sequence[Path], protocol: Protocol, cache: Path) -> list[AnnotatedMap]:

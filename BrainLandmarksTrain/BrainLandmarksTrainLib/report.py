@@ -11,7 +11,6 @@ from BrainLandmarksLib.alignment import nan_mean
 from BrainLandmarksLib.decoding import Calibration
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import whole_files
-from BrainLandmarksLib.images import stem
 from BrainLandmarksLib.models import Model
 from BrainLandmarksLib.plots import (
     box_plot_by_landmark,
@@ -24,7 +23,7 @@ from BrainLandmarksLib.tables import Table
 
 from .comparison import Comparison
 from .evaluation import ErrorTable, HeldOut, after_corrections, measure
-from .heads import find_label_maps, read_annotated
+from .heads import held_out_maps, read_annotated
 from .paper_tables import READINGS, table_four, table_three
 
 ANATOMIES = {"own": "Held-out heads", "deformed": "Deformed copies of them"}
@@ -149,6 +148,7 @@ def held_out_report(
     *,
     scans: int = 10,
     device: str = "auto",
+    quality: str = "standard",
 ) -> str:
     """Measure a model on unseen scans of held-out heads; write what `write_comparison` writes.
 
@@ -157,6 +157,7 @@ def held_out_report(
 
     Args:
         heads: stems of the label maps to use; by default those the model says were held out.
+        quality: How carefully the model looks (`detection.QUALITIES`).
 
     Returns:
         The error tables, and last that of the corrections, as Markdown.
@@ -164,15 +165,9 @@ def held_out_report(
     Raises:
         UserError: a head is not among the label maps, or none is named.
     """
-    names = list(heads or model.spec.held_out.get("heads", ()))
-    if not names:
-        raise UserError("the model does not say which heads were held out; name them with --heads.")
-    paths = {stem(path): path for path in find_label_maps(label_maps)}
-    absent = [name for name in names if name not in paths]
-    if absent:
-        raise UserError(f"there is no label map {absent[0]} in --label-maps; choose with --heads.")
-    maps = read_annotated([paths[name] for name in names], model.protocol, folder / "annotations")
-    results = measure(model, maps, scans, folder / "offspring", device)
+    paths = held_out_maps(model.spec, label_maps, heads)
+    maps = read_annotated(paths, model.protocol, folder / "annotations")
+    results = measure(model, maps, scans, folder / "offspring", device, quality)
     result = HeldOut.joined(results.values())
     parts = [
         f"{title}:\n\n{ErrorTable.of(model.protocol, results[name].errors).markdown()}"

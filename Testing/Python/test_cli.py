@@ -241,3 +241,13 @@ def test_detect_imports_nothing_it_does_not_need(tmp_path, head_file, tiny_model
     )
     modules = set(json.loads(done.stdout.splitlines()[-1]))
     assert not modules & {"SimpleITK", "torchio", "matplotlib.pyplot"}
+
+
+def test_quality_decides_how_often_the_network_looks(head_file, tiny_model, tmp_path):
+    tables = set()
+    for quality in ("fast", "standard", "best"):
+        folder = tmp_path / quality
+        command = ["detect", str(head_file), "--model", str(tiny_model), "-o", str(folder)]
+        assert main([*command, "--no-picture", "--format", "csv", "--quality", quality]) == 0
+        tables.add((folder / "head_landmarks.csv").read_text(encoding="utf-8"))
+    assert len(tables) == 3

@@ -181,6 +181,8 @@ def test_a_model_on_the_test_heads_of_a_dataset(tiny_set, tiny_model, tmp_path, 
     np.testing.assert_allclose(written, expected, atol=0.05)
     assert main([*command, "--split", "all", "-o", str(tmp_path / "all")]) == 0
     assert len(rows_of(tmp_path / "all" / "errors.csv")) == 3
+    assert main([*command, "--quality", "fast", "-o", str(tmp_path / "fast")]) == 0
+    assert rows_of(tmp_path / "fast" / "errors.csv") != rows_of(report / "errors.csv")
 
 
 def test_a_scan_without_a_head_is_missed_and_named(

@@ -90,6 +90,15 @@ def test_decode_describes_the_heatmap() -> None:
     assert decoded.peak_mass[0, 1] < 0.9
 
 
+def test_sharper_coordinates_follow_faint_mass_less() -> None:
+    two = torch.maximum(bump([5, 6, 7]), bump([12, 6, 7]) - 3)
+    plain, sharp = decode(two), decode(two, sharpness=2.0)
+    torch.testing.assert_close(sharp.coordinates, spatial_softmax(2 * two))
+    assert 5 < sharp.coordinates[0, 0, 0] < plain.coordinates[0, 0, 0] - 0.1
+    torch.testing.assert_close(sharp.peak_mass, plain.peak_mass)
+    torch.testing.assert_close(sharp.spread, plain.spread)
+
+
 def test_only_stacks_of_volumes_are_heatmaps() -> None:
     with pytest.raises(ValueError, match="heatmaps"):
         spatial_softmax(torch.zeros(3, 4, 5))

@@ -11,7 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from BrainLandmarksLib.detection import Detector, choose_device, fit_pose, head_center
+from BrainLandmarksLib.detection import (
+    QUALITIES,
+    Detector,
+    Quality,
+    choose_device,
+    fit_pose,
+    head_center,
+)
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import Grid, apply_affine, cube
 from BrainLandmarksLib.images import Volume, read_image, resample
@@ -106,6 +113,18 @@ def pose_of(degrees: tuple[float, float, float], shift: tuple[float, float, floa
 
 def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.linalg.norm(a - b, axis=1)
+
+
+class SidedBallFinder(BallFinder):
+    """Finds the paired balls by their side alone, as a network must that tells left from right."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        misfit = torch.nn.functional.avg_pool3d((x - self.levels).abs(), 3, 1, 1)
+        pair = misfit[:, :2].amin(1)
+        right = (torch.arange(x.shape[2]) >= x.shape[2] / 2)[:, None, None]
+        left_only, right_only = pair + right.float(), pair + (~right).float()
+        return -self.sharpness * torch.cat([left_only[:, None], right_only[:, None], misfit[:, 2:]],
+                                           1)  # fmt: skip
 
 
 # The head and its pose ----------------------------------------------------------------------------
@@ -278,6 +297,29 @@ def test_auto_never_takes_mps(monkeypatch):
     assert choose_device("auto").type == "cpu"
 
 
+def test_every_quality_finds_the_balls(detector, ball_protocol):
+    """Turned and mirrored looks come back to where they belong, left and right included."""
+    networks = (SidedBallFinder(300.0), BallFinder(120.0))
+    own = Detector(Model(ball_protocol, *networks, detector.model.spec), "cpu")
+    pose = pose_of((8, -5, 12), (4, 0, -6))
+    head = phantom(head_grid((3, 3, 3), extent=(230, 260, 250)), pose)
+    seen = {}
+    for quality in QUALITIES:
+        stages: list[tuple[str, float]] = []
+        result = own.detect(
+            head, quality=quality, progress=lambda *stage, told=stages: told.append(stage)
+        )
+        seen[quality] = sum(stage == "look" for stage, _ in stages) - 1
+        assert distances(result.landmarks.points, apply_affine(pose, BALLS)).max() < 1.0
+        assert [f for _, f in stages] == sorted(f for _, f in stages)
+        assert stages[-1] == ("look", 1.0)
+    assert seen == {name: q.looks + q.turned for name, q in QUALITIES.items()}
+    alone = own.detect(head, quality=Quality(1, 2)).landmarks.points
+    assert distances(alone, apply_affine(pose, BALLS)).max() < 1.0
+    with pytest.raises(UserError, match="no quality 'perfect'; choose fast, standard, best"):
+        own.detect(head, quality="perfect")
+
+
 def test_unknown_device():
     with pytest.raises(UserError, match="tpu"):
         choose_device("tpu")
@@ -288,10 +330,10 @@ def test_gpu_out_of_memory_goes_on_on_the_cpu(detector, ball_protocol, monkeypat
     own.device = torch.device("meta")  # stands for a GPU
     real = own._forward
 
-    def forward(name, sight):
+    def forward(*arguments):
         if own.device.type == "meta":
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(name, sight)
+        return real(*arguments)
 
     monkeypatch.setattr(own, "_forward", forward)
     result = own.detect(phantom(head_grid((2, 2, 2))))

@@ -283,6 +283,20 @@ def test_air_to_zero_takes_off_an_offset(blob_head, offset):
     np.testing.assert_allclose(air_to_zero(blob_head.data + offset), blob_head.data, atol=0.5)
 
 
+@pytest.mark.parametrize("deviation", [2.0, 8.0, 12.0])
+def test_air_to_zero_finds_air_in_the_middle_of_its_noise(blob_head, deviation):
+    noise = np.random.default_rng(0).normal(0, deviation, blob_head.data.shape)
+    noisy = (blob_head.data + noise).astype(np.float32)
+    np.testing.assert_array_equal(air_to_zero(noisy), np.clip(noisy, 0, None))
+
+
+def test_air_to_zero_takes_scores_of_a_whole_head_for_an_offset(blob_head):
+    scores = (blob_head.data - blob_head.data.mean()) / blob_head.data.std()
+    np.testing.assert_allclose(
+        air_to_zero(scores), blob_head.data / blob_head.data.std(), atol=0.01
+    )
+
+
 def test_air_to_zero_understands_skull_stripped_scores(blob_head):
     brain = blob_head.data > 60
     scores = np.where(brain, (blob_head.data - 100) / 12, 0).astype(np.float32)

@@ -37,7 +37,7 @@ def panel(desktop):
 @pytest.fixture(scope="module")
 def answer(tmp_path_factory):
     """A file with the model's answer on the sample head, made once."""
-    found = Detector("brain88").detect(read_image(resources.sample_head()), looks=1)
+    found = Detector("brain88").detect(read_image(resources.sample_head()), quality="fast")
     path = tmp_path_factory.mktemp("answer") / "answer.mrk.json"
     write_review(path, Review.of(found.landmarks), {"model": "brain88", "device": "cpu"})
     return path

@@ -29,6 +29,8 @@ from BrainLandmarksLib.cli import (
     finetune,
     models,
     protocol,
+    robustness,
+    robustness_retest,
     serve,
     train,
 )
@@ -80,6 +82,8 @@ def build_parser() -> argparse.ArgumentParser:
         finetune,
         ablation,
         evaluate,
+        robustness,
+        robustness_retest,
         models,
         serve,
     ):
@@ -93,7 +97,7 @@ def joined(arguments: Sequence[str]) -> list[str]:
     An image that is called like the second word is given as ./compare.
     """
     first = " ".join(arguments[:2])
-    if first in (explain_compare.NAME, explain_sanity.NAME):
+    if first in (explain_compare.NAME, explain_sanity.NAME, robustness_retest.NAME):
         return [first, *arguments[2:]]
     return list(arguments)
 

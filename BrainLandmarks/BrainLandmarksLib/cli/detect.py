@@ -63,6 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         choices=("auto", "cpu", "cuda", "mps"),
         help="where the network runs; auto takes a working NVIDIA GPU, else the CPU",
     )
+    add_quality(parser)
     parser.add_argument(
         "--format",
         default=DEFAULT_FORMATS,
@@ -73,6 +74,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
     cohort.add_options(parser)
     parser.set_defaults(run=run)
+
+
+def add_quality(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of how carefully the network looks."""
+    parser.add_argument(
+        "--quality",
+        default="standard",
+        choices=("fast", "standard", "best"),
+        help="how carefully to look: fast looks once, standard twice, best averages over more "
+        "looks and takes longer (standard)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -100,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             if not arguments.overwrite:
                 need_absent(outputs)
-            detection = _detect_one(path, outputs, load)
+            detection = _detect_one(path, outputs, load, arguments.quality)
         except UserError as error:
             failures += 1
             progress.report(error)
@@ -154,11 +166,13 @@ def _summary(detection: Detection, outputs: Sequence[Path]) -> str:
     return "\n".join(lines)
 
 
-def _detect_one(path: Path, outputs: Sequence[Path], load: Callable[[], Detector]) -> Detection:
+def _detect_one(
+    path: Path, outputs: Sequence[Path], load: Callable[[], Detector], quality: str
+) -> Detection:
     from BrainLandmarksLib.images import read_image
 
     volume = read_image(path)
-    detection = load().detect(volume)
+    detection = load().detect(volume, quality=quality)
     _write(volume, detection.landmarks, outputs)
     return detection
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from BrainLandmarksLib.cli import progress
+from BrainLandmarksLib.cli.detect import add_quality
 from BrainLandmarksLib.cli.train import need_training_library
 from BrainLandmarksLib.errors import UserError
 
@@ -60,6 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--protocol", default="brain88", metavar="NAME|FILE", help="of --predictions (brain88)"
     )
+    add_quality(parser)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
     parser.set_defaults(run=run)
@@ -100,6 +102,7 @@ def _of_label_maps(arguments: argparse.Namespace) -> str:
         arguments.output,
         scans=arguments.scans,
         device=arguments.device,
+        quality=arguments.quality,
     )
 
 
@@ -113,12 +116,13 @@ def _of_dataset(arguments: argparse.Namespace) -> str:
     dataset = Dataset.open(arguments.dataset)
     entries = dataset.of_split(arguments.split)
     model = load_model(arguments.model)
-    comparison = Comparison.of_model(model, dataset, entries, arguments.device, progress.show)
+    how = (arguments.device, progress.show, arguments.quality)
+    comparison = Comparison.of_model(model, dataset, entries, *how)
     page = write_comparison(comparison, arguments.output, model.spec.name)
     if not arguments.before:
         return page
     old = load_model(arguments.before)
-    before = Comparison.of_model(old, dataset, entries, arguments.device, progress.show)
+    before = Comparison.of_model(old, dataset, entries, *how)
     names = told_apart(old, model)
     return page + "\n\n" + write_before_after(before, comparison, names, arguments.output)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.worker.memory import Memory
 from BrainLandmarksLib.worker.messages import Message
 
@@ -20,8 +19,7 @@ Progress = Callable[[str, float, "float | None"], None]
 raise to end the job."""
 
 STANDARD = "standard"
-LOOKS = {STANDARD: 2, "fast": 1}
-"""Quality to the number of looks of the fine network."""
+"""The quality whose detections are remembered, so that they can be explained."""
 
 _LOADING_SHARE = 0.1
 
@@ -79,14 +77,11 @@ class Jobs:
 
     def _estimate(self, message: Message) -> dict[str, Any]:
         """How long a detection takes here; the model is warm afterwards."""
-        looks = _looks(message["quality"])
-        return {
-            "seconds": round(self._warm(message["model"], message["device"]).estimate(looks), 2)
-        }
+        detector = self._warm(message["model"], message["device"])
+        return {"seconds": round(detector.estimate(message["quality"]), 2)}
 
     def _detect(self, message: Message, progress: Progress) -> dict[str, Any]:
         start = time.monotonic()
-        looks = _looks(message["quality"])
         key = (message["model"], message["device"], message["quality"])
         usual = self._seconds.get(key)
 
@@ -103,7 +98,7 @@ class Jobs:
         warm = time.monotonic()
         tell("read", 0.0)
         volume = read_image(message["image"])
-        detection = detector.detect(volume, looks=looks, progress=tell)
+        detection = detector.detect(volume, quality=message["quality"], progress=tell)
         write_landmarks(Path(message["output"]), detection.landmarks)
         if message["quality"] == STANDARD:
             self._memory.keep_detection(Path(message["image"]), detection)
@@ -215,9 +210,3 @@ class Jobs:
             self._detector = Detector(model, device)
             self._loaded = (model, device)
         return self._detector
-
-
-def _looks(quality: str) -> int:
-    if quality not in LOOKS:
-        raise UserError(f"there is no quality {quality!r}; choose {' or '.join(LOOKS)}.")
-    return LOOKS[quality]
