@@ -19,7 +19,7 @@ MODULES = sorted(p for folder in ("BrainLandmarks", "BrainLandmarksTrain")
 GLUE = sorted(
     p
     for part in ("ui", "mrml")
-    for p in (ROOT / "BrainLandmarks/BrainLandmarksLib" / part).glob("*.py")
+    for p in (ROOT / "BrainLandmarks/BrainLandmarksLib" / part).rglob("*.py")
 )
 SOURCES = MODULES + GLUE
 UI_FILES = sorted(ROOT.glob("*/Resources/UI/*.ui"))
@@ -34,7 +34,13 @@ PROPERTIES = {
 BUNDLED = {"slicer", "vtk", "qt", "ctk", "numpy", "scipy", "SimpleITK", "pydicom", "requests",
            "PIL", "packaging", "pip", "SampleData"}  # fmt: skip
 OWN = {"BrainLandmarksLib", "BrainLandmarksTrainLib"}
-KNOWN_WIDGETS = {"qMRMLWidget", "qMRMLNodeComboBox", "ctkCollapsibleButton"}
+KNOWN_WIDGETS = {"qMRMLWidget", "qMRMLNodeComboBox", "ctkCollapsibleButton", "ctkSliderWidget"}
+PANELS = {"BrainLandmarks": "ui", "BrainLandmarksGradCAM": "ui/gradcam"}
+"""Module to the folder of its panel."""
+
+SHARED = ("messages.py",)
+"""Parts that every panel uses."""
+
 QT6_GONE = {"QTextCodec", "QRegExp", "QDesktopWidget", "setMargin", "QSignalMapper"}
 
 
@@ -103,8 +109,10 @@ def test_only_clicks_reach_for_layout_and_window(path):
 def test_the_panel_and_its_ui_file_agree(path):
     names = ui_names(path)
     assert all(n.isidentifier() for n in names)
+    folder = ROOT / "BrainLandmarks/BrainLandmarksLib" / PANELS[path.stem]
+    own = [*folder.glob("*.py"), *(folder / ".." / name for name in SHARED)]
     used = set()
-    for source in SOURCES:
+    for source in (path.parents[2] / f"{path.stem}.py", *(p for p in own if p.exists())):
         used |= set(re.findall(r"\bui\.([A-Za-z]\w*)", source.read_text(encoding="utf-8")))
     used -= {"connect"}
     absent = {n for n in used if n.islower() is False and n not in names}
