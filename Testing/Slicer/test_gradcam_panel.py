@@ -17,7 +17,6 @@ from BrainLandmarksLib.gradcam.output import read_map
 from BrainLandmarksLib.mrml.export import world_affine
 from BrainLandmarksLib.mrml.nodes import LandmarkNodes
 from BrainLandmarksLib.protocol import load_protocol
-from BrainLandmarksLib.ui import host as hosts
 
 FOLDER = Path(__file__).parents[2] / "BrainLandmarks"
 MODULE, REVIEW = FOLDER / "BrainLandmarksGradCAM.py", FOLDER / "BrainLandmarks.py"
@@ -27,13 +26,13 @@ TIMEOUT_S = 180.0
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Two model folders that run in no time; where they see the landmarks means nothing."""
+    """Two model folders that run in no time and see all landmarks in the middle of the head."""
     import torch
 
     from BrainLandmarksLib.models import Look, Model, ModelSpec, save_model
     from BrainLandmarksLib.network import HighRes3DNet
 
-    shape = np.random.default_rng(2).uniform(-40, 40, (len(PROTOCOL), 3))
+    shape = np.random.default_rng(2).uniform(-9, 9, (len(PROTOCOL), 3))
     folder = tmp_path_factory.mktemp("models")
     made = []
     for seed, name in enumerate(("one", "two")):
@@ -43,23 +42,32 @@ def models(tmp_path_factory):
             for _ in range(2)
         ]
         spec = ModelSpec(name, Look(16, 208.0), Look(16, 256.0), shape)
-        made.append(save_model(Model(PROTOCOL, *(n.eval() for n in networks), spec), folder / name))
+        model = Model(PROTOCOL, *(n.eval() for n in networks), spec)
+        made.append(save_model(model, folder / name))
     return made
 
 
 @pytest.fixture(scope="module")
-def warm():
-    """One worker for the tests of this file: closing the modules leaves it running."""
+def hosts(started_desktop):
+    """The worker's module; one worker serves this file: closing the modules leaves it running."""
+    from BrainLandmarksLib.ui import host as hosts
+
+    def finish():
+        worker = hosts.shared_host().worker
+        while worker.busy:
+            worker.poll()
+            time.sleep(0.005)
+
     patch = pytest.MonkeyPatch()
     stop = hosts.stop_shared_host
-    patch.setattr(hosts, "stop_shared_host", lambda: None)
-    yield
+    patch.setattr(hosts, "stop_shared_host", finish)
+    yield hosts
     patch.undo()
     stop()
 
 
 @pytest.fixture
-def panel(warm, desktop, scene):
+def panel(hosts, desktop, scene):
     """The module with the sample head; 1 mm would be too fine for a test, so every third voxel."""
     volume = slicer.util.loadVolume(str(resources.sample_head()), {"name": "Head of Ms X"})
     kji = slicer.util.arrayFromVolume(volume)[::3, ::3, ::3].copy()
@@ -127,7 +135,7 @@ def maps(panel):
 # The shipped model --------------------------------------------------------------------------------
 
 
-def test_from_the_table_of_the_other_module_to_a_map(desktop, warm, scene, tmp_path):
+def test_from_the_table_of_the_other_module_to_a_map(desktop, hosts, scene, tmp_path):
     """Detect there, look here: one process, one head, and both modules go together."""
     review = desktop.open(REVIEW).self()
     review.ui.sampleButton.click()
@@ -470,7 +478,7 @@ def test_the_modules_own_test_runs(desktop, scene):
 # What is wrong is said in the panel ---------------------------------------------------------------
 
 
-def test_no_volume(desktop, warm, scene):
+def test_no_volume(desktop, hosts, scene):
     panel = desktop.open(MODULE).self()
     assert not panel.ui.landmarkTree.enabled
     panel.panel.mapping.all()
@@ -540,7 +548,7 @@ def test_a_worker_that_does_not_start_and_the_next_click(desktop, small, monkeyp
     assert foreground().GetName() == "Grad-CAM CC_S"
 
 
-def test_closing_one_module_leaves_the_worker_to_the_other(desktop, panel):
+def test_closing_one_module_leaves_the_worker_to_the_other(desktop, hosts, panel):
     """A reload of one of them: there is never a second process."""
     host = panel.panel.host
     review = desktop.open(REVIEW).self()

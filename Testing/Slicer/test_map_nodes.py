@@ -197,9 +197,7 @@ def views(scene):
         slicer.vtkMRMLLayoutNode()
     )
     layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
-    return {
-        c.GetLayoutName(): c for c in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
-    }
+    return {c.GetLayoutName(): c for c in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")}
 
 
 def slices():
@@ -244,7 +242,9 @@ def test_two_maps_stand_side_by_side_and_everything_is_put_back(
     assert not both.on
     assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView
     for name, node in slices().items():
-        np.testing.assert_allclose(slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()), before[name])
+        np.testing.assert_allclose(
+            slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()), before[name]
+        )
     assert not views["Red"].GetLinkedControl()
     both.stop()  # a second time there is nothing to do
     with pytest.raises(UserError, match="no plane"):

@@ -50,6 +50,7 @@ class MapQueue:
         self._run: MapRun | None = None
         self._running: tuple[MapRequest, OnMaps] | None = None
         self._listed = False
+        self._fraction = 0.0
         self._dropped = False
 
     @property
@@ -65,8 +66,12 @@ class MapQueue:
     @property
     def done(self) -> float:
         """Share of the list that is done, 0 to 1."""
-        left = len(self._list) + (self._listed and self._running is not None)
-        return 1.0 - left / self._length if self._length else 1.0
+        if not self._length:
+            return 1.0
+        left = float(len(self._list))
+        if self._listed and self._running is not None:
+            left += 1.0 - self._fraction
+        return 1.0 - left / self._length
 
     def show(self, wishes: list[tuple[MapRequest, OnMaps]]) -> None:
         """Ask for these next; wishes that were not begun are forgotten."""
@@ -101,15 +106,19 @@ class MapQueue:
         while self._running is None and (self._wishes or self._list):
             self._listed = not self._wishes
             self._running = mine = (self._wishes or self._list).popleft()
-            self._dropped = False
+            self._dropped, self._fraction = False, 0.0
             try:
-                run = MapRun(self._worker(), self._image(), mine[0], self._on_progress, self._ended)
+                run = MapRun(self._worker(), self._image(), mine[0], self._heard, self._ended)
             except UserError as error:
                 self._over(Failure(str(error)), go_on=False)
                 continue
             if self._running is mine:  # a worker that cannot be started has ended it already
                 self._run = run
         self._on_change()
+
+    def _heard(self, words: str, fraction: float, seconds: float | None) -> None:
+        self._fraction = fraction
+        self._on_progress(words, fraction, seconds)
 
     def _ended(self, outcome: Maps | Failure | None) -> None:
         self._over(outcome, go_on=True)

@@ -273,7 +273,9 @@ class LayoutManager:
         for collection in ("SetSliceLogics", "SetViewLogics"):
             getattr(core.application, collection)(vtk.vtkCollection())
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(core.scene, True)
-        core.scene.AddNode(slicer.vtkMRMLLayoutNode())
+        arrangement = slicer.vtkMRMLLayoutNode()
+        arrangement.SetSingletonTag("vtkMRMLLayoutNode")
+        core.scene.AddNode(arrangement)
         crosshair = slicer.vtkMRMLCrosshairNode()
         crosshair.SetCrosshairName("default")
         core.scene.AddNode(crosshair)

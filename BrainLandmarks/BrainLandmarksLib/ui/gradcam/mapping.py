@@ -106,10 +106,7 @@ class MapSection(Part):
         if not listing and time.monotonic() - self._since < PATIENCE_S:
             return
         self._bar(True)
-        if listing:
-            # The groups that are done, and of the one under way what is done.
-            fraction = self.queue.done + fraction / len(self.panel.choosing.protocol.groups)
-        self.ui.progressBar.setValue(round(1000 * min(fraction, 1.0)))
+        self.ui.progressBar.setValue(round(1000 * (self.queue.done if listing else fraction)))
         left = "" if seconds is None or listing else f", about {max(seconds, 1):.0f} s left"
         self.panel.status(f"{words[0].upper()}{words[1:]}{left} …")
 
