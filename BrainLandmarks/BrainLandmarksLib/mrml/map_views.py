@@ -62,7 +62,7 @@ def set_threshold(node: Any, lower: float) -> None:
 
 
 def set_legend(node: Any, title: str, *, on: bool) -> None:
-    """Show or hide the colour legend of a map, in the views that show the map."""
+    """Show or hide the colour legend of a map, in the views that show the map by now."""
     logic = slicer.vtkSlicerColorLogic
     legend = logic.GetColorLegendDisplayNode(node)
     if legend is None:

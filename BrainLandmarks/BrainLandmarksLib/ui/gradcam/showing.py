@@ -55,10 +55,8 @@ class ShowSection(Part):
     def draw(self) -> None:
         """Show the maps as the boxes and sliders say."""
         nodes = self._nodes()
-        for node, legend in nodes.values():
+        for node, _ in nodes.values():
             map_views.set_threshold(node, self._lower)
-            on = bool(self.ui.overlayCheck.checked and self.ui.legendCheck.checked)
-            map_views.set_legend(node, legend, on=on)
         if not self.ui.overlayCheck.checked or not nodes:
             map_views.lay_over(None, 0.0)
         elif self.panel.comparing.on:
@@ -69,6 +67,10 @@ class ShowSection(Part):
         else:
             node, _ = next(iter(nodes.values()))
             map_views.lay_over(node, self._visible, over=self.panel.maps.volume)
+        # Last, since views look for a legend when it changes, not when its map comes into view.
+        for node, legend in nodes.values():
+            on = bool(self.ui.overlayCheck.checked and self.ui.legendCheck.checked)
+            map_views.set_legend(node, legend, on=on)
         self._draw_in_space(nodes)
 
     def _draw_in_space(self, nodes: dict[str, tuple[Any, str]]) -> None:
