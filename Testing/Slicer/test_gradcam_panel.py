@@ -308,6 +308,38 @@ def test_how_it_is_shown(desktop, small):
     assert foreground().GetName() == "Grad-CAM CC_S"
 
 
+def test_without_slicers_volume_rendering_the_slices_still_show_the_map(desktop, small):
+    application = slicer.app.applicationLogic()
+    logic = application.GetModuleLogic("VolumeRendering")
+    application.SetModuleLogic("VolumeRendering", None)
+    try:
+        small.ui.spaceCheck.checked = True
+        choose(small, "CC_G")
+        until(desktop, lambda: not small.panel.mapping.queue.busy)
+        assert "Volume Rendering is not there" in small.ui.messageLabel.text
+        assert foreground().GetName() == "Grad-CAM CC_G"
+        small.ui.spaceCheck.checked = False
+        assert small.ui.messageLabel.text == ""
+    finally:
+        application.SetModuleLogic("VolumeRendering", logic)
+
+
+def test_a_mistake_of_ours_is_said_and_the_next_map_comes(desktop, small, monkeypatch):
+    def broken(*_arguments, **_options):
+        raise ZeroDivisionError("as a test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("BrainLandmarksLib.mrml.map_nodes.MapNodes.put", broken)
+        small.ui.allButton.click()
+        until(desktop, lambda: not small.panel.mapping.queue.busy)
+    assert "unexpected" in small.ui.messageLabel.text
+    assert {type(error) for error in desktop.slotErrors} == {ZeroDivisionError}
+    desktop.slotErrors.clear()
+    choose(small, "CC_S")
+    made(desktop, small)
+    assert foreground().GetName() == "Grad-CAM CC_S"
+
+
 def test_all_landmarks_on_one_click_and_one_more_look_in_between(desktop, small, scene):
     ui, shown = small.ui, []
     ui.progressBar.connect("valueChanged(int)", shown.append)

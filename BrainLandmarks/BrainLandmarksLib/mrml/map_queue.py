@@ -134,10 +134,12 @@ class MapQueue:
             self._length = 0
             if not dropped:
                 self._wishes.clear()
-        if outcome is not None and not dropped:
-            on_maps(request, outcome)
-        if go_on:
-            self._next()
+        try:
+            if outcome is not None and not dropped:
+                on_maps(request, outcome)
+        finally:
+            if go_on:
+                self._next()
 
 
 def _akin(one: MapRequest, other: MapRequest) -> bool:

@@ -120,6 +120,7 @@ class MapSection(Part):
         self.ui.progressBar.setVisible(on)
         self.ui.cancelButton.setVisible(on)
 
+    @told
     def _take(self, slot: str, request: MapRequest, outcome: Maps | Failure) -> None:
         """Show a map that was wished for."""
         if not self._arrived(outcome):
@@ -144,6 +145,7 @@ class MapSection(Part):
             self.panel.status(self._what(title, outcome))
             self._go_to(self._places(request, outcome))
 
+    @told
     def _keep(self, request: MapRequest, outcome: Maps | Failure) -> None:
         """Give each map of a list a node."""
         if not self._arrived(outcome):
