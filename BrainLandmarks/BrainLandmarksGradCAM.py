@@ -51,7 +51,7 @@ class BrainLandmarksGradCAMParameterNode:
     legend: Annotated[bool, Default(True)]
     inSpace: Annotated[bool, Default(False)]
     opacity: Annotated[float, WithinRange(0.0, 1.0), Default(0.6)]
-    threshold: Annotated[float, WithinRange(0.0, 1.0), Default(0.2)]
+    threshold: Annotated[float, WithinRange(0.0, 1.0), Default(0.3)]
     plane: Annotated[str, Choice(["axial", "sagittal", "coronal"]), Default("axial")]
 
 

@@ -67,6 +67,7 @@ def main() -> None:
     queue = gradcam.panel.mapping.queue
     _wait(desktop, lambda: gradcam.ui.layerCombo.count > 1)
     gradcam.ui.spaceCheck.checked = True
+    gradcam.ui.thresholdSlider.value = 0.4
     gradcam.panel.choosing.choose(("CC_S",))
     _wait(desktop, lambda: not queue.busy)
     # Once more, so that the status tells how long one takes that is not the first.

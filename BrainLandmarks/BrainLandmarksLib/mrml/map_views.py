@@ -13,8 +13,8 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml.color import color_function
 from BrainLandmarksLib.mrml.map_nodes import is_map
 
-LEGEND_PLACE, LEGEND_SIZE = (0.97, 0.1), (0.1, 0.4)
-"""Of the colour legend, as shares of a view."""
+LEGEND_PLACE, LEGEND_SIZE = (0.97, 0.1), (0.09, 0.32)
+"""Of the colour legend, as shares of a view; its letters fill what there is."""
 
 LEFT, RIGHT = "Red", "Yellow"
 """Slice views of Slicer's layout "side by side"."""
