@@ -8,6 +8,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.models import protocol_of
 from BrainLandmarksLib.mrml.map_views import SideBySide
 from BrainLandmarksLib.ui.gradcam.models import ModelBox
+from BrainLandmarksLib.ui.gradcam.showing import RIGHT
 from BrainLandmarksLib.ui.slots import Part, told
 
 NOBODY = "no comparison"
@@ -63,7 +64,7 @@ class CompareSection(Part):
                 self.enter()
         else:
             self.views.stop()
-            self.panel.showing.drop("right")
+            self.panel.showing.drop(RIGHT)
         self.panel.showing.draw()
         self.panel.mapping.show()
 

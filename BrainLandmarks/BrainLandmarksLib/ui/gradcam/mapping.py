@@ -14,10 +14,8 @@ from BrainLandmarksLib.mrml.map_queue import MapQueue
 from BrainLandmarksLib.mrml.map_run import MapRequest, Maps
 from BrainLandmarksLib.mrml.views import jump_to, look_at
 from BrainLandmarksLib.ui.detecting import DEVICES
+from BrainLandmarksLib.ui.gradcam.showing import LEFT, RIGHT
 from BrainLandmarksLib.ui.slots import Part, told
-
-LEFT, RIGHT = "left", "right"
-"""Slots of the two maps that are shown; without a comparison there is the left one."""
 
 PATIENCE_S = 0.3
 """What takes longer shows a bar; another landmark's map is there before."""
@@ -29,7 +27,6 @@ class MapSection(Part):
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
         self._since = 0.0
-        self._failed = False
         self.queue = MapQueue(
             lambda: panel.host.worker,
             lambda: panel.scan.of(panel.need_volume()),

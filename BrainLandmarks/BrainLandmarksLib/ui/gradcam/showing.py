@@ -9,6 +9,9 @@ import slicer
 from BrainLandmarksLib.mrml import map_views
 from BrainLandmarksLib.ui.slots import Part, told
 
+LEFT, RIGHT = "left", "right"
+"""Slots of the two maps that are shown; without a comparison there is the left one."""
+
 
 class ShowSection(Part):
     """Overlay, opacity, threshold, legend, 3-D."""
@@ -61,7 +64,7 @@ class ShowSection(Part):
             map_views.lay_over(None, 0.0)
         elif self.panel.comparing.on:
             map_views.lay_over(None, 0.0)
-            left, right = (nodes.get(slot, (None, ""))[0] for slot in ("left", "right"))
+            left, right = (nodes.get(slot, (None, ""))[0] for slot in (LEFT, RIGHT))
             volume = self.panel.maps.volume
             self.panel.comparing.views.show(left, right, self._visible, over=volume)
         else:
