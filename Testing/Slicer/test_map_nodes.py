@@ -179,23 +179,9 @@ def test_a_map_is_seen_from_the_threshold_on(maps, data, grid):
 
 
 @pytest.fixture
-def views(scene):
-    """Red, Yellow and Green as nodes, and a layout."""
-    for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal")):
-        node = slicer.vtkMRMLSliceNode()
-        node.SetLayoutName(name)
-        node.SetName(name)
-        node.SetSingletonTag(name)
-        node = scene.AddNode(node)
-        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
-        node.SetOrientation(orientation)
-        composite = slicer.vtkMRMLSliceCompositeNode()
-        composite.SetLayoutName(name)
-        composite.SetSingletonTag(name)
-        scene.AddNode(composite)
-    layout = scene.GetFirstNodeByClass("vtkMRMLLayoutNode") or scene.AddNode(
-        slicer.vtkMRMLLayoutNode()
-    )
+def views(desktop):
+    """The composite node of each slice view, by the view's name."""
+    layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
     layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
     return {c.GetLayoutName(): c for c in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")}
 
@@ -251,10 +237,10 @@ def test_two_maps_stand_side_by_side_and_everything_is_put_back(
         both.start("oblique")
 
 
-def test_without_views_there_is_nothing_to_compare_in(scene):
-    if not slices():
-        with pytest.raises(UserError, match="no slice views"):
-            map_views.SideBySide().start("Axial")
+def test_without_views_there_is_nothing_to_compare_in(monkeypatch):
+    monkeypatch.setattr(map_views, "_slices", list)
+    with pytest.raises(UserError, match="no slice views"):
+        map_views.SideBySide().start("Axial")
 
 
 def test_the_legend_says_whose_map_it_is(maps, data, grid):
