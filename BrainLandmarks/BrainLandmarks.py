@@ -134,12 +134,14 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.panel.set_volume(self.ui.inputSelector.currentNode())
 
     def initializeParameterNode(self):
-        """Bind the panel to the scene's choices; with one volume in the scene, choose it."""
+        """Bind the panel to the scene's choices; with one scan in the scene, choose it."""
+        from BrainLandmarksLib.mrml.map_nodes import first_scan
+
         self.setParameterNode(self.logic.getParameterNode())
         if self._parameterNode.inputVolume is None:
-            volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-            if volume is not None:
-                self._parameterNode.inputVolume = volume
+            scan = first_scan()
+            if scan is not None:
+                self._parameterNode.inputVolume = scan
 
     def setParameterNode(self, parameterNode):
         """Bind the panel to a parameter node, or to none."""

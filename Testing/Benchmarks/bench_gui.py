@@ -1,4 +1,4 @@
-"""What the module costs Slicer: importing its files, filling the table, and a click on Detect.
+"""What the modules cost Slicer: importing, filling the table, a click on Detect, Grad-CAM maps.
 
     python Testing/Benchmarks/bench_gui.py
 
@@ -23,6 +23,7 @@ MODULES = sorted(
     p for f in ("BrainLandmarks", "BrainLandmarksTrain") for p in (ROOT / f).glob("*.py")
 )
 REPEATS = 5
+MAPS = 10
 HEAVY = ("torch", "nibabel", "scipy", "SimpleITK", "matplotlib", "safetensors", "jsonschema")
 
 
@@ -66,6 +67,12 @@ def main() -> None:
         print(f"  fill the table             {1000 * fill:.0f} ms")
         print(f"  put all into the scene     {1000 * nodes:.0f} ms")
         print(f"  one edit, all told         {1000 * step:.0f} ms")
+        first, there, drawn, network = maps(desktop, session)
+        print("Grad-CAM maps on a warm worker, sample head")
+        print(f"  first one after detection  {first:.2f} s")
+        print(f"  another, click to scene    {1000 * there:.0f} ms")
+        print(f"  of it making and reading   {1000 * network:.0f} ms")
+        print(f"  click to drawn, 4 views    {1000 * drawn:.0f} ms")
         sys.stdout.flush()
         desktop.close_modules()
         os._exit(0)  # the views' windows have no orderly end without an application
@@ -121,6 +128,33 @@ def detect(desktop, widget) -> tuple[float, float]:
     assert widget.panel.session is not None, widget.ui.messageLabel.text
     assert slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
     return seconds, sum(found.values())
+
+
+def maps(desktop, session) -> tuple[float, float, float, float]:
+    """Seconds of the first map, and medians of others: in the scene, drawn, and of the request.
+
+    The views are drawn in software here, so what is drawn takes longer than with a graphics card.
+    """
+    widget = desktop.open(ROOT / "BrainLandmarks" / "BrainLandmarksGradCAM.py").self()
+    queue, tree = widget.panel.mapping.queue, widget.panel.choosing
+    while queue.busy or widget.panel.host.worker.busy:
+        desktop.app.processEvents()
+    spent, drawn, requests = [], [], []
+    for label in session.protocol.labels[:: len(session.protocol) // MAPS][: MAPS + 1]:
+        desktop.app.pauseRender()
+        start = time.perf_counter()
+        tree.choose((label,))
+        while queue.busy:
+            desktop.app.processEvents()
+            time.sleep(0.001)
+        spent.append(time.perf_counter() - start)
+        desktop.app.resumeRender()
+        desktop.app.processEvents()
+        drawn.append(time.perf_counter() - start)
+        requests.append(float(widget.ui.statusLabel.text.split(" s on ")[0].split()[-1]))
+        assert widget.ui.statusLabel.text.startswith(label), widget.ui.messageLabel.text
+    middle = statistics.median
+    return spent[0], middle(spent[1:]), middle(drawn[1:]), middle(requests[1:])
 
 
 def step_of(session) -> None:

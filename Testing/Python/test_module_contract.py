@@ -19,7 +19,7 @@ MODULES = sorted(p for folder in ("BrainLandmarks", "BrainLandmarksTrain")
 GLUE = sorted(
     p
     for part in ("ui", "mrml")
-    for p in ROOT.glob(f"BrainLandmarks*/BrainLandmarks*Lib/{part}/*.py")
+    for p in ROOT.glob(f"BrainLandmarks*/BrainLandmarks*Lib/{part}/**/*.py")
 )
 SOURCES = MODULES + GLUE
 UI_FILES = sorted(ROOT.glob("*/Resources/UI/*.ui"))
@@ -34,7 +34,18 @@ PROPERTIES = {
 BUNDLED = {"slicer", "vtk", "qt", "ctk", "numpy", "scipy", "SimpleITK", "pydicom", "requests",
            "PIL", "packaging", "pip", "SampleData"}  # fmt: skip
 OWN = {"BrainLandmarksLib", "BrainLandmarksTrainLib"}
-KNOWN_WIDGETS = {"qMRMLWidget", "qMRMLNodeComboBox", "ctkCollapsibleButton", "ctkPathLineEdit"}
+KNOWN_WIDGETS = {"qMRMLWidget", "qMRMLNodeComboBox", "ctkCollapsibleButton", "ctkSliderWidget",
+                 "ctkPathLineEdit"}  # fmt: skip
+PANELS = {
+    "BrainLandmarks": "BrainLandmarksLib/ui",
+    "BrainLandmarksGradCAM": "BrainLandmarksLib/ui/gradcam",
+    "BrainLandmarksTrain": "BrainLandmarksTrainLib/ui",
+}
+"""Module to the folder of its panel, beside the module."""
+
+SHARED = ("messages.py",)
+"""Parts that every panel uses."""
+
 QT6_GONE = {"QTextCodec", "QRegExp", "QDesktopWidget", "setMargin", "QSignalMapper"}
 
 
@@ -103,8 +114,10 @@ def test_only_clicks_reach_for_layout_and_window(path):
 def test_the_panel_and_its_ui_file_agree(path):
     names = ui_names(path)
     assert all(n.isidentifier() for n in names)
+    folder = path.parents[2] / PANELS[path.stem]
+    own = [*folder.glob("*.py"), *(folder / ".." / name for name in SHARED)]
     used = set()
-    for source in (s for s in SOURCES if s.is_relative_to(path.parents[2])):
+    for source in (path.parents[2] / f"{path.stem}.py", *(p for p in own if p.exists())):
         used |= set(re.findall(r"\bui\.([A-Za-z]\w*)", source.read_text(encoding="utf-8")))
     used -= {"connect"}
     absent = {n for n in used if n.islower() is False and n not in names}

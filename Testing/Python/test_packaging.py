@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -166,7 +167,7 @@ def test_file_imports_nothing_of_slicer_and_only_downwards(path):
         elif isinstance(node, ast.ImportFrom) and node.module:
             imported.add(node.module.split(".")[0])
     # Two sub-packages are glue to Slicer; only its modules import them.
-    allowed = GLUE.get(path.parent.name, set())
+    allowed = next((GLUE[part] for part in path.parts if part in GLUE), set())
     assert not imported & (SLICER - allowed)
     if not allowed:
         assert not re.search(r"BrainLandmarksLib[. ](mrml|ui)", path.read_text(encoding="utf-8"))
@@ -201,8 +202,21 @@ def test_cmake_lists_every_file_of_the_module(module, library):
         if path.is_file()
     ]
     files.sort()
-    assert cmake_list(text, "SCRIPTS") == [name for name in files if name.endswith(".py")]
-    assert cmake_list(text, "RESOURCES") == [name for name in files if not name.endswith(".py")]
+    scripts, resources = (
+        [cmake_list(text, name) for name in re.findall(rf"set\((\w*{kind})\s", text)]
+        for kind in ("SCRIPTS", "RESOURCES")
+    )
+    assert all(entries == sorted(entries) for entries in (*scripts, *resources))
+    assert sorted(chain(*scripts)) == [name for name in files if name.endswith(".py")]
+    assert sorted(chain(*resources)) == [name for name in files if not name.endswith(".py")]
+
+
+@pytest.mark.parametrize("module", ["BrainLandmarks", "BrainLandmarksTrain"])
+def test_cmake_builds_every_module_file_of_the_folder(module):
+    text = (ROOT / module / "CMakeLists.txt").read_text(encoding="utf-8")
+    built = re.findall(r"slicerMacroBuildScriptedModule\(\s*NAME (\w+)", text)
+    assert len(built) == len(set(built))
+    assert {path.stem for path in (ROOT / module).glob("*.py")} <= set(built)
 
 
 def test_extension_carries_the_catalogue_name_and_dependencies():

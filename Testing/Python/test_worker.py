@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -483,3 +484,56 @@ def test_a_cancelled_explanation_ends_within_a_second_and_leaves_nothing(worker,
     assert time.monotonic() - start < 1.0
     assert last(received)["type"] == "cancelled"
     assert not list(tmp_path.iterdir())
+
+
+def test_it_writes_the_files_of_the_command_explain(worker, tmp_path, head_file, tiny_model):
+    common = {"image": str(head_file), "model": str(tiny_model), "device": "cpu", "layer": ""}
+
+    def export(folder, **fields):
+        received = []
+        identity = worker.request(
+            "export", received.append, **common, output=str(tmp_path / folder), name="head",
+            **{"landmarks": [], "files": "landmark", **fields},
+        )  # fmt: skip
+        worker.wait(identity, MINUTE)
+        return last(received)
+
+    reply = export("one", landmarks=["B_M", "C_R"])
+    names = ["head_gradcam_B_M.nii.gz", "head_gradcam_C_R.nii.gz", "head_gradcam.json"]
+    assert [Path(file).name for file in reply["files"]] == names, reply
+    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == sorted(names)
+    record = json.loads((tmp_path / "one" / "head_gradcam.json").read_text(encoding="utf-8"))
+    assert [m["label"] for m in record["maps"]] == ["B_M", "C_R"]
+    assert "no measure of confidence" in record["meaning"]
+    assert [Path(f).name for f in export("4d", files="4d")["files"]] == [
+        "head_gradcam.nii.gz", "head_gradcam.json",
+    ]  # fmt: skip
+    reply = export("bad", files="zip")
+    assert (reply["code"], "by 'zip'" in reply["message"]) == ("user", True)
+    assert not list((tmp_path / "bad").iterdir())
+
+
+def test_it_names_the_layers(worker, tiny_model):
+    received = []
+    worker.wait(worker.request("layers", received.append, model=str(tiny_model), device="cpu"),
+                MINUTE)  # fmt: skip
+    reply = last(received)
+    assert reply["layers"][0] == "first.0"
+    assert reply["layers"][-1] == "classifier"
+    assert reply["default"] in reply["layers"]
+
+
+def test_two_models_stay_warm_with_what_they_saw(worker, tmp_path, head_file, tiny_model):
+    models = [tmp_path / name for name in "abc"]
+    for model in models:
+        shutil.copytree(tiny_model, model)
+
+    def remembered(model):
+        fields = {"image": str(head_file), "model": str(model), "landmarks": ["B_M"]}
+        return last(explained(worker, tmp_path / "maps", **fields))["remembered"]
+
+    first, second, third = models
+    assert [remembered(m) for m in (first, second, first, second)] == [
+        "nothing", "nothing", "map", "map",
+    ]  # fmt: skip
+    assert [remembered(m) for m in (third, second, first)] == ["nothing", "map", "nothing"]

@@ -22,6 +22,7 @@ LOGICS = {
     "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
     "Transforms": "vtkSlicerTransformLogic",
     "Cameras": "vtkSlicerCamerasModuleLogic",
+    "VolumeRendering": "vtkSlicerVolumeRenderingLogic",
 }
 """Module to logic class; a node class is known once the logic that registers it has the scene."""
 

@@ -298,7 +298,7 @@ def test_names_that_are_not_there(desktop, widget):
     with pytest.raises(RuntimeError, match="keyword"):
         qt.QPushButton(text="Go")
     with pytest.raises(NotImplementedError):
-        ctk.ctkSliderWidget()
+        ctk.ctkRangeWidget()
     assert not hasattr(slicer, "qMRMLNoSuchWidget")
     with pytest.raises(RuntimeError, match="modal"):
         qt.QDialog().exec_()

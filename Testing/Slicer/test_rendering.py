@@ -1,20 +1,14 @@
-"""What the user sees: views drawn by Slicer's own code, compared with pictures that were looked at.
-
-    UPDATE_PICTURES=1 python -m pytest Testing/Slicer/test_rendering.py
-
-draws the pictures in `pictures/` anew; look at them before committing.
-"""
+"""What the user sees of landmarks: views drawn by Slicer's own code."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import slicer
 import slicer.util
-from PIL import Image
+from looked_at import compare, drawn
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.landmarks import LandmarkSet
@@ -22,13 +16,7 @@ from BrainLandmarksLib.mrml.session import Session
 from BrainLandmarksLib.mrml.views import look_at, show_slices_in_3d
 from BrainLandmarksLib.protocol import load_protocol
 
-PICTURES = Path(__file__).parent / "pictures"
 PROTOCOL = load_protocol("brain88")
-BLOCK = 6
-"""Pictures are compared as means of blocks: drivers draw edges and letters a little differently."""
-
-MEAN_DIFFERENCE, LARGEST_DIFFERENCE = 2.5, 60.0
-"""Grey values of 255."""
 
 
 @pytest.fixture
@@ -46,29 +34,6 @@ def session(desktop, scene):
     look_at(points)
     yield session
     session.end()
-
-
-def drawn(desktop, name):
-    desktop.app.processEvents()
-    return desktop.layout.views()[name].grab()
-
-
-def compare(picture, name):
-    path = PICTURES / f"{name}.png"
-    if os.environ.get("UPDATE_PICTURES"):
-        PICTURES.mkdir(exist_ok=True)
-        Image.fromarray(picture).save(path, optimize=True)
-    expected = np.asarray(Image.open(path).convert("RGB"))
-    assert picture.shape == expected.shape
-    difference = np.abs(blocks(picture) - blocks(expected))
-    assert difference.mean() < MEAN_DIFFERENCE
-    assert difference.max() < LARGEST_DIFFERENCE
-
-
-def blocks(picture):
-    height, width = (n // BLOCK * BLOCK for n in picture.shape[:2])
-    cut = picture[:height, :width].astype(float)
-    return cut.reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK, 3).mean((1, 3))
 
 
 def test_the_active_point_is_named_and_marked_in_a_slice(desktop, session):

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,9 +15,11 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import whole_file
 from BrainLandmarksLib.geometry import FloatArray, Grid
 from BrainLandmarksLib.gradcam import SETS
-from BrainLandmarksLib.gradcam.explanation import Explanation
 from BrainLandmarksLib.images import ImageArray
 from BrainLandmarksLib.protocol import Protocol
+
+if TYPE_CHECKING:
+    from BrainLandmarksLib.gradcam.explanation import Explanation
 
 FORMAT = 1
 """Version of the JSON file."""
@@ -58,6 +60,22 @@ def write_map(path: str | os.PathLike[str], data: ImageArray, grid: Grid, title:
     image.header["descrip"] = title[:79].encode("ascii", "replace")
     with whole_file(path) as unfinished:
         nib.save(image, unfinished)
+
+
+def read_map(path: str | os.PathLike[str]) -> tuple[ImageArray, Grid]:
+    """A map, (N, N, N), as `write_map` wrote it, and where it lies in the world, RAS millimetres.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    import nibabel as nib
+
+    try:
+        image = nib.Nifti1Image.from_filename(path)
+        data = np.asarray(image.dataobj, dtype=np.float32)
+    except (OSError, ValueError, nib.filebasedimages.ImageFileError) as error:
+        raise UserError(f"the map {Path(path).name} cannot be read; make it again.") from error
+    return data, Grid(data.shape, image.affine)
 
 
 def file_names(image: str, protocol: Protocol, rows: Sequence[int], sets: str) -> list[str]:

@@ -19,14 +19,15 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.formats import description_of, status_of_description
 from BrainLandmarksLib.geometry import FloatArray
 from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
 from BrainLandmarksLib.protocol import Group, Protocol, load_protocol
 from BrainLandmarksLib.review import Review, from_record, to_record
 
-ROLE = "BrainLandmarks.role"
-"""Attribute of the node that holds a volume's landmarks together."""
+LIST = "BrainLandmarks.list"
+"""Reference to the list of each group, in the protocol's order."""
 
-VOLUME, LIST = "BrainLandmarks.volume", "BrainLandmarks.list"
-"""Its references; there is one list for each group, in the protocol's order."""
+ACTIVE = "active"
+"""Parameter with the label of the landmark that is looked at; modules follow one another by it."""
 
 MEASUREMENT = "confidence"
 GLYPH_MM = 2.5
@@ -94,11 +95,12 @@ class LandmarkNodes:
         scene.AddNode(anchor)
         anchor.SetNodeReferenceID(VOLUME, volume.GetID())
         nodes = cls(anchor, protocol)
-        folder = _folder(volume)
+        folder = folder_of(volume)
         for group in protocol.groups:
             node = _new_list(group, protocol)
+            node.SetNodeReferenceID(VOLUME, volume.GetID())
             anchor.AddNodeReferenceID(LIST, node.GetID())
-            _put_into(folder, node)
+            put_into(folder, node)
         nodes.follow_volume()
         return nodes
 
@@ -194,6 +196,17 @@ class LandmarkNodes:
         """List node and control point index of a landmark."""
         g, index = self._place[label]
         return self.anchor.GetNthNodeReference(LIST, g), index
+
+    @property
+    def active(self) -> str | None:
+        """Label of the landmark that is looked at, or None."""
+        label = self.anchor.GetParameter(ACTIVE)
+        return label if label in self._place else None
+
+    @active.setter
+    def active(self, label: str | None) -> None:
+        if self.active != label:
+            self.anchor.SetParameter(ACTIVE, label or "")
 
     # The review's record -------------------------------------------------------------------------
 
@@ -322,21 +335,3 @@ def _set_confidence(node: Any, landmarks: LandmarkSet, group: Group) -> None:
         node.AddMeasurement(measurement)
     else:
         measurement.SetControlPointValues(array)
-
-
-def _folder(volume: Any) -> int:
-    """A new folder beside the volume, under the same patient or study."""
-    tree = slicer.mrmlScene.GetSubjectHierarchyNode()
-    item = tree.GetItemByDataNode(volume)
-    parent = tree.GetItemParent(item) if item else tree.GetSceneItemID()
-    return int(tree.CreateFolderItem(parent, f"{volume.GetName()} landmarks"))
-
-
-def _put_into(folder: int, node: Any) -> None:
-    tree = slicer.mrmlScene.GetSubjectHierarchyNode()
-    item = tree.GetItemByDataNode(node)
-    # In the application a plug-in has made the item; without it nobody has.
-    if item:
-        tree.SetItemParent(item, folder)
-    else:
-        tree.CreateItem(folder, node)

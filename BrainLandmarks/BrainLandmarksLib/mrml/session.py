@@ -49,6 +49,9 @@ class Session:
         review: What they show.
         source: What made the model's answer, plain JSON values.
         shape: How landmarks vary together, for `deviation` and `resolve`.
+
+    ``on_active`` hears when another module makes a landmark the active one, ``on_error`` what could
+    not be done.
     """
 
     def __init__(
@@ -65,7 +68,9 @@ class Session:
         self.snap = "none"
         self.active: str | None = None
         self.listeners: list[Listener] = []
+        self.on_active: Callable[[str], None] = lambda _label: None
         self.on_error: Callable[[str], None] = lambda _sentence: None
+        self._known_active = nodes.active
         self._marker = ActiveMarker()
         self._showing = False
         self._dragging = False
@@ -151,6 +156,7 @@ class Session:
         """Make one landmark the active one: named, unlocked, in the middle of all views."""
         self.active = label
         self.nodes.unlock(label)
+        self.nodes.active = label
         self._mark()
         if label is not None and jump:
             point = self.review.current.point(label)
@@ -316,6 +322,8 @@ class Session:
                 (node.PointModifiedEvent, self._point_modified),
             ):
                 self._observed.append((node, node.AddObserver(event, method)))
+        anchor = self.nodes.anchor
+        self._observed.append((anchor, anchor.AddObserver("ModifiedEvent", self._anchor_modified)))
         volume = self.volume
         if volume is not None:
             for event in (
@@ -323,6 +331,15 @@ class Session:
                 slicer.vtkMRMLNode.ReferenceModifiedEvent,
             ):
                 self._observed.append((volume, volume.AddObserver(event, self._transformed)))
+
+    def _anchor_modified(self, _anchor: Any, _event: str) -> None:
+        """Another module looks at another landmark: go there, too."""
+        label = self.nodes.active
+        if label == self._known_active:
+            return
+        self._known_active = label
+        if label is not None and label != self.active:
+            self.on_active(label)
 
     def _drag_started(self, _node: Any, _event: str) -> None:
         self._dragging = True

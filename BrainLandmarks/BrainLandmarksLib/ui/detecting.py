@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import qt
-import slicer
 import slicer.util
 
 from BrainLandmarksLib.errors import UserError
@@ -15,6 +14,7 @@ from BrainLandmarksLib.mrml.detection_run import DetectionRun, Failure, Found
 from BrainLandmarksLib.mrml.session import Session
 from BrainLandmarksLib.mrml.views import look_at
 from BrainLandmarksLib.ui import requirements
+from BrainLandmarksLib.ui.installing import Installer
 from BrainLandmarksLib.ui.slots import Section, told
 from BrainLandmarksLib.worker.messages import Message
 
@@ -31,6 +31,7 @@ class DetectSection(Section):
         self._asked = ("", "", "")
         ui = self.ui
         ui.progressBar.setVisible(False)
+        self._installer = Installer(panel, [ui.detectButton, ui.offlineButton], self._installed)
         self.on_click(
             {"detectButton": self.detect_or_cancel, "offlineButton": self._install_from_folder}
         )
@@ -116,7 +117,7 @@ class DetectSection(Section):
         if volume is None:
             raise UserError("choose the MRI of a head first, or load the sample head.")
         protocol = self.panel.protocol()
-        if not self._ready():
+        if not self._installer.ready():
             return
         self.ui.progressBar.setVisible(True)
         self.ui.progressBar.setValue(0)
@@ -186,31 +187,8 @@ class DetectSection(Section):
 
     # Packages ------------------------------------------------------------------------------------
 
-    def _ready(self) -> bool:
-        """Whether the packages are there; asks once and installs them if not."""
-        needed = requirements.missing()
-        if needed and slicer.util.confirmOkCancelDisplay(needed.sentence):
-            self._install(needed, None)
-        return not requirements.missing()
-
-    def _install(self, needed: requirements.Missing, folder: str | None) -> None:
-        self.panel.status("Installing; this takes some minutes …")
-        # Showing the sentence lets other clicks in; none of them may install a second time.
-        self.ui.detectButton.setEnabled(False)
-        self.ui.offlineButton.setEnabled(False)
-        slicer.app.processEvents()
-        try:
-            requirements.install(needed, folder, log=self.panel.status)
-        except RuntimeError as error:
-            self.panel.status("")
-            self.say(str(error), str(error.__cause__ or ""))
-        else:
-            self.panel.status("Installed.")
-            self.panel.host.worker.stop()  # one that was started without them
-            self._asked = ("", "", "")
-        finally:
-            self.ui.detectButton.setEnabled(True)
-            self.ui.offlineButton.setEnabled(True)
+    def _installed(self) -> None:
+        self._asked = ("", "", "")
 
     @told
     def _install_from_folder(self) -> None:
@@ -222,7 +200,7 @@ class DetectSection(Section):
             self.ui.offlineButton, "Folder with the Python wheels"
         )
         if folder:
-            self._install(needed, str(folder))
+            self._installer.install(needed, str(folder))
 
     # Choices -------------------------------------------------------------------------------------
 

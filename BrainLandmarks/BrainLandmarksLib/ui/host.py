@@ -7,7 +7,7 @@ import qt
 from BrainLandmarksLib.worker.client import Worker
 from BrainLandmarksLib.worker.process import environment, interpreter
 
-POLL_MS = 50
+POLL_MS = 20
 
 
 class WorkerHost:
@@ -53,9 +53,12 @@ def shared_host() -> WorkerHost:
 
 
 def stop_shared_host() -> None:
-    """End the session's worker, if there is one."""
-    while _hosts:
-        _hosts.pop().stop()
+    """End the session's worker, if there is one; the next request of any module starts it again.
+
+    The host stays: a second one, made for a module that is loaded anew, would be a second process.
+    """
+    for host in _hosts:
+        host.stop()
 
 
 def command() -> list[str]:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import qt
-import slicer
-import slicer.util
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
@@ -21,6 +19,7 @@ from BrainLandmarksLib.ui.correcting import CorrectSection
 from BrainLandmarksLib.ui.detecting import DetectSection
 from BrainLandmarksLib.ui.host import WorkerHost
 from BrainLandmarksLib.ui.measuring import MeasureSection
+from BrainLandmarksLib.ui.messages import Messages
 from BrainLandmarksLib.ui.reviewing import ReviewSection
 from BrainLandmarksLib.ui.saving import SaveSection
 from BrainLandmarksLib.ui.slots import told
@@ -41,7 +40,7 @@ KEYS = {
 """Key to button, so that a review needs no mouse but for dragging."""
 
 
-class Panel:
+class Panel(Messages):
     """Holds the session of the chosen volume, and tells the sections when it changes.
 
     Args:
@@ -60,12 +59,10 @@ class Panel:
         setting: Callable[..., Any],
         pictures: Path,
     ) -> None:
-        self.ui = ui
-        self.host = host
+        super().__init__(ui, host)
         self.setting = setting
         self.pictures = pictures
         self.session: Session | None = None
-        self._detail = ""
         self._fill_models()
         self.detecting = DetectSection(self)
         self.reviewing = ReviewSection(self)
@@ -79,7 +76,6 @@ class Panel:
             self.measuring,
             self.saving,
         )
-        ui.diagnosticsButton.connect("clicked(bool)", self._copy_diagnostics)
         ui.reviewerEdit.connect("editingFinished()", self._reviewer_changed)
         self._shortcuts = []
         for keys, name in KEYS.items():
@@ -113,6 +109,7 @@ class Panel:
         self.session = session
         session.listeners.append(self._changed)
         session.on_error = self.say
+        session.on_active = self.reviewing.activate
         for section in self._sections:
             section.enter(session)
 
@@ -186,20 +183,3 @@ class Panel:
         if name not in resources.model_names() or requirements.missing():
             return None
         return load_shape(str(name), len(nodes.protocol))
-
-    # Messages ------------------------------------------------------------------------------------
-
-    def say(self, sentence: str, detail: str = "") -> None:
-        """One sentence at the top of the panel; an empty one takes it away."""
-        text = sentence[:1].upper() + sentence[1:]
-        self._detail = f"{text}\n{detail}" if detail else text
-        self.ui.messageLabel.setText(text)
-        self.ui.messageBar.setVisible(bool(text))
-
-    def status(self, sentence: str) -> None:
-        """One sentence below the Detect button: what goes on, or what was done."""
-        self.ui.statusLabel.setText(sentence)
-
-    def _copy_diagnostics(self, _checked: bool = False) -> None:
-        text = f"{self._detail}\n\n{self.host.worker.diagnostics()}"
-        slicer.app.clipboard().setText(text)

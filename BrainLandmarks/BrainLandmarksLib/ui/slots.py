@@ -40,13 +40,25 @@ def told(method: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-class Section:
-    """One part of the panel: its widgets and what they do. Sections talk through the panel."""
+class Part:
+    """One part of a panel: its widgets and what they do. Parts talk through the panel."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Any) -> None:
         self.panel = panel
         self.ui = panel.ui
         self.say = panel.say
+
+    def on_click(self, slots: dict[str, Callable[[], None]]) -> None:
+        """Connect buttons by name; the slots take no arguments."""
+        for name, slot in slots.items():
+            # clicked(bool) would fill the first parameter of the slot; the lambda swallows it.
+            getattr(self.ui, name).connect("clicked(bool)", lambda _checked, slot=slot: slot())
+
+
+class Section(Part):
+    """A part of the panel in which landmarks are reviewed."""
+
+    panel: Panel
 
     @property
     def session(self) -> Session | None:
@@ -64,9 +76,3 @@ class Section:
 
     def refresh(self, session: Session | None) -> None:
         """What can be clicked now."""
-
-    def on_click(self, slots: dict[str, Callable[[], None]]) -> None:
-        """Connect buttons by name; the slots take no arguments."""
-        for name, slot in slots.items():
-            # clicked(bool) would fill the first parameter of the slot; the lambda swallows it.
-            getattr(self.ui, name).connect("clicked(bool)", lambda _checked, slot=slot: slot())

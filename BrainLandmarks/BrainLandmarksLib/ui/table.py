@@ -141,11 +141,11 @@ class LandmarkTable:
         for group in self._protocol.groups:
             shown = 0
             for landmark in self._protocol.members(group):
-                fits = _fits(landmark, words) and (
+                here = fits(landmark, words) and (
                     wanted is None or self._status.get(landmark.label) in wanted
                 )
-                self._items[landmark.label].setHidden(not fits)
-                shown += fits
+                self._items[landmark.label].setHidden(not here)
+                shown += here
             item = self._groups[group.name]
             item.setHidden(shown == 0)
             item.setExpanded(bool(words) or wanted is not None or item.isExpanded())
@@ -238,6 +238,7 @@ def picture_of(landmark: Landmark, pictures: Path | None) -> Path | None:
     return file if file is not None and file.exists() else None
 
 
-def _fits(landmark: Landmark, words: list[str]) -> bool:
+def fits(landmark: Landmark, words: list[str]) -> bool:
+    """Whether a landmark has all words in its name, label or group; a number is its index."""
     text = f"{landmark.index} {landmark.label} {landmark.name} {landmark.group}".casefold()
     return all(str(landmark.index) == word if word.isdecimal() else word in text for word in words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,24 +22,33 @@ raise to end the job."""
 STANDARD = "standard"
 """The quality whose detections are remembered, so that they can be explained."""
 
+MODELS = 2
+"""How many models are kept warm: as many as are compared."""
+
 _LOADING_SHARE = 0.1
 
 # Where the stages of an explanation end, as a share of the time with nothing remembered.
 _DETECTED, _SEEN = 0.7, 0.95
 
 
-class Jobs:
-    """The library behind the worker; keeps the detector of the last model and device warm.
+@dataclass
+class _Warm:
+    """A model that is loaded, and what it last saw."""
 
-    What was last seen of the last image is kept as well, so that the maps of its landmarks follow
+    detector: Detector
+    memory: Memory = field(default_factory=Memory)
+
+
+class Jobs:
+    """The library behind the worker; keeps the detectors of the last models and devices warm.
+
+    What each last saw of its last image is kept as well, so that the maps of its landmarks follow
     one another at once.
     """
 
     def __init__(self) -> None:
-        self._detector: Detector | None = None
-        self._loaded: tuple[str, str] | None = None
+        self._models: dict[tuple[str, str], _Warm] = {}  # the last used is the last
         self._seconds: dict[tuple[object, ...], float] = {}
-        self._memory = Memory()
 
     def do(self, message: Message, progress: Progress) -> dict[str, Any]:
         """Do what a request asks; returns the fields of its result.
@@ -54,6 +64,10 @@ class Jobs:
             return self._add(message, progress)
         if message["type"] == "explain":
             return self._explain(message, progress)
+        if message["type"] == "export":
+            return self._export(message, progress)
+        if message["type"] == "layers":
+            return self._layers(message)
         return self._detect(message, progress)
 
     def _device(self, name: str) -> dict[str, Any]:
@@ -77,7 +91,7 @@ class Jobs:
 
     def _estimate(self, message: Message) -> dict[str, Any]:
         """How long a detection takes here; the model is warm afterwards."""
-        detector = self._warm(message["model"], message["device"])
+        detector = self._warm(message["model"], message["device"]).detector
         return {"seconds": round(detector.estimate(message["quality"]), 2)}
 
     def _detect(self, message: Message, progress: Progress) -> dict[str, Any]:
@@ -94,14 +108,14 @@ class Jobs:
         from BrainLandmarksLib.formats import write_landmarks
         from BrainLandmarksLib.images import read_image
 
-        detector = self._warm(message["model"], message["device"])
+        model = self._warm(message["model"], message["device"])
         warm = time.monotonic()
         tell("read", 0.0)
         volume = read_image(message["image"])
-        detection = detector.detect(volume, quality=message["quality"], progress=tell)
+        detection = model.detector.detect(volume, quality=message["quality"], progress=tell)
         write_landmarks(Path(message["output"]), detection.landmarks)
         if message["quality"] == STANDARD:
-            self._memory.keep_detection(Path(message["image"]), detection)
+            model.memory.keep_detection(Path(message["image"]), detection)
         self._seconds[key] = time.monotonic() - warm
         return {
             "output": message["output"],
@@ -112,78 +126,80 @@ class Jobs:
             "total_s": round(time.monotonic() - start, 3),
         }
 
+    def _layers(self, message: Message) -> dict[str, Any]:
+        """The layers of a model's fine network, in the order of the data."""
+        from BrainLandmarksLib.gradcam.layers import Chain
+        from BrainLandmarksLib.gradcam.maps import default_layer
+
+        network = self._warm(message["model"], message["device"]).detector.model.network
+        return {"layers": list(Chain(network).layers), "default": default_layer(network)}
+
     def _explain(self, message: Message, progress: Progress) -> dict[str, Any]:
         """Write the Grad-CAM maps of some landmarks; what is remembered of the image is reused."""
-        start = time.monotonic()
-        progress("load", 0.0, None)
         from BrainLandmarksLib.files import whole_files
-        from BrainLandmarksLib.gradcam.explanation import check_layer, rows_of
-        from BrainLandmarksLib.gradcam.maps import default_layer
         from BrainLandmarksLib.gradcam.output import entry_of, normalised, write_map
 
-        detector = self._warm(message["model"], message["device"])
-        rows = rows_of(detector.model.protocol, [str(name) for name in message["landmarks"]])
-        check_layer(detector.model.network, message["layer"])
-        layer = message["layer"] or default_layer(detector.model.network)
+        start = time.monotonic()
+        seen = self._explained(message, progress)
+        explanation, rows = seen.explanation, seen.rows
+        written = []
+        with whole_files(message["output"]) as unfinished:
+            for number, row in enumerate(rows):
+                seen.tell("map", _SEEN + (1 - _SEEN) * number / len(rows))
+                maps, maxima = normalised(explanation.maps([row]))
+                entry = entry_of(explanation, row, float(maxima[0]))
+                name = f"{entry['label']}.nii"
+                title = f"Grad-CAM {entry['label']}, {explanation.seen.layer}"
+                write_map(unfinished / name, maps[0], explanation.grid, title)
+                written.append({"file": str(Path(message["output"]) / name), **entry})
+        seen.over()
+        return {
+            "maps": written,
+            "layer": explanation.seen.layer,
+            "device": explanation.seen.points.device.type,
+            "notes": list(explanation.detection.notes) if seen.kept != "map" else [],
+            "remembered": seen.kept,
+            "total_s": round(time.monotonic() - start, 3),
+        }
+
+    def _export(self, message: Message, progress: Progress) -> dict[str, Any]:
+        """Write maps for the user, as `brainlandmarks explain` does, but for the picture."""
+        from BrainLandmarksLib.files import whole_files
+        from BrainLandmarksLib.gradcam.output import write_maps
+
+        folder, name, sets = Path(message["output"]), message["name"], message["files"]
+        seen = self._explained(message, progress)
+        seen.tell("map", _SEEN)
+        with whole_files(folder) as unfinished:
+            files = write_maps(unfinished, seen.explanation, seen.rows, image=name, sets=sets)
+        seen.over()
+        return {"files": [str(folder / file.name) for file in files]}
+
+    def _explained(self, message: Message, progress: Progress) -> _Explained:
+        """The explanation of a request's image, remembered or made, and which rows are wanted."""
+        progress("load", 0.0, None)
+        from BrainLandmarksLib.gradcam.explanation import check_layer, rows_of
+        from BrainLandmarksLib.gradcam.maps import default_layer
+
+        model = self._warm(message["model"], message["device"])
+        network = model.detector.model.network
+        rows = rows_of(model.detector.model.protocol, [str(name) for name in message["landmarks"]])
+        check_layer(network, message["layer"])
+        layer = message["layer"] or default_layer(network)
         image = Path(message["image"])
         warm = time.monotonic()
-        kept = self._memory.kept(image, layer)
-        key = ("explain", message["model"], message["device"], layer, kept, len(rows))
+        kept = model.memory.kept(image, layer)
+        key = (message["type"], message["model"], message["device"], layer, kept, len(rows))
         usual = self._seconds.get(key)
 
         def tell(stage: str, fraction: float) -> None:
             left = None if usual is None else max(usual - (time.monotonic() - warm), 0.0)
             progress(stage, fraction, None if left is None else round(left, 1))
 
-        explanation = self._explanation(detector, image, layer, tell)
-        written = []
-        with whole_files(message["output"]) as unfinished:
-            for number, row in enumerate(rows):
-                tell("map", _SEEN + (1 - _SEEN) * number / len(rows))
-                maps, maxima = normalised(explanation.maps([row]))
-                entry = entry_of(explanation, row, float(maxima[0]))
-                name = f"{entry['label']}.nii"
-                title = f"Grad-CAM {entry['label']}, {layer}"
-                write_map(unfinished / name, maps[0], explanation.grid, title)
-                written.append({"file": str(Path(message["output"]) / name), **entry})
-        self._seconds[key] = time.monotonic() - warm
-        return {
-            "maps": written,
-            "layer": layer,
-            "device": explanation.seen.points.device.type,
-            "notes": list(explanation.detection.notes) if kept != "map" else [],
-            "remembered": kept,
-            "total_s": round(time.monotonic() - start, 3),
-        }
+        def over() -> None:
+            self._seconds[key] = time.monotonic() - warm
 
-    def _explanation(
-        self, detector: Detector, image: Path, layer: str, tell: Callable[[str, float], None]
-    ) -> Explanation:
-        """The explanation of an image, remembered or made."""
-        from BrainLandmarksLib.gradcam.explanation import explain
-        from BrainLandmarksLib.images import read_image
-
-        known = self._memory.explanation(image, layer)
-        if known is not None:
-            return known
-        detection = self._memory.detection(image)
-        if detection is None:
-            tell("read", _LOADING_SHARE)
-            share = _DETECTED - _LOADING_SHARE
-            detection = detector.detect(
-                read_image(image),
-                progress=lambda stage, done: tell(stage, _LOADING_SHARE + share * done),
-            )
-            self._memory.keep_detection(image, detection)
-        self._memory.forget_explanation()  # the new one needs its memory
-        made = explain(
-            detector,
-            detection,
-            layer,
-            progress=lambda done: tell("map", _DETECTED + (_SEEN - _DETECTED) * done),
-        )
-        self._memory.keep_explanation(image, made)
-        return made
+        return _Explained(_explanation(model, image, layer, tell), rows, kept, tell, over)
 
     def _add(self, message: Message, progress: Progress) -> dict[str, Any]:
         """Add an image and its review to a dataset folder, made if there is none."""
@@ -201,12 +217,55 @@ class Jobs:
         entry = dataset.add(volume, review, source)
         return {"entry": entry.identity, "heads": len(dataset)}
 
-    def _warm(self, model: str, device: str) -> Detector:
-        if self._detector is None or self._loaded != (model, device):
-            from BrainLandmarksLib.detection import Detector
+    def _warm(self, model: str, device: str) -> _Warm:
+        from BrainLandmarksLib.detection import Detector
 
-            self._detector, self._loaded = None, None
-            self._memory = Memory()
-            self._detector = Detector(model, device)
-            self._loaded = (model, device)
-        return self._detector
+        warm = self._models.pop((model, device), None)
+        if warm is None:
+            while len(self._models) >= MODELS:
+                self._models.pop(next(iter(self._models)))
+            warm = _Warm(Detector(model, device))
+        self._models[model, device] = warm
+        return warm
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """An explanation, what of it is asked for, and whom to tell."""
+
+    explanation: Explanation
+    rows: list[int]
+    kept: str
+    tell: Callable[[str, float], None]
+    over: Callable[[], None]
+
+
+def _explanation(
+    model: _Warm, image: Path, layer: str, tell: Callable[[str, float], None]
+) -> Explanation:
+    """The explanation of an image, remembered or made."""
+    from BrainLandmarksLib.gradcam.explanation import explain
+    from BrainLandmarksLib.images import read_image
+
+    memory = model.memory
+    known = memory.explanation(image, layer)
+    if known is not None:
+        return known
+    detection = memory.detection(image)
+    if detection is None:
+        tell("read", _LOADING_SHARE)
+        share = _DETECTED - _LOADING_SHARE
+        detection = model.detector.detect(
+            read_image(image),
+            progress=lambda stage, done: tell(stage, _LOADING_SHARE + share * done),
+        )
+        memory.keep_detection(image, detection)
+    memory.forget_explanation()  # the new one needs its memory
+    made = explain(
+        model.detector,
+        detection,
+        layer,
+        progress=lambda done: tell("map", _DETECTED + (_SEEN - _DETECTED) * done),
+    )
+    memory.keep_explanation(image, made)
+    return made

@@ -36,6 +36,17 @@ REQUESTS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "landmarks": list,
         "layer": str,
     },
+    "export": {
+        "image": str,
+        "output": str,
+        "name": str,
+        "model": str,
+        "device": str,
+        "landmarks": list,
+        "layer": str,
+        "files": str,
+    },
+    "layers": {"model": str, "device": str},
     "add": {
         "image": str,
         "landmarks": str,

@@ -21,6 +21,7 @@ IN_SLICES = (
     "vtkMRMLModelSliceDisplayableManager",
     "vtkMRMLCrosshairDisplayableManager",
     "vtkMRMLMarkupsDisplayableManager",
+    "vtkMRMLColorLegendDisplayableManager",
 )
 IN_3D = (
     "vtkMRMLCameraDisplayableManager",
@@ -29,6 +30,8 @@ IN_3D = (
     "vtkMRMLThreeDReformatDisplayableManager",
     "vtkMRMLCrosshairDisplayableManager3D",
     "vtkMRMLMarkupsDisplayableManager",
+    "vtkMRMLVolumeRenderingDisplayableManager",
+    "vtkMRMLColorLegendDisplayableManager",
 )
 
 
@@ -270,6 +273,9 @@ class LayoutManager:
         for collection in ("SetSliceLogics", "SetViewLogics"):
             getattr(core.application, collection)(vtk.vtkCollection())
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(core.scene, True)
+        arrangement = slicer.vtkMRMLLayoutNode()
+        arrangement.SetSingletonTag("vtkMRMLLayoutNode")
+        core.scene.AddNode(arrangement)
         crosshair = slicer.vtkMRMLCrosshairNode()
         crosshair.SetCrosshairName("default")
         core.scene.AddNode(crosshair)

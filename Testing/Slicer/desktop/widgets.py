@@ -20,7 +20,7 @@ HEADER = 24
 
 WIDGETS: dict[str, type] = {}
 ABSENT = {
-    "ctk": "ctkCheckablePushButton ctkSliderWidget ctkDoubleSlider ctkDoubleSpinBox ctkRangeWidget"
+    "ctk": "ctkCheckablePushButton ctkDoubleSlider ctkDoubleSpinBox ctkRangeWidget"
     " ctkDoubleRangeSlider ctkColorPickerButton",
     "slicer": "qMRMLSliderWidget qMRMLSpinBox qMRMLRangeWidget qSlicerSimpleMarkupsWidget"
     " qMRMLSubjectHierarchyTreeView qMRMLSubjectHierarchyComboBox",
@@ -193,6 +193,48 @@ class ctkComboBox(QtWidgets.QComboBox):
     """A combo box that can show a text while nothing is chosen."""
 
     defaultText = stored("defaultText", str, "", lambda s: s.setPlaceholderText(s.defaultText))
+
+
+@widget
+class ctkSliderWidget(QWidget):
+    """A slider and a box with its number."""
+
+    valueChanged, valueIsChanging = Signal(float), Signal(float)
+    CPP_SIGNALS = ("valueChanged(double)", "valueIsChanging(double)")
+    STEPS = 1000
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._line = QtWidgets.QSlider(QtCore.Qt.Horizontal, self)
+        self._line.setRange(0, self.STEPS)
+        self._box = QtWidgets.QDoubleSpinBox(self)
+        self._box.setRange(0.0, 99.99)
+        self._line.sliderMoved.connect(self._dragged)
+        self._box.valueChanged.connect(self._changed)
+        row = QtWidgets.QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self._line, 1)
+        row.addWidget(self._box)
+
+    def _dragged(self, step):
+        self._box.setValue(self.minimum + step / self.STEPS * (self.maximum - self.minimum))
+
+    def _changed(self, value):
+        span = self.maximum - self.minimum
+        self._line.setValue(round(self.STEPS * (value - self.minimum) / span) if span else 0)
+        self.valueChanged.emit(value)
+
+    def setValue(self, value):
+        self._box.setValue(value)
+
+    def setRange(self, low, high):
+        self._box.setRange(low, high)
+
+    value = Property(float, lambda s: s._box.value, setValue)
+    minimum = Property(float, lambda s: s._box.minimum, lambda s, v: s._box.setMinimum(v))
+    maximum = Property(float, lambda s: s._box.maximum, lambda s, v: s._box.setMaximum(v))
+    singleStep = Property(float, lambda s: s._box.singleStep, lambda s, v: s._box.setSingleStep(v))
+    decimals = Property(int, lambda s: s._box.decimals, lambda s, v: s._box.setDecimals(v))
 
 
 # ---- Slicer -------------------------------------------------------------------------------------

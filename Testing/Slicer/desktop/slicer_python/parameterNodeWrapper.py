@@ -145,6 +145,7 @@ class Binding:
         (int, qt.QSpinBox): ("value", "valueChanged(int)"),
         (int, qt.QSlider): ("value", "valueChanged(int)"),
         (float, qt.QDoubleSpinBox): ("value", "valueChanged(double)"),
+        (float, ctk.ctkSliderWidget): ("value", "valueChanged(double)"),
         (str, qt.QLineEdit): ("text", "textChanged(QString)"),
         (Path, ctk.ctkPathLineEdit): ("currentPath", "currentPathChanged(QString)"),
     }
@@ -169,7 +170,7 @@ class Binding:
     def _bound(self, widget):
         low, high = self.field.note(WithinRange, Minimum), self.field.note(WithinRange, Maximum)
         limit = 2**31 - 1 if self.field.kind is int else float("inf")
-        if type(widget) is qt.QSlider and not (low and high):
+        if type(widget) in (qt.QSlider, ctk.ctkSliderWidget) and not (low and high):
             raise RuntimeError(f"a slider needs bounds, and '{self.field.name}' has none")
         widget.setRange(low.minimum if low else -limit, high.maximum if high else limit)
 

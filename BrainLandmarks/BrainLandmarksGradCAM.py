@@ -1,0 +1,164 @@
+"""Grad-CAM: what the network of Brain Landmarks looked at when it placed a landmark.
+
+This file is the module as Slicer sees it. What the panel does is in
+``BrainLandmarksLib.ui.gradcam``, what happens in the scene in ``BrainLandmarksLib.mrml``. Maps are
+made in the process that finds the landmarks; both modules share it.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import slicer
+import slicer.util
+from slicer import vtkMRMLScalarVolumeNode
+from slicer.i18n import tr as _
+from slicer.parameterNodeWrapper import Choice, Default, WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+
+class BrainLandmarksGradCAM(ScriptedLoadableModule):
+    """What Slicer lists."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("Brain Landmarks Grad-CAM")
+        parent.categories = ["Neuroimaging"]
+        parent.dependencies = ["Volumes", "Markups", "SubjectHierarchy", "Colors"]
+        parent.contributors = ["The BrainLandmarks developers"]
+        parent.helpText = _(
+            "Shows for every landmark what the network looked at, as a map over the MRI. A map "
+            "tells neither how sure nor how right a landmark is."
+        )
+        parent.acknowledgementText = _(
+            "Grad-CAM is the method of Selvaraju et al., arXiv:1610.02391."
+        )
+
+
+@parameterNodeWrapper
+class BrainLandmarksGradCAMParameterNode:
+    """The choices that a scene keeps."""
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    device: Annotated[str, Choice(["auto", "cpu", "cuda", "mps"]), Default("auto")]
+    follow: Annotated[bool, Default(True)]
+    overlay: Annotated[bool, Default(True)]
+    legend: Annotated[bool, Default(True)]
+    inSpace: Annotated[bool, Default(False)]
+    opacity: Annotated[float, WithinRange(0.0, 1.0), Default(0.6)]
+    threshold: Annotated[float, WithinRange(0.0, 1.0), Default(0.3)]
+    plane: Annotated[str, Choice(["axial", "sagittal", "coronal"]), Default("axial")]
+
+
+class BrainLandmarksGradCAMWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.panel = None
+        self._parameterNode = None
+        self._guiTag = None
+
+    def setup(self):
+        ScriptedLoadableModuleWidget.setup(self)
+        from BrainLandmarksLib.ui.gradcam.panel import GradcamPanel
+        from BrainLandmarksLib.ui.host import shared_host
+
+        root = slicer.util.loadUI(self.resourcePath("UI/BrainLandmarksGradCAM.ui"))
+        self.layout.addWidget(root)
+        self.ui = slicer.util.childWidgetVariables(root)
+        root.setMRMLScene(slicer.mrmlScene)
+        self.logic = BrainLandmarksGradCAMLogic()
+        self.panel = GradcamPanel(self.ui, shared_host(), Path(self.resourcePath("Thumbnails")))
+        self.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.panel.set_volume)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndClose)
+        self.initializeParameterNode()
+
+    def cleanup(self):
+        from BrainLandmarksLib.ui.host import stop_shared_host
+
+        self.setParameterNode(None)
+        if self.panel is not None:
+            self.panel.close()
+        stop_shared_host()
+        self.removeObservers()
+
+    def enter(self):
+        self.initializeParameterNode()
+        self.panel.choosing.prepare()
+
+    def exit(self):
+        if self._parameterNode is not None and self._guiTag is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self._guiTag = None
+
+    def onSceneStartClose(self, caller, event):
+        self.panel.close()
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller, event):
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+            self.panel.set_volume(self.ui.inputSelector.currentNode())
+
+    def initializeParameterNode(self):
+        """Bind the panel to the scene's choices; with one scan in the scene, choose it."""
+        from BrainLandmarksLib.mrml.map_nodes import first_scan
+
+        self.setParameterNode(self.logic.getParameterNode())
+        if self._parameterNode.inputVolume is None:
+            scan = first_scan()
+            if scan is not None:
+                self._parameterNode.inputVolume = scan
+
+    def setParameterNode(self, parameterNode):
+        """Bind the panel to a parameter node, or to none."""
+        if self._parameterNode is not None and self._guiTag is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+        self._parameterNode, self._guiTag = parameterNode, None
+        if parameterNode is not None:
+            self._guiTag = parameterNode.connectGui(self.ui)
+
+
+class BrainLandmarksGradCAMLogic(ScriptedLoadableModuleLogic):
+    """What a script can do without the panel."""
+
+    def getParameterNode(self):
+        return BrainLandmarksGradCAMParameterNode(super().getParameterNode())
+
+
+class BrainLandmarksGradCAMTest(ScriptedLoadableModuleTest):
+    """Runs in Slicer: a map becomes a volume that follows its scan."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        for name in sorted(n for n in dir(self) if n.startswith("test_")):
+            self.setUp()
+            getattr(self, name)()
+
+    def test_a_map(self):
+        import numpy as np
+
+        from BrainLandmarksLib.geometry import Grid
+        from BrainLandmarksLib.mrml.map_nodes import MapNodes
+
+        scan = slicer.util.addVolumeFromArray(np.zeros((20, 20, 20), np.int16))
+        maps = MapNodes(scan)
+        data = np.linspace(0, 1, 512, dtype=np.float32).reshape(8, 8, 8)
+        grid = Grid(data.shape, np.diag([3.0, 3.0, 3.0, 1.0]))
+        node = maps.put(data, grid, name="map", labels=("CC_G",), model="brain88", layer="first")
+        self.assertEqual(maps.all, [node])
+        self.assertAlmostEqual(slicer.util.arrayFromVolume(node).max(), 1.0)
+        maps.close()

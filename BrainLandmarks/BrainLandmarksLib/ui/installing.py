@@ -1,0 +1,63 @@
+"""Asking for the packages that are missing, and installing them, from a panel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+import slicer.util
+
+from BrainLandmarksLib.ui import requirements
+from BrainLandmarksLib.ui.messages import Messages
+
+
+class Installer:
+    """Sees to it that the worker can run.
+
+    Args:
+        panel: Tells what goes on.
+        buttons: Those that would start an installation; none may start a second one.
+        on_installed: Called when packages were installed.
+    """
+
+    def __init__(
+        self,
+        panel: Messages,
+        buttons: list[Any],
+        on_installed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._panel = panel
+        self._buttons = buttons
+        self._on_installed = on_installed
+        self._ready = False
+
+    def ready(self) -> bool:
+        """Whether the packages are there; asks and installs them if not."""
+        if self._ready:  # looking takes 30 ms, and nobody takes packages away
+            return True
+        needed = requirements.missing()
+        if needed and slicer.util.confirmOkCancelDisplay(needed.sentence):
+            self.install(needed, None)
+        self._ready = not requirements.missing()
+        return self._ready
+
+    def install(self, needed: requirements.Missing, folder: str | None) -> None:
+        """Install packages, from a folder of wheels if one is given."""
+        self._panel.status("Installing; this takes some minutes …")
+        # Showing the sentence lets other clicks in.
+        for button in self._buttons:
+            button.setEnabled(False)
+        slicer.app.processEvents()
+        try:
+            requirements.install(needed, folder, log=self._panel.status)
+        except RuntimeError as error:
+            self._panel.status("")
+            self._panel.say(str(error), str(error.__cause__ or ""))
+        else:
+            self._panel.status("Installed.")
+            self._panel.host.worker.stop()  # one that was started without them
+            self._on_installed()
+        finally:
+            for button in self._buttons:
+                button.setEnabled(True)
