@@ -345,6 +345,12 @@ def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
             f"{settings['coordinate_loss']} coordinate loss"
         )
         rows.append((f"{part} network", text))
+    for number, runs in enumerate(training.get("before", []), start=1):
+        text = "; ".join(
+            f"{part} {run['steps']} steps, {run['minutes']:.0f} minutes"
+            for part, run in runs.items()
+        )
+        rows.append((f"earlier run {number}", text))
     software = training.get("software", {})
     if software:
         rows.append(

@@ -7,7 +7,7 @@ stopped. With several processes the first one prepares what all of them read, an
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -426,12 +426,24 @@ def _summary(kitchen: Kitchen, recipe: Recipe) -> dict[str, Any]:
         "scans": len(kitchen.scans),
         "software": {"brainlandmarks": __version__, **_versions()},
     }
+    if kitchen.base is not None:
+        earlier = kitchen.base.spec.training
+        summary["before"] = [*earlier.get("before", ()), _runs(earlier)]
     for part in parts:
         checkpoint = latest_checkpoint(Path(recipe.output) / part)
         assert checkpoint is not None  # the run has just ended
         state = read_checkpoint(checkpoint).state
         summary[part] = {"steps": state["step"], "minutes": round(state["seconds"] / 60, 1)}
     return dict(json.loads(json.dumps(summary)))
+
+
+def _runs(training: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Steps and minutes of each network, of what model.json says of a training."""
+    return {
+        part: {key: training[part][key] for key in ("steps", "minutes")}
+        for part in PARTS
+        if part in training
+    }
 
 
 def _versions() -> dict[str, str]:

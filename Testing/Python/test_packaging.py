@@ -302,12 +302,14 @@ def test_model_card_reads_what_training_writes_today():
 
     settings = load_recipe("brain88", ["maps"], "out").settings()
     run = {"steps": 7, "minutes": 1.0}
-    training = {"recipe": settings, "heads": ["a", "b"], "scans": 0, "locator": run, "fine": run,
+    training = {"recipe": settings, "heads": ["a", "b"], "scans": 0, "fine": run,
+                "before": [{"fine": {"steps": 5, "minutes": 2.4}}],
                 "software": {"torch": "2.13.0"}}  # fmt: skip
     rows = dict(load_docs_builder().training_rows(training))
     assert rows["label maps"] == "2: a, b"
     assert rows["offspring of each"] == str(settings["heads"]["offspring_per_head"])
     assert f"alpha {settings['fine']['alpha']}" in rows["fine network"]
+    assert rows["earlier run 1"] == "fine 5 steps, 2 minutes"
     assert rows["software"] == "torch 2.13.0"
 
 
