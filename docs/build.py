@@ -143,15 +143,15 @@ def draw_augmentation(found: LandmarkSet) -> None:
 
 
 def draw_robustness(label_maps: Path) -> str:
-    """Table of `brainlandmarks robustness --label-maps`; keeps its pictures."""
-    from BrainLandmarksTrainLib.robustness.report import SHEET_FILE, robustness_report
+    """Table of `brainlandmarks robustness --label-maps`; keeps its plot."""
+    from BrainLandmarksTrainLib.robustness.report import robustness_report
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        page = robustness_report(MODEL, path, label_maps=[label_maps], sheet=True)
+        page = robustness_report(MODEL, path, label_maps=[label_maps])
         shutil.copy(path / "robustness.png", IMAGES / "robustness.png")
-        shutil.copy(path / SHEET_FILE, IMAGES / "robustness_conditions.png")
-    return page.split("\n\n", 1)[1]  # the document has a title of its own
+    table = page.split("\n\n", 1)[1]  # the document has a title of its own
+    return f"`brainlandmarks robustness --label-maps maps -o report`:\n\n{table}"
 
 
 def qualities(label_maps: Path) -> str:

@@ -180,6 +180,7 @@ def test_rows_by_hand(tmp_path):
     assert (clean.mean, clean.median, clean.missed, clean.landmarks) == (2.0, 2.0, 0, 5)
     assert (weak.mean, weak.missed, weak.change, weak.low, weak.high) == (2.75, 1, 1.0, 1.0, 1.0)
     assert (strong.mean, strong.missed, strong.change) == (5.0, 3, 3.0)
+    assert math.isnan(strong.low)  # one scan has no interval
     assert results.notes == ("a, noise 0.12: no head was recognised",)
     assert "+1.00 (1.00 to 1.00)" in results.table().markdown()
     draw_results(results, tmp_path / "plot.png")

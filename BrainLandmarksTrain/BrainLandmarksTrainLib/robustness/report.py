@@ -64,17 +64,17 @@ def robustness_report(
     if label_maps:
         cache = folder / "annotations"
         scans = HeldOutScans.of(loaded, label_maps, cache, heads, scans_per_head, seed)
-        of_what = f"{len(scans.names)} synthetic T1 scans of held-out heads"
+        of_what = f"Synthetic T1 scans of held-out heads: {', '.join(scans.names)}"
     elif dataset is not None:
         scans = DatasetScans(dataset, split)
         scans.check(loaded.protocol)
-        of_what = f"{len(scans.names)} scans of the dataset, split {split}"
+        of_what = f"{len(scans.names)} scans of the dataset (split: {split})"
     else:
         raise ValueError("label maps or a dataset must be given")
     plan = Plan(model, scans, seed, families, quality, device)
     results = measure(plan, folder, workers=workers, on_scan=on_scan)
     about = (
-        f"{of_what}, the same in every condition; quality {quality}, seed {seed}. Radial errors in "
+        f"{of_what}; the same in every condition; quality {quality}, seed {seed}. Radial errors in "
         "mm over all landmarks that were found. The change is the mean difference from the same "
         "landmarks on the scans as they are, with its 95 % interval (bootstrap over scans). Missed "
         "are landmarks that are in the image and were not found."

@@ -175,24 +175,29 @@ def paired_change(errors: FloatArray, clean: FloatArray) -> tuple[float, float, 
         errors, clean: (scans, K) mm, NaN where there is none.
 
     Returns:
-        (change, low, high) mm, NaN where nothing is in both.
+        (change, low, high) mm, NaN where nothing is in both; one scan has no interval.
     """
     difference = errors - clean
     usable = np.isfinite(difference)
     sums, counts = np.where(usable, difference, 0.0).sum(axis=1), usable.sum(axis=1)
     if not counts.any():
         return math.nan, math.nan, math.nan
+    change = float(sums.sum() / counts.sum())
+    if np.count_nonzero(counts) < 2:
+        return change, math.nan, math.nan
     drawn = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
     totals = counts[drawn].sum(axis=1)
     means = sums[drawn].sum(axis=1)[totals > 0] / totals[totals > 0]
     low, high = np.quantile(means, (0.025, 0.975))
-    return float(sums.sum() / counts.sum()), float(low), float(high)
+    return change, float(low), float(high)
 
 
 def interval(value: float, low: float, high: float) -> str:
     """A change with its interval, as "+0.12 (-0.03 to 0.27)"."""
     if not math.isfinite(value):
         return "-"
+    if not math.isfinite(low):
+        return f"{value:+.2f}"
     return f"{value:+.2f} ({low:.2f} to {high:.2f})"
 
 
