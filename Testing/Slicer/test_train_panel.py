@@ -22,7 +22,7 @@ from BrainLandmarksLib.cli import build_parser
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.ui import requirements
 from BrainLandmarksLib.ui.settings import setting, usable_models
-from BrainLandmarksTrainLib.background_run import RUN_FILE, BackgroundRun
+from BrainLandmarksTrainLib.background_run import RUN_FILE, STOPPED, BackgroundRun
 from BrainLandmarksTrainLib.mrml.training_plots import ERROR, LOSS
 from BrainLandmarksTrainLib.recipe import load_recipe
 
@@ -31,6 +31,8 @@ MODULE = ROOT / "BrainLandmarksTrain" / "BrainLandmarksTrain.py"
 FIRST_MODULE = ROOT / "BrainLandmarks" / "BrainLandmarks.py"
 TIMEOUT_S = 600.0
 LAST_RUN = "lastRun"
+TRAINING = 2
+"""Place of the tab Training."""
 
 
 @pytest.fixture
@@ -210,6 +212,7 @@ def test_a_training_from_start_to_the_model_in_use(desktop, chosen, tmp_path, sc
     ui.plotsButton.click()
 
     # The report of before and after, and the model in the first module.
+    ui.tabs.currentIndex = TRAINING
     assert ui.reportSection.visible
     assert "Table IV" in ui.reportView.plainText
     assert not ui.reportPicture.pixmap.isNull()
@@ -295,7 +298,7 @@ def test_a_training_survives_slicer_and_is_found_again(
     assert "Resume" in ui.statusLabel.text, ui.logView.plainText
     assert ui.startButton.text == "Resume"
     assert not ui.alphaSpin.enabled
-    assert not psutil.pid_exists(number)
+    assert json.loads((output / RUN_FILE).read_text())["exit"] == STOPPED
     paused_at = max(steps_taken(output))
     assert int(sorted((output / "fine").glob("checkpoint-*"))[-1].name[-8:]) >= paused_at
 

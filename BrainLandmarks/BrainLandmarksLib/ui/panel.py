@@ -148,6 +148,10 @@ class Panel(Messages):
         """The chosen volume node, or None."""
         return self.ui.inputSelector.currentNode()
 
+    def choose(self, volume: Any) -> None:
+        """Choose a volume node."""
+        self.ui.inputSelector.setCurrentNode(volume)
+
     def model(self) -> str:
         """Name or folder of the chosen model; empty if none is installed."""
         return str(self.ui.modelCombo.itemData(self.ui.modelCombo.currentIndex) or "")

@@ -27,7 +27,7 @@ def take_up(volume: Any) -> None:
 
 def correct(volume: Any) -> None:
     """Open it with a volume."""
-    slicer.util.getModuleWidget(NAME).ui.inputSelector.setCurrentNode(volume)
+    slicer.util.getModuleWidget(NAME).panel.choose(volume)
     slicer.util.selectModule(NAME)
     take_up(volume)
 
