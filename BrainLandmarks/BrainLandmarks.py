@@ -180,13 +180,12 @@ class BrainLandmarksLogic(ScriptedLoadableModuleLogic):
         Returns the lists (vtkMRMLMarkupsFiducialNode), one for each group; point labels are those
         of the protocol, missing landmarks are points without a position.
         """
-        from BrainLandmarksLib.models import load_shape, summarise
+        from BrainLandmarksLib.models import load_shape, model_protocol
         from BrainLandmarksLib.mrml.detection_run import detect_and_wait
         from BrainLandmarksLib.mrml.session import Session
-        from BrainLandmarksLib.protocol import load_protocol
         from BrainLandmarksLib.ui.host import shared_host
 
-        protocol = load_protocol(summarise(model).protocol)
+        protocol = model_protocol(model)
         worker = shared_host().worker
         found = detect_and_wait(
             worker, volume, protocol, model=model, device=device, quality=quality

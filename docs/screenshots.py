@@ -100,7 +100,7 @@ def _training_module(desktop) -> None:
     widget = desktop.open(ROOT / "BrainLandmarksTrain" / "BrainLandmarksTrain.py").self()
     ui, folder = widget.ui, Path(desktop.core.folder.name) / "corrections"
     scan = read_image(resources.sample_head())
-    split_dataset(small_heads(folder, points, scan, count=6), validation=1, test=1)
+    split_dataset(small_heads(folder, points, scan, count=4), validation=1, test=1)
     ui.datasetPath.currentPath = str(folder)
     ui.checkButton.click()
     _wait(desktop, lambda: ui.caseTable.item(0, 3).text())

@@ -55,9 +55,7 @@ def new_heads(tmp_path, phantom, small_sample):
 
 
 @pytest.mark.slow
-def test_from_a_weak_model_to_a_better_one_in_use(
-    desktop, scene, weak_model, new_heads, tmp_path
-):
+def test_from_a_weak_model_to_a_better_one_in_use(desktop, scene, weak_model, new_heads, tmp_path):
     first = desktop.open(FIRST).self()
     ui, panel, dataset = first.ui, first.panel, tmp_path / "corrections"
     panel.setting("models", "")

@@ -87,9 +87,7 @@ def test_the_table_and_a_case_in_the_first_module(desktop, panel, heads):
     assert "Saved case 0002" in ui.datasetInfoLabel.text
     after = Dataset.open(heads)
     review, _ = read_review(heads / after.entries[1].landmarks, PROTOCOL)
-    np.testing.assert_allclose(
-        review.current.point("CC_G"), there + (0.0, 3.0, 0.0), atol=1e-3
-    )
+    np.testing.assert_allclose(review.current.point("CC_G"), there + (0.0, 3.0, 0.0), atol=1e-3)
     assert [(e.label, e.kind, e.who) for e in review.edits] == [("CC_G", "moved", "AB")]
     assert cell(panel, 1, ANNOTATOR) == "AB"
     old, new = before.entries[1], after.entries[1]
@@ -199,9 +197,7 @@ def test_agreement_is_plotted_with_nodes_of_the_scene(panel, heads):
     assert len(slicer.util.getNodesByClass("vtkMRMLTableNode")) == len(PROTOCOL.groups) + 6
 
 
-def test_a_new_dataset_is_filled_in_every_way(
-    desktop, panel, heads, six_heads, phantom, tmp_path
-):
+def test_a_new_dataset_is_filled_in_every_way(desktop, panel, heads, six_heads, phantom, tmp_path):
     """A folder, an image with each kind of landmark file, a label map; then check and split."""
     import nibabel as nib
 

@@ -12,8 +12,8 @@ import slicer.util
 from BrainLandmarksLib.dataset import Dataset, Entry
 from BrainLandmarksLib.dataset_split import split_dataset
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.models import summarise
-from BrainLandmarksLib.protocol import Protocol, load_protocol
+from BrainLandmarksLib.models import model_protocol
+from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.second_rater import mean_distances, raters_of, ratings_of
 from BrainLandmarksLib.ui.slots import Section, told
 from BrainLandmarksLib.worker.messages import Message
@@ -105,7 +105,7 @@ class DatasetTab(Section):
         """
         if self.dataset is not None:
             return self.dataset.protocol
-        return load_protocol(summarise(str(self.panel.parameters.startModel)).protocol)
+        return model_protocol(str(self.panel.parameters.startModel))
 
     def need(self) -> Dataset:
         """The dataset.
