@@ -20,7 +20,6 @@ from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import (
     Choice,
     Default,
-    Minimum,
     WithinRange,
     parameterNodeWrapper,
 )
@@ -70,7 +69,7 @@ class BrainLandmarksTrainParameterNode:
     previewPolicy: Annotated[
         str, Choice(["by chance", "DA1", "DA2", "DA3", "DA4"]), Default("by chance")
     ]
-    seed: Annotated[int, Minimum(0), Default(1)]
+    seed: Annotated[int, WithinRange(0, 2147483647), Default(1)]
     # Training
     method: Annotated[
         str,
