@@ -98,7 +98,8 @@ def _training_module(desktop) -> None:
     points = slicer.modules.BrainLandmarksWidget.panel.session.review.current
     slicer.mrmlScene.Clear(False)
     widget = desktop.open(ROOT / "BrainLandmarksTrain" / "BrainLandmarksTrain.py").self()
-    ui, folder = widget.ui, Path(desktop.core.folder.name) / "corrections"
+    os.chdir(desktop.core.folder.name)  # no path of this computer is in the picture
+    ui, folder = widget.ui, Path("corrections")
     scan = read_image(resources.sample_head())
     split_dataset(small_heads(folder, points, scan, count=4), validation=1, test=1)
     ui.datasetPath.currentPath = str(folder)

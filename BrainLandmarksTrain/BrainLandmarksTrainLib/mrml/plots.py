@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import slicer
 import vtk
 
@@ -36,15 +37,15 @@ class Line:
 
     Args:
         name: In the legend.
-        x, y: As many numbers each.
+        x, y: As many numbers each; lists or arrays.
         points: Points without a line between them.
         labels: A text for each point, shown where the mouse is.
         color: 0 to 1 each; by default one of `COLORS`.
     """
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Sequence[float] | npt.NDArray[np.float64]
+    y: Sequence[float] | npt.NDArray[np.float64]
     points: bool = False
     labels: Sequence[str] = ()
     color: tuple[float, float, float] | None = None

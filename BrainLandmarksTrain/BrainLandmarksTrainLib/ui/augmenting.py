@@ -17,7 +17,7 @@ import slicer.util
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import whole_file
-from BrainLandmarksLib.ui.slots import Section, told
+from BrainLandmarksLib.ui.slots import told
 from BrainLandmarksLib.worker.command import CommandRun
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig, Record, load_augmentation
 from BrainLandmarksTrainLib.augmentation.config import MEMBERS, SIDES, Policy
@@ -25,6 +25,7 @@ from BrainLandmarksTrainLib.augmentation.policies import choose
 from BrainLandmarksTrainLib.mrml.case import Case
 from BrainLandmarksTrainLib.mrml.preview import dataset_of_case, remove_preview, show_variation
 from BrainLandmarksTrainLib.ui.dataset import need_case
+from BrainLandmarksTrainLib.ui.part import Part
 
 POLL_MS = 100
 SHEET = 12
@@ -35,7 +36,7 @@ POLICIES = ("DA1", "DA2", "DA3", "DA4")
 _ORIGIN, _SHEET_FILE = "augmentation", "contact_sheet.png"
 
 
-class AugmentationTab(Section):
+class AugmentationTab(Part):
     """Policies and probabilities; previews are made by `brainlandmarks augment`."""
 
     def __init__(self, panel: Any) -> None:

@@ -15,17 +15,18 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.models import model_protocol
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.second_rater import mean_distances, raters_of, ratings_of
-from BrainLandmarksLib.ui.slots import Section, told
+from BrainLandmarksLib.ui.slots import told
 from BrainLandmarksLib.worker.messages import Message
 from BrainLandmarksTrainLib.mrml.case import Case
 from BrainLandmarksTrainLib.ui import first_module
+from BrainLandmarksTrainLib.ui.part import Part
 
 CASE, ANNOTATOR, PLACED, CHECKS, SPLIT, AGREEMENT = range(6)
 HEADERS = ("Case", "Annotator", "Placed", "Checks", "Split", "Raters, mm")
 ROW_PX, SHOWN_ROWS = 26, 6
 
 
-class DatasetTab(Section):
+class DatasetTab(Part):
     """Shows a dataset folder and the case of it that is in the scene."""
 
     def __init__(self, panel: Any) -> None:
@@ -257,7 +258,8 @@ class DatasetTab(Section):
         dataset = self.need()
         self.ui.datasetInfoLabel.setText("Checking every file and landmark …")
         self.ui.checkButton.setEnabled(False)
-        self.panel.host.worker.request("check", self._checked, dataset=str(dataset.folder))
+        folder = str(dataset.folder.absolute())
+        self.panel.host.worker.request("check", self._checked, dataset=folder)
         self.panel.host.watch()
 
     @told

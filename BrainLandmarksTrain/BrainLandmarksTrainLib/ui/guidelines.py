@@ -12,16 +12,17 @@ from BrainLandmarksLib.batch_correction import apply_guidelines, doubts
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Edit, Review, from_record, to_record
-from BrainLandmarksLib.ui.slots import Section, told
+from BrainLandmarksLib.ui.slots import told
 from BrainLandmarksTrainLib.mrml.case import Case
 from BrainLandmarksTrainLib.ui import first_module
 from BrainLandmarksTrainLib.ui.dataset import need_case
+from BrainLandmarksTrainLib.ui.part import Part
 
 HEADERS = ("Landmark", "What", "mm")
 ROW_PX, SHOWN_ROWS = 24, 6
 
 
-class GuidelinesSection(Section):
+class GuidelinesSection(Part):
     """A preview of the moves in table and views; Apply records them, Discard does not."""
 
     def __init__(self, panel: Any) -> None:

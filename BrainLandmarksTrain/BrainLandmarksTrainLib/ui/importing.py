@@ -11,18 +11,19 @@ import qt
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.review import read_review
-from BrainLandmarksLib.ui.slots import Section, told
+from BrainLandmarksLib.ui.slots import told
 from BrainLandmarksLib.worker.command import CommandRun
 from BrainLandmarksLib.worker.messages import Message
 from BrainLandmarksTrainLib.ui import first_module
 from BrainLandmarksTrainLib.ui.dataset import need_case
+from BrainLandmarksTrainLib.ui.part import Part
 
 POLL_MS = 100
 LANDMARKS = "Landmarks (*.mrk.json *.json *.csv *.fcsv)"
 IMAGES = "Images (*.nii *.nii.gz *.mgz *.mgh *.nrrd *.nhdr *.mha *.mhd)"
 
 
-class ImportSection(Section):
+class ImportSection(Part):
     """Brings heads into the open dataset."""
 
     def __init__(self, panel: Any) -> None:
@@ -142,7 +143,7 @@ class ImportSection(Section):
             image=image,
             landmarks=landmarks,
             protocol=self._protocol(),
-            dataset=str(dataset.folder),
+            dataset=str(dataset.folder.absolute()),
         )
         self.panel.host.watch()
 

@@ -7,12 +7,13 @@ from typing import Any
 from BrainLandmarksLib.agreement import group_table
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.second_rater import raters_of, ratings_of
-from BrainLandmarksLib.ui.slots import Section, told
+from BrainLandmarksLib.ui.slots import told
 from BrainLandmarksTrainLib.mrml.agreement_plots import plot_agreement
 from BrainLandmarksTrainLib.mrml.plots import show_in_layout
+from BrainLandmarksTrainLib.ui.part import Part
 
 
-class RatersSection(Section):
+class RatersSection(Part):
     """Compares the dataset's annotations with a second rater's."""
 
     def __init__(self, panel: Any) -> None:

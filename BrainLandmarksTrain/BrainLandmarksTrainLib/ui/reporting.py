@@ -10,14 +10,15 @@ import qt
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.models import summarise
 from BrainLandmarksLib.ui.settings import add_model
-from BrainLandmarksLib.ui.slots import Section, told
+from BrainLandmarksLib.ui.slots import told
+from BrainLandmarksTrainLib.ui.part import Part
 
 MODEL, REPORT = "model", "report"
 PAGE, PICTURE = "before_after.md", "before_after.png"
 PICTURE_WIDTH_PX = 900
 
 
-class ReportSection(Section):
+class ReportSection(Part):
     """Shows the report in the folder of a run."""
 
     def __init__(self, panel: Any) -> None:

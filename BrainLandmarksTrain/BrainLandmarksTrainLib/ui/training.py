@@ -14,7 +14,7 @@ from BrainLandmarksLib.cli import PROGRAM
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.models import summarise
 from BrainLandmarksLib.ui.settings import title_of, usable_models
-from BrainLandmarksLib.ui.slots import Section, told
+from BrainLandmarksLib.ui.slots import told
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
 from BrainLandmarksTrainLib.background_run import BackgroundRun
 from BrainLandmarksTrainLib.choices import (
@@ -28,6 +28,7 @@ from BrainLandmarksTrainLib.mrml.plots import show_in_layout
 from BrainLandmarksTrainLib.mrml.training_plots import TrainingPlots
 from BrainLandmarksTrainLib.progress import Progress, read_progress
 from BrainLandmarksTrainLib.recipe import Recipe, load_recipe
+from BrainLandmarksTrainLib.ui.part import Part
 
 POLL_MS = 500
 LOG_LINES = 5000
@@ -65,7 +66,7 @@ _OF_FILE = (
 """What a recipe file says itself."""
 
 
-class TrainingTab(Section):
+class TrainingTab(Part):
     """Runs `brainlandmarks train` in a process that outlives Slicer, and follows it."""
 
     def __init__(self, panel: Any) -> None:
