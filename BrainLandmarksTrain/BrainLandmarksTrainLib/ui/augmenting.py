@@ -30,7 +30,6 @@ from BrainLandmarksTrainLib.ui.part import Part
 POLL_MS = 100
 SHEET = 12
 """Variations on a contact sheet are of so many scans; it shows one of each kind."""
-SHEET_WIDTH_PX = 900
 BY_CHANCE = "by chance"
 POLICIES = ("DA1", "DA2", "DA3", "DA4")
 _ORIGIN, _SHEET_FILE = "augmentation", "contact_sheet.png"
@@ -239,11 +238,7 @@ class AugmentationTab(Part):
         self.ui.previewLabel.setText(f"{record.policy}: {' '.join(steps.split())}.{gone}")
 
     def _show_sheet(self, folder: Path) -> None:
-        pixmap = qt.QPixmap(str(folder / _SHEET_FILE))
-        self.ui.sheetPicture.setPixmap(
-            pixmap.scaledToWidth(SHEET_WIDTH_PX, qt.Qt.SmoothTransformation)
-        )
-        self.ui.sheetPicture.setVisible(True)
+        self.show_picture(self.ui.sheetPicture, folder / _SHEET_FILE)
 
     def _clean(self) -> None:
         if self._folder is not None:

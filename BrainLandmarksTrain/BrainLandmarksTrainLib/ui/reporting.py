@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import qt
-
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.models import summarise
 from BrainLandmarksLib.ui.settings import add_model
@@ -15,7 +13,6 @@ from BrainLandmarksTrainLib.ui.part import Part
 
 MODEL, REPORT = "model", "report"
 PAGE, PICTURE = "before_after.md", "before_after.png"
-PICTURE_WIDTH_PX = 900
 
 
 class ReportSection(Part):
@@ -47,14 +44,11 @@ class ReportSection(Part):
             + ("" if measured else " It started from no model, so there is nothing to compare.")
         )
         self.ui.reportView.setVisible(measured)
-        self.ui.reportPicture.setVisible(measured and picture.is_file())
+        self.ui.reportPicture.setVisible(False)
         if measured:
             self.ui.reportView.setMarkdown(page.read_text(encoding="utf-8"))
         if measured and picture.is_file():
-            pixmap = qt.QPixmap(str(picture))
-            self.ui.reportPicture.setPixmap(
-                pixmap.scaledToWidth(PICTURE_WIDTH_PX, qt.Qt.SmoothTransformation)
-            )
+            self.show_picture(self.ui.reportPicture, picture)
         self.ui.useButton.setEnabled(True)
         self.ui.useButton.setText("Use this model")
         self.ui.reportSection.setVisible(True)
