@@ -248,7 +248,9 @@ def test_a_new_dataset_is_filled_in_every_way(desktop, panel, heads, six_heads, 
     assert ui.caseTable.rowCount == 5
 
     load(panel, 4)
-    desktop.dialogs.choose(tmp_path / "points.csv")
+    mirrored = LandmarkSet.from_points(PROTOCOL, truth * (-1, 1, 1), "truth")
+    write_landmarks(tmp_path / "mirrored.csv", mirrored)
+    desktop.dialogs.choose(tmp_path / "mirrored.csv")
     ui.importLandmarksButton.click()
     assert ui.messageLabel.text == ""
     assert case().changed
@@ -257,7 +259,7 @@ def test_a_new_dataset_is_filled_in_every_way(desktop, panel, heads, six_heads, 
     ui.checkButton.click()
     until(desktop, lambda: cell(panel, 0, CHECKS) or ui.messageLabel.text)
     assert cell(panel, 0, CHECKS) == "good"
-    assert ui.caseTable.item(4, CHECKS).toolTip()  # the landmarks of another head
+    assert "left landmarks are on the patient's right" in ui.caseTable.item(4, CHECKS).toolTip()
     ui.splitButton.click()
     assert "train" in ui.datasetInfoLabel.text
     assert {cell(panel, row, SPLIT) for row in range(5)} == {"train", "validation", "test"}
