@@ -37,13 +37,18 @@ TRAINING = 2
 
 @pytest.fixture
 def panel(desktop):
-    setting(LAST_RUN, "")
-    setting("models", "")
-    setting("model", "")
+    forget()
     widget = desktop.open(MODULE).self()
     yield widget
     if widget.panel.training.run is not None:
         widget.panel.training.run.kill()
+    forget()
+
+
+def forget():
+    """As on the first day: no training before, no model added."""
+    for name in (LAST_RUN, "models", "model"):
+        setting(name, "")
 
 
 @pytest.fixture

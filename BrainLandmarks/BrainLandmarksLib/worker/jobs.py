@@ -208,7 +208,8 @@ class Jobs:
 
         return _Explained(_explanation(model, image, layer, tell), rows, kept, tell, over)
 
-from BrainLandmarksLib.worker import dataset_jobs
+    def _warm(self, model: str, device: str) -> _Warm:
+        from BrainLandmarksLib.detection import Detector
 
         warm = self._models.pop((model, device), None)
         if warm is None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import slicer
 import slicer.util
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.ui import requirements
 from BrainLandmarksLib.ui.host import WorkerHost
+from BrainLandmarksLib.ui.messages import Messages
 from BrainLandmarksLib.ui.settings import setting
 from BrainLandmarksTrainLib.ui.augmenting import AugmentationTab
 from BrainLandmarksTrainLib.ui.dataset import DatasetTab
@@ -21,7 +21,7 @@ from BrainLandmarksTrainLib.ui.reporting import ReportSection
 from BrainLandmarksTrainLib.ui.training import TrainingTab
 
 
-class TrainPanel:
+class TrainPanel(Messages):
     """Holds the tabs; they talk through it.
 
     Args:
@@ -30,12 +30,10 @@ class TrainPanel:
     """
 
     def __init__(self, ui: Any, host: WorkerHost) -> None:
-        self.ui = ui
-        self.host = host
+        super().__init__(ui, host)
         self.setting = setting
         self.session = None
         self.parameters: Any = None
-        self._detail = ""
         self._known: dict[str, Any] = {}
         self.report = ReportSection(self)
         self.training = TrainingTab(self)
@@ -45,7 +43,6 @@ class TrainPanel:
         self.guidelines = GuidelinesSection(self)
         self.raters = RatersSection(self)
         self._tabs = (self.dataset, self.augmentation, self.training)
-        ui.diagnosticsButton.connect("clicked(bool)", self._copy_diagnostics)
         self.say("")
 
     def bind(self, parameters: Any) -> None:
@@ -117,20 +114,8 @@ class TrainPanel:
         if not slicer.util.confirmOkCancelDisplay(needed.sentence):
             return False
         try:
-            requirements.install(needed, log=self.training.status)
+            requirements.install(needed, log=self.status)
         except RuntimeError as error:
             raise UserError(str(error)) from error
         self.host.worker.stop()  # one that was started without them
         return not requirements.missing(training=training)
-
-    # Messages ------------------------------------------------------------------------------------
-
-    def say(self, sentence: str, detail: str = "") -> None:
-        """One sentence at the top of the panel; an empty one takes it away."""
-        text = sentence[:1].upper() + sentence[1:]
-        self._detail = f"{text}\n{detail}" if detail else text
-        self.ui.messageLabel.setText(text)
-        self.ui.messageBar.setVisible(bool(text))
-
-    def _copy_diagnostics(self, _checked: bool = False) -> None:
-        slicer.app.clipboard().setText(f"{self._detail}\n\n{self.host.worker.diagnostics()}")

@@ -271,7 +271,7 @@ class TrainingTab(Part):
         resume = bool(self.panel.parameters.resume)
         command = shlex.join([PROGRAM, *arguments_of(Path(recipe.output), resume=resume)])
         slicer.app.clipboard().setText(command)
-        self.status("The settings file is written and the command copied.")
+        self.panel.status("The settings file is written and the command copied.")
 
     @told
     def start(self) -> None:
@@ -289,7 +289,7 @@ class TrainingTab(Part):
         except OSError as error:
             raise UserError(f"Python cannot be started: {error}.") from None
         self._follow(run)
-        self.status("Training starts; Slicer can be used, or closed, meanwhile.")
+        self.panel.status("Training starts; Slicer can be used, or closed, meanwhile.")
 
     @told
     def pause(self) -> None:
@@ -297,7 +297,7 @@ class TrainingTab(Part):
         if self.run is not None:
             self._paused = True
             self.run.stop()
-            self.status("Pausing after a checkpoint …")
+            self.panel.status("Pausing after a checkpoint …")
             self.update()
 
     @told
@@ -305,7 +305,7 @@ class TrainingTab(Part):
         """End after a checkpoint; the second time, at once."""
         if self.run is None:
             self._paused = False
-            self.status(_ENDED["stopped"])
+            self.panel.status(_ENDED["stopped"])
         elif self.run.stopping:
             self._paused = False
             self.run.kill()
@@ -313,7 +313,7 @@ class TrainingTab(Part):
         else:
             self._paused = False
             self.run.stop()
-            self.status("Stopping after a checkpoint …")
+            self.panel.status("Stopping after a checkpoint …")
         self.update()
 
     @told
@@ -335,12 +335,12 @@ class TrainingTab(Part):
             return False
         if run.state() != "running":
             if run.state() == "lost":
-                self.status(_ENDED["lost"])
+                self.panel.status(_ENDED["lost"])
             return False
         self._forget_log()
         self._follow(run)
         since = datetime.fromisoformat(str(run.about["started"])).astimezone()
-        self.status(f"A training runs here since {since:%d %b %H:%M}.")
+        self.panel.status(f"A training runs here since {since:%d %b %H:%M}.")
         return True
 
     def _follow(self, run: BackgroundRun) -> None:
@@ -369,7 +369,7 @@ class TrainingTab(Part):
         self._timer.stop()
         self.run = None
         self._paused = self._paused and state == "stopped"
-        self.status(_PAUSED if self._paused else _ENDED[state])
+        self.panel.status(_PAUSED if self._paused else _ENDED[state])
         if state == "finished":
             self.panel.report.show(run.folder)
         if state == "failed":
@@ -381,7 +381,7 @@ class TrainingTab(Part):
         self.ui.trainingBar.setValue(round(1000 * last.share))
         if self.run is not None and not self.run.stopping:
             left = "measuring" if last.share >= 1 else f"about {duration(last.left_s)} left"
-            self.status(
+            self.panel.status(
                 f"Training the {last.part} network: step {last.step}, {100 * last.share:.0f} %, "
                 f"{left}."
             )
@@ -389,10 +389,6 @@ class TrainingTab(Part):
         self.plots.show(progress)
         if not known:
             self.update()
-
-    def status(self, sentence: str) -> None:
-        """One sentence below the buttons."""
-        self.ui.statusLabel.setText(sentence)
 
     def _forget_log(self) -> None:
         self.ui.logView.clear()
