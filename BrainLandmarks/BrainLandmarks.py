@@ -21,7 +21,6 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-SETTINGS = "BrainLandmarks"
 SAMPLE_NAME = "BrainLandmarks Colin27"
 
 
@@ -89,6 +88,7 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.setup(self)
         from BrainLandmarksLib.ui.host import shared_host
         from BrainLandmarksLib.ui.panel import Panel
+        from BrainLandmarksLib.ui.settings import setting
 
         root = slicer.util.loadUI(self.resourcePath("UI/BrainLandmarks.ui"))
         self.layout.addWidget(root)
@@ -117,6 +117,7 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self):
         self.initializeParameterNode()
+        self.panel.fill_models()
         self.panel.detecting.prepare()
 
     def exit(self):
@@ -179,17 +180,12 @@ class BrainLandmarksLogic(ScriptedLoadableModuleLogic):
         Returns the lists (vtkMRMLMarkupsFiducialNode), one for each group; point labels are those
         of the protocol, missing landmarks are points without a position.
         """
-        from BrainLandmarksLib.errors import UserError
-        from BrainLandmarksLib.models import list_models, load_shape
+        from BrainLandmarksLib.models import load_shape, model_protocol
         from BrainLandmarksLib.mrml.detection_run import detect_and_wait
         from BrainLandmarksLib.mrml.session import Session
-        from BrainLandmarksLib.protocol import load_protocol
         from BrainLandmarksLib.ui.host import shared_host
 
-        protocols = {summary.name: summary.protocol for summary in list_models()}
-        if model not in protocols:
-            raise UserError(f"there is no model called {model!r}; choose {', '.join(protocols)}.")
-        protocol = load_protocol(protocols[model])
+        protocol = model_protocol(model)
         worker = shared_host().worker
         found = detect_and_wait(
             worker, volume, protocol, model=model, device=device, quality=quality
@@ -219,12 +215,3 @@ class BrainLandmarksTest(ScriptedLoadableModuleTest):
         nodes = LandmarkNodes.create(volume, load_protocol("brain88"))
         self.assertTrue(nodes.complete)
         self.assertEqual(len(nodes.lists), 7)
-
-
-def setting(name, *value):
-    """Read a setting of the module, or write it: setting(name), setting(name, value)."""
-    key = f"{SETTINGS}/{name}"
-    if value:
-        slicer.app.settings().setValue(key, str(value[0]))
-        return value[0]
-    return slicer.util.settingsValue(key, "")

@@ -11,11 +11,18 @@ Slicer reads this file in the system's encoding when it is run as a script, so i
 import pathlib
 import sys
 import traceback
+from typing import Annotated
 
 import slicer
 import slicer.util
+import vtk
 from slicer.i18n import tr as _
-from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.parameterNodeWrapper import (
+    Choice,
+    Default,
+    WithinRange,
+    parameterNodeWrapper,
+)
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -35,8 +42,9 @@ class BrainLandmarksTrain(ScriptedLoadableModule):
         parent.dependencies = ["BrainLandmarks"]
         parent.contributors = ["The BrainLandmarks developers"]
         parent.helpText = _(
-            "Trains landmark models on heads with corrected landmarks. A run goes on while you "
-            "work, can be stopped, and goes on from its last checkpoint."
+            "From corrected landmarks to a better model: datasets and agreement between raters, "
+            "augmentation with a preview, and training in the background, which goes on when "
+            "Slicer is closed."
         )
         parent.acknowledgementText = _(
             "The network and the training follow Patel et al., arXiv:2111.00837."
@@ -47,7 +55,50 @@ class BrainLandmarksTrain(ScriptedLoadableModule):
 class BrainLandmarksTrainParameterNode:
     """The choices that a scene keeps."""
 
-    config: pathlib.Path
+    # Dataset
+    dataset: pathlib.Path
+    primary: bool = False
+    rater: str = ""
+    blinded: bool = False
+    # Augmentation
+    policyFile: pathlib.Path
+    probabilityDA1: Annotated[float, WithinRange(0, 1), Default(0.2)]
+    probabilityDA2: Annotated[float, WithinRange(0, 1), Default(0.25)]
+    probabilityDA3: Annotated[float, WithinRange(0, 1), Default(0.25)]
+    probabilityDA4: Annotated[float, WithinRange(0, 1), Default(0.3)]
+    previewPolicy: Annotated[
+        str, Choice(["by chance", "DA1", "DA2", "DA3", "DA4"]), Default("by chance")
+    ]
+    seed: Annotated[int, WithinRange(0, 2147483647), Default(1)]
+    # Training
+    method: Annotated[
+        str,
+        Choice(
+            [
+                "fine-tune a model",
+                "new model, the paper's method",
+                "new model, a quick trial",
+                "recipe file",
+            ]
+        ),
+        Default("fine-tune a model"),
+    ]
+    startModel: str = ""
+    recipe: pathlib.Path
+    output: pathlib.Path
+    modelName: str = ""
+    loss: Annotated[str, Choice(["euclidean", "mse"]), Default("euclidean")]
+    alpha: Annotated[float, WithinRange(0, 1), Default(0.5)]
+    size: Annotated[
+        str,
+        Choice(["the method's", "16", "32", "48", "64", "80", "96", "128"]),
+        Default("the method's"),
+    ]
+    amount: Annotated[int, WithinRange(1, 1000000), Default(300)]
+    unit: Annotated[str, Choice(["steps", "epochs", "minutes"]), Default("steps")]
+    trainingDevice: Annotated[str, Choice(["auto", "cpu", "cuda", "mps"]), Default("auto")]
+    policies: bool = True
+    resume: bool = True
 
 
 class BrainLandmarksTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -57,36 +108,40 @@ class BrainLandmarksTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
-        self.training = None
+        self.panel = None
         self._parameterNode = None
         self._guiTag = None
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
-        from BrainLandmarksTrainLib.ui.training import TrainingSection
+        from BrainLandmarksLib.ui.host import shared_host
+        from BrainLandmarksTrainLib.ui.panel import TrainPanel
 
         root = slicer.util.loadUI(self.resourcePath("UI/BrainLandmarksTrain.ui"))
         self.layout.addWidget(root)
         self.ui = slicer.util.childWidgetVariables(root)
         root.setMRMLScene(slicer.mrmlScene)
         self.logic = BrainLandmarksTrainLogic()
-        self.training = TrainingSection(self.ui)
+        self.panel = TrainPanel(self.ui, shared_host())
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndClose)
         self.initializeParameterNode()
 
     def cleanup(self):
         self.setParameterNode(None)
-        if self.training is not None:
-            self.training.close()
+        if self.panel is not None:
+            self.panel.close()
         self.removeObservers()
 
     def enter(self):
         self.initializeParameterNode()
 
     def exit(self):
-        self.setParameterNode(None)
+        if self._parameterNode is not None and self._guiTag is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self._guiTag = None
 
     def onSceneStartClose(self, caller, event):
         self.setParameterNode(None)
@@ -101,12 +156,19 @@ class BrainLandmarksTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
 
     def setParameterNode(self, parameterNode):
         """Bind the panel to a parameter node, or to none."""
-        if self._parameterNode is not None and self._guiTag is not None:
-            self._parameterNode.disconnectGui(self._guiTag)
+        modified = vtk.vtkCommand.ModifiedEvent
+        if self._parameterNode is not None:
+            self.removeObserver(self._parameterNode, modified, self.onParametersModified)
+            if self._guiTag is not None:
+                self._parameterNode.disconnectGui(self._guiTag)
         self._parameterNode, self._guiTag = parameterNode, None
         if parameterNode is not None:
             self._guiTag = parameterNode.connectGui(self.ui)
-            self.training.refresh()
+            self.addObserver(parameterNode, modified, self.onParametersModified)
+        self.panel.bind(parameterNode)
+
+    def onParametersModified(self, caller, event):
+        self.panel.parameters_changed()
 
 
 class BrainLandmarksTrainLogic(ScriptedLoadableModuleLogic):

@@ -20,7 +20,7 @@ TIMEOUT_S = 300.0
 
 
 def main() -> None:
-    """Detect, review, correct, and ask why; a picture of each."""
+    """Detect, review, correct, ask why, collect; a picture of each."""
     sys.path.insert(0, str(ROOT / "Testing" / "Slicer"))
     from core import Core
     from desktop.session import Desktop
@@ -76,10 +76,41 @@ def main() -> None:
     gradcam.panel.choosing.choose(("CC_S",))
     _wait(desktop, lambda: not queue.busy)
     _shoot(desktop, "gradcam.png")
+
+    _training_module(desktop)
     assert not desktop.slotErrors, desktop.slotErrors
     desktop.close_modules()
     sys.stdout.flush()
     os._exit(0)  # the views' windows have no orderly end without an application
+
+
+def _training_module(desktop) -> None:
+    """A dataset of the sample head, moved and turned, and what the guidelines would do."""
+    import slicer
+
+    from BrainLandmarksLib import resources
+    from BrainLandmarksLib.dataset_split import split_dataset
+    from BrainLandmarksLib.images import read_image
+
+    sys.path.insert(0, str(ROOT / "Testing" / "Python"))
+    from phantom import small_heads
+
+    points = slicer.modules.BrainLandmarksWidget.panel.session.review.current
+    slicer.mrmlScene.Clear(False)
+    widget = desktop.open(ROOT / "BrainLandmarksTrain" / "BrainLandmarksTrain.py").self()
+    os.chdir(desktop.core.folder.name)  # no path of this computer is in the picture
+    ui, folder = widget.ui, Path("corrections")
+    scan = read_image(resources.sample_head())
+    split_dataset(small_heads(folder, points, scan, count=4), validation=1, test=1)
+    ui.datasetPath.currentPath = str(folder)
+    ui.checkButton.click()
+    _wait(desktop, lambda: ui.caseTable.item(0, 3).text())
+    ui.caseTable.setCurrentCell(2, 0)
+    ui.loadCaseButton.click()
+    ui.guidelinesSection.collapsed = False
+    ui.guidelinesButton.click()
+    _turn_camera()
+    _shoot(desktop, "train.png")
 
 
 def _shoot(desktop, name: str) -> None:

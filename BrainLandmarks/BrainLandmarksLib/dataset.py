@@ -225,6 +225,22 @@ class Dataset:
         self.register(entry)
         return entry
 
+    def revise(
+        self, entry: Entry, review: Review, source: Mapping[str, Any] | None = None
+    ) -> Entry:
+        """Replace the landmarks of an entry, known by its number; the image is not touched.
+
+        Raises:
+            UserError: the landmarks are of another protocol, or the disk is full or read-only.
+        """
+        if review.protocol.hash != self.protocol.hash:
+            raise UserError(f"the landmarks are not those of the dataset, {self.protocol.name}.")
+        renewed = store(self.folder, entry.identity, None, review, source)
+        kept = ("image", "image_hash", "image_sha256", "subject", "split", "origin")
+        renewed = replace(renewed, **{name: getattr(entry, name) for name in kept})
+        self.register(renewed)
+        return renewed
+
     def register(self, *entries: Entry) -> None:
         """List entries whose files `store` has written; one takes the place of its namesake.
 

@@ -113,6 +113,19 @@ class ModelSummary:
     size: int
     held_out: Mapping[str, Any]
     folder: Path
+    protocol_hash: str
+    networks: Mapping[str, Mapping[str, Any]]
+    """What ``model.json`` says of the networks "fine" and "locator"."""
+
+    @property
+    def key(self) -> str:
+        """What `load_model` takes: the name of a model that ships, the folder of another."""
+        shipped = self.name in resources.model_names()
+        return (
+            self.name
+            if shipped and resources.model_folder(self.name) == self.folder
+            else str(self.folder)
+        )
 
 
 def list_models() -> list[ModelSummary]:
@@ -121,21 +134,27 @@ def list_models() -> list[ModelSummary]:
     Raises:
         UserError: a model.json is damaged.
     """
-    summaries = []
-    for name in resources.model_names():
-        folder = resources.model_folder(name)
-        data = _read_json(folder)
-        summaries.append(
-            ModelSummary(
-                name=_get(data, folder, "name", str),
-                protocol=_get(data, folder, "protocol.name", str),
-                landmarks=_get(data, folder, "protocol.landmarks", int),
-                size=_get(data, folder, "networks.fine.size", int),
-                held_out=data.get("held_out", {}),
-                folder=folder,
-            )
-        )
-    return summaries
+    return [summarise(name) for name in resources.model_names()]
+
+
+def summarise(name_or_path: str | os.PathLike[str]) -> ModelSummary:
+    """What a model is, without its weights and without PyTorch.
+
+    Raises:
+        UserError: there is no such model, or its model.json is damaged.
+    """
+    folder = _find(name_or_path)
+    data = _read_json(folder)
+    return ModelSummary(
+        name=_get(data, folder, "name", str),
+        protocol=_get(data, folder, "protocol.name", str),
+        landmarks=_get(data, folder, "protocol.landmarks", int),
+        size=_get(data, folder, "networks.fine.size", int),
+        held_out=data.get("held_out", {}),
+        folder=folder,
+        protocol_hash=_get(data, folder, "protocol.hash", str),
+        networks={part: _get(data, folder, f"networks.{part}", dict) for part in WEIGHT_FILES},
+    )
 
 
 def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None = None) -> Model:

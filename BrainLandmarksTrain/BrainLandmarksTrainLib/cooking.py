@@ -276,8 +276,10 @@ def finish(model: Model, kitchen: Kitchen, recipe: Recipe, folder: Path, say: Sa
         # What confidence means is learnt from scans that no other number is taken from.
         results |= {"validation": scans["validation"]} if "validation" in scans else scans
     calibration = None
-    if results:
-        calibration = HeldOut.joined(results.values()).calibration()
+    joined = HeldOut.joined(results.values()) if results else None
+    # A model that recognised no head has nothing to learn from what its confidence means.
+    if joined is not None and np.isfinite(joined.errors).sum() > 1:
+        calibration = joined.calibration()
     elif kitchen.base is not None and kitchen.base.protocol.hash == model.protocol.hash:
         calibration = kitchen.base.spec.calibration
     spec = replace(model.spec, calibration=calibration, held_out=held_out)

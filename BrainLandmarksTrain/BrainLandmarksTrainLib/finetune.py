@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from BrainLandmarksLib.dataset import Dataset
-from BrainLandmarksLib.models import Look, load_model
+from BrainLandmarksLib.models import summarise
 
 from .recipe import WHAT, Recipe
 from .settings import from_values
@@ -58,26 +58,25 @@ def finetune_recipe(
     Raises:
         UserError: there is no such model or dataset, or a setting is wrong.
     """
-    old = load_model(model)
+    old = summarise(model)
     protocol = Dataset.open(dataset).protocol
-    known = protocol.hash == old.protocol.hash
+    known = protocol.hash == old.protocol_hash
     if steps is None and minutes is None:
         steps = STEPS if known else STEPS_OF_NEW_LANDMARKS
     common = {"sigma": 1.25, "alpha": 0.5, "coordinate_loss": "euclidean"}
     fine = {
-        **_look(old.spec.fine), **common, **(_KNOWN if known else _NEW),
-        "features": old.network.spec()["features"], "steps": steps, "minutes": minutes,
+        **_cube(old.networks["fine"]), **common, **(_KNOWN if known else _NEW),
+        "steps": steps, "minutes": minutes,
     }  # fmt: skip
     locator = None
     if not known:
         locator = {
-            **_look(old.spec.locator), **common, **_NEW, "sigma": 1.0,
-            "features": old.locator.spec()["features"],
+            **_cube(old.networks["locator"]), **common, **_NEW, "sigma": 1.0,
             "steps": None if steps is None else max(1, round(_LOCATOR_SHARE * steps)),
             "minutes": None if minutes is None else _LOCATOR_SHARE * minutes,
         }  # fmt: skip
     values = {
-        "name": name or f"{old.spec.name}-tuned",
+        "name": name or f"{old.name}-tuned",
         "output": str(Path(output).absolute()),
         "start_from": str(model),
         "scans": {"dataset": str(Path(dataset).absolute())},
@@ -88,5 +87,10 @@ def finetune_recipe(
     return from_values(Recipe, values, WHAT)
 
 
-def _look(look: Look) -> dict[str, Any]:
-    return {"size": look.size, "field_of_view_mm": look.field_of_view_mm}
+def _cube(network: Mapping[str, Any]) -> dict[str, Any]:
+    """What a network looks at, and its width, as settings."""
+    return {
+        "size": network["size"],
+        "field_of_view_mm": network["field_of_view_mm"],
+        "features": network["architecture"]["features"],
+    }

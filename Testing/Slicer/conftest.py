@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,3 +76,81 @@ def turned(scene):
             matrix.SetElement(i, j, value)
     node.SetMatrixTransformToParent(matrix)
     return node
+
+
+# ---- small heads, and a small model that finds them ----------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def phantom():
+    """Testing/Python/phantom.py."""
+    folder = str(Path(__file__).parents[1] / "Python")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    import phantom
+
+    return phantom
+
+
+@pytest.fixture(scope="session")
+def small_sample():
+    """The sample head with voxels of 4 mm, and the shipped model's answer on it, for the truth."""
+    from BrainLandmarksLib import resources
+    from BrainLandmarksLib.detection import Detector
+    from BrainLandmarksLib.geometry import Grid
+    from BrainLandmarksLib.images import Volume, read_image, resample
+
+    head = read_image(resources.sample_head())
+    found = Detector("brain88", "cpu").detect(head, looks=1).landmarks
+    shape = tuple(int(n) for n in np.ceil(head.grid.extent / 4.0))
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    affine[:3, 3] = head.grid.center_ras - (np.array(shape) - 1) / 2 * 4.0
+    grid = Grid(shape, affine)
+    return Volume(np.rint(resample(head, grid)), grid), found
+
+
+@pytest.fixture(scope="session")
+def six_heads(tmp_path_factory, phantom, small_sample):
+    """The folder of a dataset of 6 small heads, split 4, 1, 1; only to be read."""
+    from BrainLandmarksLib.dataset_split import split_dataset
+
+    folder = tmp_path_factory.mktemp("datasets") / "six"
+    scan, truth = small_sample
+    split_dataset(phantom.small_heads(folder, truth, scan, count=6), validation=1, test=1, seed=1)
+    return folder
+
+
+@pytest.fixture
+def heads(tmp_path, six_heads):
+    """A copy of `six_heads` to change."""
+    return Path(shutil.copytree(six_heads, tmp_path / "heads"))
+
+
+@pytest.fixture(scope="session")
+def weak_model(tmp_path_factory, six_heads):
+    """A model folder that finds heads, and landmarks only roughly: 40 steps on cubes of 16."""
+    from dataclasses import replace
+
+    import torch
+
+    from BrainLandmarksLib.models import Look, Model, ModelSpec, load_model, save_model
+    from BrainLandmarksLib.network import HighRes3DNet
+    from BrainLandmarksTrainLib.cooking import cook
+    from BrainLandmarksTrainLib.finetune import finetune_recipe
+
+    folder = tmp_path_factory.mktemp("models")
+    shipped = load_model("brain88")
+    torch.manual_seed(3)
+    network = HighRes3DNet(out_channels=len(shipped.protocol), features=4).eval()
+    spec = ModelSpec("new", Look(16, 208.0), shipped.spec.locator, shipped.spec.mean_shape)
+    model = Model(shipped.protocol, network, shipped.locator, spec, shipped.shape)
+    start = save_model(model, folder / "new")
+    recipe = finetune_recipe(
+        start, six_heads, folder / "run", name="weak", steps=40, machine={"device": "cpu"}
+    )
+    fine = replace(
+        recipe.fine, learning_rate=4e-3, average_decay=0.9, freeze_norm_at=0.7, epoch_steps=40,
+        recalibration_batches=10, validation_scans=1, tensorboard=False,
+    )  # fmt: skip
+    recipe = replace(recipe, fine=fine, scans=replace(recipe.scans, augmented_share=0.0))
+    return cook(recipe, lambda line: None)

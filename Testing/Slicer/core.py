@@ -23,6 +23,7 @@ LOGICS = {
     "Transforms": "vtkSlicerTransformLogic",
     "Cameras": "vtkSlicerCamerasModuleLogic",
     "VolumeRendering": "vtkSlicerVolumeRenderingLogic",
+    "Plots": "vtkSlicerPlotsLogic",
 }
 """Module to logic class; a node class is known once the logic that registers it has the scene."""
 

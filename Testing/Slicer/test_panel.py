@@ -99,7 +99,7 @@ def test_another_module_detects_without_the_panel(desktop, scene):
         empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
         with pytest.raises(UserError, match="there is no volume"):
             logic.detect(empty)
-        with pytest.raises(UserError, match="no model called 'brain99'"):
+        with pytest.raises(UserError, match="no model 'brain99'"):
             logic.detect(empty, model="brain99")
 
 

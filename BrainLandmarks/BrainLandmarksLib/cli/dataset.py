@@ -146,7 +146,8 @@ def create(arguments: argparse.Namespace) -> int:
         try:
             head = read_pair(pair, protocol, survey=arguments.survey, subject_pattern=pattern)
             # Nothing is made before there is something to put in.
-            dataset = dataset or Dataset.create(folder, protocol)
+            if dataset is None:  # an empty one is false
+                dataset = Dataset.create(folder, protocol)
             entry = dataset.add(
                 head.volume, head.review, head.source, subject=head.subject, origin=head.origin
             )

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from BrainLandmarksLib.cli import progress
 from BrainLandmarksLib.cli.train import (
-    INTERRUPTED,
     add_run_options,
     machine_options,
     need_training_library,
@@ -62,10 +60,6 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: the model or the dataset cannot be used.
     """
     need_training_library()
-    from BrainLandmarksLib.dataset import Dataset
-    from BrainLandmarksLib.models import load_model
-    from BrainLandmarksTrainLib.before_after import PAGE, compare_models
-    from BrainLandmarksTrainLib.engine.machine import leads
     from BrainLandmarksTrainLib.finetune import finetune_recipe
     from BrainLandmarksTrainLib.recipe import write_recipe
 
@@ -82,14 +76,4 @@ def run(arguments: argparse.Namespace) -> int:
         write_recipe(recipe, arguments.write_recipe)
         print(f"wrote {arguments.write_recipe}")
         return 0
-    command = f"brainlandmarks finetune {Path(arguments.model).name}"
-    code = train(recipe, arguments, command)
-    if code == INTERRUPTED or not leads():
-        return code
-    dataset = Dataset.open(arguments.dataset)
-    old, new = load_model(arguments.model), load_model(Path(recipe.output) / "model")
-    if old.protocol.hash == dataset.protocol.hash:
-        report = Path(recipe.output) / "report"
-        print(compare_models(old, new, dataset, report, recipe.machine.device, progress.show))
-        print(f"wrote {report / PAGE}, numbers and plots")
-    return 0
+    return train(recipe, arguments, f"brainlandmarks finetune {Path(arguments.model).name}")

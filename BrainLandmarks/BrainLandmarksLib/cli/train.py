@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from BrainLandmarksLib.cli import progress
 from BrainLandmarksLib.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "train",
         help="train a model",
         description="Train a model from a recipe: label maps or a dataset in, a measured model "
-        "folder out. Ctrl-C writes a checkpoint; the same command goes on from it.",
+        "folder out. A model that starts from another one is measured beside it. Ctrl-C writes a "
+        "checkpoint; the same command goes on from it.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -115,12 +117,33 @@ def train(recipe: Recipe, arguments: argparse.Namespace, command: str) -> int:
     """
     from BrainLandmarksTrainLib.console import Console
     from BrainLandmarksTrainLib.cooking import cook, need_no_run
+    from BrainLandmarksTrainLib.engine.machine import leads
 
     if arguments.resume == "no":
         need_no_run(recipe)
     with Console() as console:
         model = cook(recipe, console.say, command=command, on_log=console.row)
-    return 0 if model is not None else INTERRUPTED
+    if model is None:
+        return INTERRUPTED
+    if leads():
+        _tell_change(recipe, model)
+    return 0
+
+
+def _tell_change(recipe: Recipe, model: Path) -> None:
+    """Measure a model that was taught further beside the old one, where both find the landmarks."""
+    from BrainLandmarksLib.dataset import Dataset
+    from BrainLandmarksLib.models import load_model
+    from BrainLandmarksTrainLib.before_after import PAGE, compare_models
+
+    if recipe.start_from is None or recipe.scans is None:
+        return
+    dataset, old = Dataset.open(recipe.scans.dataset), load_model(recipe.start_from)
+    if old.protocol.hash != dataset.protocol.hash:
+        return
+    report, device = Path(recipe.output) / "report", recipe.machine.device
+    print(compare_models(old, load_model(model), dataset, report, device, progress.show))
+    print(f"wrote {report / PAGE}, numbers and plots", flush=True)
 
 
 def need_training_library() -> None:

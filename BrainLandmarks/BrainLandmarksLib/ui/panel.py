@@ -8,9 +8,8 @@ from typing import Any
 
 import qt
 
-from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.models import list_models, load_shape
+from BrainLandmarksLib.models import load_shape
 from BrainLandmarksLib.mrml.nodes import LandmarkNodes
 from BrainLandmarksLib.mrml.session import Session
 from BrainLandmarksLib.protocol import Protocol, load_protocol
@@ -22,6 +21,7 @@ from BrainLandmarksLib.ui.measuring import MeasureSection
 from BrainLandmarksLib.ui.messages import Messages
 from BrainLandmarksLib.ui.reviewing import ReviewSection
 from BrainLandmarksLib.ui.saving import SaveSection
+from BrainLandmarksLib.ui.settings import title_of, usable_models
 from BrainLandmarksLib.ui.slots import told
 
 KEYS = {
@@ -63,7 +63,7 @@ class Panel(Messages):
         self.setting = setting
         self.pictures = pictures
         self.session: Session | None = None
-        self._fill_models()
+        self.fill_models()
         self.detecting = DetectSection(self)
         self.reviewing = ReviewSection(self)
         self.correcting = CorrectSection(self)
@@ -148,9 +148,13 @@ class Panel(Messages):
         """The chosen volume node, or None."""
         return self.ui.inputSelector.currentNode()
 
+    def choose(self, volume: Any) -> None:
+        """Choose a volume node."""
+        self.ui.inputSelector.setCurrentNode(volume)
+
     def model(self) -> str:
-        """Name of the chosen model; empty if none is installed."""
-        return str(self.ui.modelCombo.currentText)
+        """Name or folder of the chosen model; empty if none is installed."""
+        return str(self.ui.modelCombo.itemData(self.ui.modelCombo.currentIndex) or "")
 
     def protocol(self) -> Protocol:
         """The landmarks of the chosen model.
@@ -158,7 +162,7 @@ class Panel(Messages):
         Raises:
             UserError: no model is installed.
         """
-        summary = next((m for m in list_models() if m.name == self.model()), None)
+        summary = next((m for m in usable_models() if m.key == self.model()), None)
         if summary is None:
             raise UserError("no model is installed; install BrainLandmarks again.")
         return load_protocol(summary.protocol)
@@ -172,14 +176,22 @@ class Panel(Messages):
         if self.session is not None:
             self.session.review.reviewer = self.reviewer()
 
-    def _fill_models(self) -> None:
-        self.ui.modelCombo.clear()
-        for summary in list_models():
-            self.ui.modelCombo.addItem(summary.name)
+    def fill_models(self) -> None:
+        """Offer the models that there are now; one that was added last is chosen."""
+        combo, models = self.ui.modelCombo, usable_models()
+        keys = [model.key for model in models]
+        if keys == [combo.itemData(n) for n in range(combo.count)]:
+            return
+        combo.clear()
+        for model in models:
+            combo.addItem(title_of(model), model.key)
+        wanted = self.setting("model")
+        combo.setCurrentIndex(keys.index(wanted) if wanted in keys else 0)
 
     def _shape_of(self, nodes: LandmarkNodes) -> Any:
         _, source = nodes.restore()
         name = source.get("model")
-        if name not in resources.model_names() or requirements.missing():
+        known = {model.key for model in usable_models()}
+        if name not in known or requirements.missing():
             return None
         return load_shape(str(name), len(nodes.protocol))

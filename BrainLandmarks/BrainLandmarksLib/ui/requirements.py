@@ -29,6 +29,7 @@ TRAINING = (
     "lightning-fabric>=2.2",
     "tensorboardX>=2.6",
     "tqdm>=4.60",
+    "psutil>=5.9",
 )
 """What training and augmentation need besides."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from BrainLandmarksLib.worker import dataset_jobs
 from BrainLandmarksLib.worker.memory import Memory
 from BrainLandmarksLib.worker.messages import Message
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float, "float | None"], None]
 """Called with the stage, the fraction done (0 to 1) and the seconds left (None: not known yet); may
 raise to end the job."""
+
+_OF_DATASETS = {
+    "add": dataset_jobs.add,
+    "check": dataset_jobs.check,
+    "annotate": dataset_jobs.annotate,
+}
 
 STANDARD = "standard"
 """The quality whose detections are remembered, so that they can be explained."""
@@ -60,8 +67,8 @@ class Jobs:
             return self._device(message["device"])
         if message["type"] == "estimate":
             return self._estimate(message)
-        if message["type"] == "add":
-            return self._add(message, progress)
+        if message["type"] in _OF_DATASETS:
+            return _OF_DATASETS[message["type"]](message, progress)
         if message["type"] == "explain":
             return self._explain(message, progress)
         if message["type"] == "export":
@@ -200,22 +207,6 @@ class Jobs:
             self._seconds[key] = time.monotonic() - warm
 
         return _Explained(_explanation(model, image, layer, tell), rows, kept, tell, over)
-
-    def _add(self, message: Message, progress: Progress) -> dict[str, Any]:
-        """Add an image and its review to a dataset folder, made if there is none."""
-        from BrainLandmarksLib.dataset import Dataset
-        from BrainLandmarksLib.images import read_image
-        from BrainLandmarksLib.protocol import load_protocol
-        from BrainLandmarksLib.review import read_review
-
-        progress("read", 0.0, None)
-        protocol = load_protocol(message["protocol"])
-        volume = read_image(message["image"])
-        review, source = read_review(message["landmarks"], protocol)
-        progress("add", 0.3, None)
-        dataset = Dataset.open_or_create(message["dataset"], protocol)
-        entry = dataset.add(volume, review, source)
-        return {"entry": entry.identity, "heads": len(dataset)}
 
     def _warm(self, model: str, device: str) -> _Warm:
         from BrainLandmarksLib.detection import Detector

@@ -53,6 +53,8 @@ REQUESTS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "protocol": str,
         "dataset": str,
     },
+    "check": {"dataset": str},
+    "annotate": {"labels": str, "output": str},
     "cancel": {"target": str},
 }
 """Type of a request to its fields besides "v", "id" and "type"; all are required."""

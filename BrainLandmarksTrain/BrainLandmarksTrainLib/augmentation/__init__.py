@@ -7,12 +7,21 @@ From what is drawn to what is written: `config` (policies and ranges), `patient_
 `machine_side` (the transforms), `policies` (which one), `augment` (image and landmarks), `moving`
 (where points go), `algorithm1` (the paper's literal way), `record` (doing it again), `folder`
 (whole datasets) and `contact_sheet` (the picture).
+
+Settings are read without PyTorch: what needs it is imported when it is first asked for.
 """
 
-from .algorithm1 import algorithm1
-from .augment import Augmented, AugmentWithLandmarks, regenerate
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .config import AugmentationConfig, load_augmentation
 from .record import Record
+
+if TYPE_CHECKING:
+    from .algorithm1 import algorithm1
+    from .augment import Augmented, AugmentWithLandmarks, regenerate
 
 __all__ = [
     "AugmentWithLandmarks",
@@ -23,3 +32,18 @@ __all__ = [
     "load_augmentation",
     "regenerate",
 ]
+
+_LATER = {
+    "AugmentWithLandmarks": ".augment",
+    "Augmented": ".augment",
+    "algorithm1": ".algorithm1",
+    "regenerate": ".augment",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A name whose module takes seconds to import."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_LATER[name], __name__), name)
+    return value

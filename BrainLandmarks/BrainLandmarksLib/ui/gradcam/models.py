@@ -7,7 +7,8 @@ from typing import Any
 
 import qt
 
-from BrainLandmarksLib.models import list_models, protocol_of
+from BrainLandmarksLib.models import protocol_of
+from BrainLandmarksLib.ui.settings import title_of, usable_models
 
 
 class ModelBox:
@@ -23,8 +24,8 @@ class ModelBox:
         combo.clear()
         if none:
             combo.addItem(none, "")
-        for summary in list_models():
-            combo.addItem(summary.name, summary.name)
+        for summary in usable_models():
+            combo.addItem(title_of(summary), summary.key)
 
     @property
     def model(self) -> str:

@@ -1,0 +1,120 @@
+"""The section Correct by guidelines: what the rules would move, shown before they do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import qt
+
+from BrainLandmarksLib.batch_correction import apply_guidelines, doubts
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.review import Edit, Review, from_record, to_record
+from BrainLandmarksLib.ui.slots import told
+from BrainLandmarksTrainLib.mrml.case import Case
+from BrainLandmarksTrainLib.ui import first_module
+from BrainLandmarksTrainLib.ui.dataset import need_case
+from BrainLandmarksTrainLib.ui.part import Part
+
+HEADERS = ("Landmark", "What", "mm")
+ROW_PX, SHOWN_ROWS = 24, 6
+
+
+class GuidelinesSection(Part):
+    """A preview of the moves in table and views; Apply records them, Discard does not."""
+
+    def __init__(self, panel: Any) -> None:
+        super().__init__(panel)
+        self._case: Case | None = None
+        self._before: Review | None = None
+        self._moved: tuple[Review, dict[str, Any]] | None = None
+        table = self.ui.movesTable
+        table.setColumnCount(len(HEADERS))
+        table.setHorizontalHeaderLabels(list(HEADERS))
+        table.verticalHeader().setVisible(False)
+        table.setMinimumHeight(ROW_PX * SHOWN_ROWS)
+        self.on_click(
+            {
+                "guidelinesButton": self.preview,
+                "applyMovesButton": self.apply,
+                "discardMovesButton": self.discard,
+            }
+        )
+        self.forget()
+
+    def forget(self) -> None:
+        """Wait for no answer; the case was closed or changed."""
+        self._case, self._before, self._moved = None, None, None
+        self.ui.movesBar.setVisible(False)
+        self.ui.guidelinesButton.setEnabled(True)
+
+    @told
+    def preview(self) -> None:
+        """Show what would move; nothing is recorded yet."""
+        case = need_case()
+        review, source = case.review()
+        if review.current.missing.all():
+            raise UserError("the case has no landmark to correct.")
+        moved = _copy(review)
+        moved.reviewer = case.rater or str(self.panel.setting("reviewer"))
+        edits = apply_guidelines(moved, primary=bool(self.ui.primaryCheck.checked))
+        look = ", ".join(f"{d.label} {d.mm:.1f} mm" for d in doubts(moved))
+        if not edits:
+            raise UserError("nothing to move; the case keeps to the guidelines." + _seen(look))
+        first_module.release(case.volume)
+        case.nodes.show(moved.current)
+        self._case, self._before, self._moved = case, review, (moved, source)
+        self._fill(edits, look)
+
+    @told
+    def apply(self) -> None:
+        """Move the points, with a record."""
+        if self._case is None or self._moved is None:
+            return
+        case, (review, source) = self._case, self._moved
+        self.forget()
+        case.replace(review, source)
+        first_module.take_up(case.volume)
+        self.panel.case_changed()
+
+    @told
+    def discard(self) -> None:
+        """Leave the points where they were."""
+        if self._case is None or self._moved is None:
+            return
+        case, before = self._case, self._before
+        self.forget()
+        assert before is not None
+        case.nodes.show(before.current)
+        first_module.take_up(case.volume)
+
+    def _fill(self, edits: Sequence[Edit], look: str) -> None:
+        table = self.ui.movesTable
+        table.setRowCount(len(edits))
+        for row, edit in enumerate(edits):
+            mm = edit.distance_mm
+            texts = (edit.label, edit.kind, "" if mm is None else f"{mm:.1f}")
+            for column, text in enumerate(texts):
+                table.setItem(row, column, qt.QTableWidgetItem(text))
+        table.resizeColumnsToContents()
+        known = [edit.distance_mm or 0.0 for edit in edits]
+        self.ui.movesLabel.setText(
+            f"{len(edits)} moves, {np.mean(known):.1f} mm on average and {max(known):.1f} mm at "
+            "most; the views show where the points would go." + _seen(look)
+        )
+        self.ui.movesBar.setVisible(True)
+        self.ui.guidelinesButton.setEnabled(False)
+
+
+def _seen(look: str) -> str:
+    return f" Primary points off their plane, to look at: {look}." if look else ""
+
+
+def _copy(review: Review) -> Review:
+    current = review.current
+    points = LandmarkSet(
+        current.protocol, current.points.copy(), list(current.status), current.confidence.copy()
+    )
+    return from_record(to_record(review), points, "the scene")[0]
