@@ -15,11 +15,12 @@ from BrainLandmarksLib.worker.command import CommandRun
 TIMEOUT_S = 120.0
 
 WAITING = """
-import threading, time
+import signal, threading, time
 from BrainLandmarksLib.worker.attached import stop_at_end_of_input
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test in the background ignores it
 threading.Thread(target=stop_at_end_of_input, daemon=True).start()
-print("waiting", flush=True)
 try:
+    print("waiting", flush=True)
     for _ in range(600):
         time.sleep(0.1)
 except KeyboardInterrupt:
