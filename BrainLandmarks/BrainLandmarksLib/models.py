@@ -207,16 +207,6 @@ def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None =
     )
 
 
-def protocol_of(name_or_path: str | os.PathLike[str]) -> Protocol:
-    """The landmarks of a shipped model, or of one in a folder, without loading its networks.
-
-    Raises:
-        UserError: there is no such model, or its description is damaged.
-    """
-    folder = _find(name_or_path)
-    return _match_protocol(_read_json(folder), folder, None)
-
-
 def load_shape(name_or_path: str | os.PathLike[str], landmarks: int) -> ShapeModel | None:
     """The shape model of a model, without loading its networks; None if it has none.
 

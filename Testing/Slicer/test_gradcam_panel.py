@@ -159,10 +159,10 @@ def test_from_the_table_of_the_other_module_to_a_map(desktop, hosts, scene, tmp_
     point = session.review.current.point("CC_G")
     assert abs(center("Red")[2] - point[2]) < 1.0
     assert session.active == "CC_G"
-    # The map is bright near the landmark.
+    # The map is bright at the landmark; its brightest point may lie elsewhere.
     kji = slicer.util.arrayFromVolume(node)
-    brightest = np.array(np.unravel_index(kji.argmax(), kji.shape))[::-1]
-    assert np.linalg.norm((world_affine(node) @ [*brightest, 1])[:3] - point) < 40.0
+    i, j, k = np.rint(np.linalg.inv(world_affine(node)) @ [*point, 1]).astype(int)[:3]
+    assert kji[k, j, i] > 0.4 * kji.max() > 3 * kji.mean() > 0
     assert kji.max() == pytest.approx(1.0)
 
     # A row of the other module's table, while that module is in front.

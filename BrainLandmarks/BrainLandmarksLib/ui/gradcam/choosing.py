@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.models import protocol_of
+from BrainLandmarksLib.models import model_protocol
 from BrainLandmarksLib.mrml.follow import Follower
 from BrainLandmarksLib.mrml.nodes import LandmarkNodes
 from BrainLandmarksLib.protocol import Protocol
@@ -189,7 +189,7 @@ class ChooseSection(Part):
         """Rows of the model's landmarks; what was chosen stays if the model has it."""
         if not self._models.model:
             return
-        protocol = protocol_of(self._models.model)
+        protocol = model_protocol(self._models.model)
         known = self.tree.protocol
         if known is not None and known.hash == protocol.hash:
             return

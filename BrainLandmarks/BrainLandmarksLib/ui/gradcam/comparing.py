@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.models import protocol_of
+from BrainLandmarksLib.models import model_protocol
 from BrainLandmarksLib.mrml.map_views import SideBySide
 from BrainLandmarksLib.ui.gradcam.models import ModelBox
 from BrainLandmarksLib.ui.gradcam.showing import RIGHT
@@ -56,7 +56,7 @@ class CompareSection(Part):
     @told
     def _changed(self, _index: int) -> None:
         if self.model:
-            own, other = self.panel.choosing.protocol, protocol_of(self.model)
+            own, other = self.panel.choosing.protocol, model_protocol(self.model)
             if own.labels != other.labels:
                 self.ui.compareCombo.setCurrentIndex(0)
                 raise UserError("the two models have different landmarks; choose another one.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import qt
 
-from BrainLandmarksLib.models import protocol_of
+from BrainLandmarksLib.models import model_protocol
 from BrainLandmarksLib.ui.settings import title_of, usable_models
 
 
@@ -48,7 +48,7 @@ class ModelBox:
         if not chosen:
             return
         folder = str(Path(str(chosen)).absolute())
-        protocol_of(folder)  # is it one?
+        model_protocol(folder)  # is it one?
         index = self._combo.findData(folder)
         if index < 0:
             self._combo.addItem(Path(folder).name, folder)
