@@ -101,7 +101,7 @@ def small_sample():
     from BrainLandmarksLib.images import Volume, read_image, resample
 
     head = read_image(resources.sample_head())
-    found = Detector("brain88", "cpu").detect(head, looks=1).landmarks
+    found = Detector("brain88", "cpu").detect(head, quality="fast").landmarks
     shape = tuple(int(n) for n in np.ceil(head.grid.extent / 4.0))
     affine = np.diag([4.0, 4.0, 4.0, 1.0])
     affine[:3, 3] = head.grid.center_ras - (np.array(shape) - 1) / 2 * 4.0
