@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -104,14 +105,14 @@ class Loader:
             yield item
 
 
-class _Source:
+class _Source(ABC):
     """Steps and their batches, in order."""
 
-    def __iter__(self) -> Iterator[tuple[int, list[Batch]]]:
-        raise NotImplementedError
+    @abstractmethod
+    def __iter__(self) -> Iterator[tuple[int, list[Batch]]]: ...
 
-    def close(self) -> None:
-        """Stop making more."""
+    def close(self) -> None:  # noqa: B027
+        """Stop making more; there is nothing to stop where nothing is made ahead."""
 
 
 class _Here(_Source):
