@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -48,27 +48,6 @@ CONDITIONS = tuple(
 """Columns of Table III, in the paper's order."""
 
 
-@dataclass(frozen=True)
-class UncorrectedConfig:
-    """Errors of the ground truth before correction; standard deviations unless said otherwise."""
-
-    anatomy_mm: float = setting(0.7, "Along each axis: where a structure is, mm.", low=0)
-    off_plane_mm: float = setting(1.5, "Off the plane that a group shares, mm.", low=0)
-    spacing: float = setting(
-        0.15, "Along the outline, of points at equal distances: a share of the step.", low=0
-    )
-    habit_mm: float = setting(
-        0.5, "Along each axis: how a person reads a definition, the same on all heads, mm.", low=0
-    )
-    exchanged: float = setting(
-        0.01, "Probability that the names of a left-right pair are exchanged.", low=0, high=1
-    )
-
-    def errors(self) -> RaterErrors:
-        """The same as a rater's errors."""
-        return RaterErrors(**{f.name: getattr(self, f.name) for f in fields(self)})
-
-
 @dataclass(frozen=True, kw_only=True)
 class AblationConfig:
     """One recipe, and what the eight networks differ in."""
@@ -77,8 +56,8 @@ class AblationConfig:
         REQUIRED, "The recipe of the best configuration, with a dataset; its loss, augmentation "
         "and dropout are switched off in turn.",
     )  # fmt: skip
-    uncorrected: UncorrectedConfig = setting(
-        UncorrectedConfig(), "Errors of the ground truth before correction."
+    uncorrected: RaterErrors = setting(
+        RaterErrors(), "Errors of the ground truth before correction."
     )
 
 
@@ -162,7 +141,7 @@ def load_ablation(
             "'locator', and no 'start_from'."
         )
     uncorrected = from_values(
-        UncorrectedConfig, values.pop("uncorrected", {}), "ablation setting uncorrected."
+        RaterErrors, values.pop("uncorrected", {}), "ablation setting uncorrected."
     )
     if values:
         raise UserError(
@@ -220,13 +199,13 @@ def _unchanged(part: str, kitchen: Kitchen) -> Kitchen:
     return kitchen
 
 
-def _uncorrected(errors: UncorrectedConfig, seed: int) -> Callable[[str, Kitchen], Kitchen]:
+def _uncorrected(errors: RaterErrors, seed: int) -> Callable[[str, Kitchen], Kitchen]:
     """Puts a rater's errors on the landmarks that the fine network is trained on."""
 
     def vary(part: str, kitchen: Kitchen) -> Kitchen:
         if part != "fine":
             return kitchen
-        rater = Rater.random(kitchen.protocol, np.random.default_rng(seed), errors.errors())
+        rater = Rater.random(kitchen.protocol, np.random.default_rng(seed), errors)
         scans = [
             replace(
                 scan,
@@ -294,7 +273,7 @@ def _groups(protocol: Protocol, columns: Mapping[str, FloatArray]) -> Table:
 def _noise_sentence(config: AblationConfig, dataset: Dataset) -> str:
     """What the simulated rater does to the training landmarks, measured."""
     rater = Rater.random(
-        dataset.protocol, np.random.default_rng(config.recipe.seed), config.uncorrected.errors()
+        dataset.protocol, np.random.default_rng(config.recipe.seed), config.uncorrected
     )
     truth = [
         true_points(dataset.read_landmarks(entry).current)[0]

@@ -20,21 +20,24 @@ from BrainLandmarksLib.correction import chain_rows, outline
 from BrainLandmarksLib.geometry import FloatArray
 from BrainLandmarksLib.protocol import Protocol
 
+from .settings import setting
+
 
 @dataclass(frozen=True)
 class RaterErrors:
     """Sizes of the errors; standard deviations unless said otherwise."""
 
-    anatomy_mm: float = 0.7
-    """Along each axis of the plane: where a structure is."""
-    off_plane_mm: float = 1.5
-    """At right angles to the plane that a group shares."""
-    spacing: float = 0.15
-    """Along the outline, of secondary points: a share of the mean step."""
-    habit_mm: float = 0.5
-    """Along each axis: how a person reads a definition, the same on all heads."""
-    exchanged: float = 0.01
-    """Probability that the left and the right name of a pair are exchanged."""
+    anatomy_mm: float = setting(0.7, "Along each axis: where a structure is, mm.", low=0)
+    off_plane_mm: float = setting(1.5, "Off the plane that a group shares, mm.", low=0)
+    spacing: float = setting(
+        0.15, "Along the outline, of points at equal distances: a share of the step.", low=0
+    )
+    habit_mm: float = setting(
+        0.5, "Along each axis: how a person reads a definition, the same on all heads, mm.", low=0
+    )
+    exchanged: float = setting(
+        0.01, "Probability that the names of a left-right pair are exchanged.", low=0, high=1
+    )
 
 
 @dataclass(frozen=True)
