@@ -20,7 +20,6 @@ from BrainLandmarksLib import correction
 from BrainLandmarksLib.conformity import exchanged_sides, off_plane, out_of_order
 from BrainLandmarksLib.geometry import FloatArray
 from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.review import Edit, Review
 
 SEEN_MM = 0.05
@@ -71,14 +70,14 @@ def apply_guidelines(
     _exchange(review, chosen)
     points = np.array(review.current.points)
     for name in names:
-        points = _flattened(protocol, points, name, primary)
+        points = correction.flattened(protocol, points, name, primary=primary)
     _record(review, points, "projected")
     spread = np.array(review.current.points)
     for name in names:
         if any(chain.group == name for chain in protocol.chains):
             spread = correction.respaced(protocol, spread, name, volume)
             # A curve through primary landmarks off the plane leaves it a little beside them.
-            spread = _flattened(protocol, spread, name, primary)
+            spread = correction.flattened(protocol, spread, name, primary=primary)
     _record(review, spread, "respaced")
     return review.edits[before:]
 
@@ -107,14 +106,6 @@ def _exchange(review: Review, chosen: Iterable[str]) -> None:
             if {first, second} <= set(chosen):
                 points[[row[first], row[second]]] = points[[row[second], row[first]]]
     _record(review, points, "exchanged")
-
-
-def _flattened(protocol: Protocol, points: FloatArray, group: str, primary: bool) -> FloatArray:
-    # A group none of whose points share a plane with others has nothing to flatten.
-    rows = [landmark.index - 1 for landmark in protocol.members(group)]
-    if not np.isfinite(off_plane(protocol, points)[rows]).any():
-        return points
-    return correction.projected(protocol, points, group, primary=primary)
 
 
 def _record(review: Review, points: FloatArray, kind: str) -> None:

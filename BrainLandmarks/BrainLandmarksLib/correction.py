@@ -25,6 +25,9 @@ SEARCH_MM = 8.0
 TRACE_MM = 3.0
 """How far from the curve through the points an outline is traced."""
 
+BELIEVED_MM = 12.0
+"""A found outline one of whose points would have to slide farther is none: it stays as it is."""
+
 _STEP_MM = 0.25
 _SMOOTHING_MM = 0.75
 _FINE_STEPS = 200
@@ -155,6 +158,37 @@ def _at(curve: FloatArray, length: FloatArray, at: FloatArray) -> FloatArray:
     return np.stack([np.interp(at, length, curve[:, k]) for k in range(3)], -1)
 
 
+# Found points -------------------------------------------------------------------------------------
+
+
+def conforming(protocol: Protocol, points: npt.ArrayLike) -> FloatArray:
+    """Points that a model found, as the guidelines have them: flat groups, evenly spread outlines.
+
+    A network places every point on its own. That the points of a plane are coplanar and those of an
+    outline equidistant is known beforehand (paper, section IV-B), so what they lack of it is error.
+
+    Args:
+        points: (K, 3), NaN where missing.
+
+    Returns:
+        (K, 3). Primary landmarks stay at the ends of their outlines. An outline of which a point is
+        missing, or would slide more than `BELIEVED_MM`, is not touched.
+    """
+    found = np.array(points, float)
+    result = found.copy()
+    for landmark in protocol.landmarks:
+        moved = _on_its_plane(protocol, found, landmark, without=False)
+        if moved is not None:
+            result[landmark.index - 1] = moved
+    for name in dict.fromkeys(chain.group for chain in protocol.chains):
+        spread = respaced(protocol, result, name)
+        for chain in (chain for chain in protocol.chains if chain.group == name):
+            rows = chain_rows(protocol, chain)
+            if (np.linalg.norm(spread - result, axis=1)[rows] <= BELIEVED_MM).all():
+                result[rows] = spread[rows]
+    return result
+
+
 # Planes -------------------------------------------------------------------------------------------
 
 
@@ -225,6 +259,21 @@ def projected(
     if not done:
         raise UserError(f"the points of {group} that are placed do not share a plane.")
     return result
+
+
+def flattened(
+    protocol: Protocol, points: FloatArray, group: str, *, primary: bool = True
+) -> FloatArray:
+    """:func:`projected`, but a group whose points share no plane with others stays as it is.
+
+    Raises:
+        UserError: the protocol has no such group.
+    """
+    protocol.members(group)
+    try:
+        return projected(protocol, points, group, primary=primary)
+    except UserError:
+        return points
 
 
 def on_plane(protocol: Protocol, points: npt.ArrayLike, label: str) -> FloatArray:

@@ -3,7 +3,8 @@
 Two networks. A coarse one, the locator, sees the whole head in any pose; the rigid fit of the
 model's mean landmark shape to what it finds gives the pose of the head. The fine network then sees
 the head upright, and once more in the pose that its own landmarks give. Every look is resampled
-from the original image. Heatmaps stay on the network's grid; only coordinates go back to the image.
+from the original image. Heatmaps stay on the network's grid; only coordinates go back to the image,
+where points that by definition share a plane or are equally spread are made so.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import nn
 
 from BrainLandmarksLib import decoding, resources
+from BrainLandmarksLib.correction import conforming
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import (
     FloatArray,
@@ -212,6 +214,7 @@ class Detector:
         tell("look", 1.0)
         points = np.mean(seen, axis=0)
         points[~volume.grid.contains(points)] = np.nan
+        points = conforming(self.model.protocol, points)
         confidence = self._confidence(decoded)
         notes, self._notes = tuple(self._notes), []
         return Detection(

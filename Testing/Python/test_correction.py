@@ -132,6 +132,39 @@ def test_projection_flattens_a_group_and_nothing_else(truth):
     np.testing.assert_array_equal(flat[others], bent[others])
 
 
+def test_found_points_become_flat_and_evenly_spread(truth):
+    """What a plane and a spacing that are known beforehand can mend, they do."""
+    before, after = [], []
+    for seed in range(10):
+        noise = np.random.default_rng(seed).normal(0, 2.0, truth.shape)
+        result = correction.conforming(PROTOCOL, truth + noise)
+        for landmark in PROTOCOL.landmarks:
+            mates = correction.plane_mates(PROTOCOL, landmark)
+            if len(mates) > 3:
+                center, normal = correction.fitted_plane(result[mates])
+                assert np.abs((result[mates] - center) @ normal).max() < 0.2
+        for chain in PROTOCOL.chains:
+            steps = steps_of(result, chain)
+            assert steps.std() / steps.mean() < 0.05
+        ring = rows(*PROTOCOL.chains[-1].members)
+        before.append(np.linalg.norm(noise, axis=1)[ring].mean())
+        after.append(np.linalg.norm(result - truth, axis=1)[ring].mean())
+    assert np.mean(after) < 0.85 * np.mean(before)
+
+
+def test_found_points_that_are_missing_or_astray_are_not_mended(truth):
+    holed = truth.copy()
+    holed[rows("BB_4")] = np.nan
+    result = correction.conforming(PROTOCOL, holed)
+    assert np.isnan(result[rows("BB_4")]).all()
+    assert np.isfinite(np.delete(result, rows("BB_4"), axis=0)).all()
+    astray = truth.copy()
+    ring = rows(*PROTOCOL.chains[-1].members)
+    astray[ring[2]] = astray[ring[7]]
+    result = correction.conforming(PROTOCOL, astray)
+    assert np.linalg.norm(result - astray, axis=1)[ring].max() < 2.0  # only onto their plane
+
+
 def test_one_point_goes_onto_the_plane_of_the_others(truth):
     off = truth.copy()
     off[rows("CC_G")] += [9.0, 0, 0]
