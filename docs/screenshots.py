@@ -16,7 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SHOTS = ROOT / "Resources" / "Screenshots"
 VIEW = (500, 500)
-TIMEOUT_S = 300.0
+TIMEOUT_S = 600.0
+STEPS = 60
 
 
 def main() -> None:
@@ -111,6 +112,25 @@ def _training_module(desktop) -> None:
     ui.guidelinesButton.click()
     _turn_camera()
     _shoot(desktop, "train.png")
+
+    ui.discardMovesButton.click()
+    ui.tabs.setCurrentWidget(ui.augmentationTab)
+    ui.previewPolicyCombo.setCurrentText("DA4")
+    ui.previewButton.click()
+    _wait(desktop, lambda: ui.previewLabel.text.startswith("DA4"))
+    _shoot(desktop, "vary.png")
+
+    ui.removePreviewButton.click()
+    ui.tabs.setCurrentWidget(ui.trainingTab)
+    ui.methodCombo.setCurrentText("new model, a quick trial")
+    ui.outputPath.currentPath = "run"
+    ui.nameEdit.setText("trial")
+    ui.amountSpin.setValue(STEPS)
+    ui.unitCombo.setCurrentText("steps")
+    ui.startButton.click()
+    tab = widget.panel.training
+    _wait(desktop, lambda: tab.run is None)
+    _shoot(desktop, "teach.png")
 
 
 def _shoot(desktop, name: str) -> None:

@@ -15,18 +15,16 @@ from __future__ import annotations
 
 import _thread
 import os
-import shlex
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 
-from BrainLandmarksLib.cli import PROGRAM, main
+from BrainLandmarksLib.cli import main
 
-from .background_run import RUN_FILE, STOP_FILE, describe, write_run
+from .background_run import RUN_FILE, STOP_FILE, first_words, write_run
 
 WATCH_S = 0.2
 _BUG = 1
@@ -37,13 +35,7 @@ def run(folder: Path, arguments: Sequence[str]) -> int:
     # Processes that a training on several devices starts run this file, too; the first one tells.
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return main(arguments)
-    about = {
-        **describe(os.getpid()),
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "arguments": list(arguments),
-        "command": shlex.join([PROGRAM, *arguments]),
-        "exit": None,
-    }
+    about = first_words(os.getpid(), arguments)
     (folder / STOP_FILE).unlink(missing_ok=True)
     write_run(folder / RUN_FILE, about)
     threading.Thread(target=_interrupt_when_asked, args=(folder / STOP_FILE,), daemon=True).start()

@@ -17,13 +17,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from BrainLandmarksLib.cli import PROGRAM
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import whole_file
 from BrainLandmarksLib.worker.process import environment, interpreter
@@ -32,9 +34,6 @@ RUN_FILE, LOG_FILE, STOP_FILE = "run.json", "run.log", "run.stop"
 
 MODULE = "BrainLandmarksTrainLib.background"
 LIBRARIES = ("BrainLandmarksLib", "BrainLandmarksTrainLib")
-
-STARTING_S = 60.0
-"""How long a new process may take until it has written its run file."""
 
 SAME_START_S = 2.0
 """Two processes of one number that started farther apart than this are not the same; clocks are
@@ -49,15 +48,13 @@ class BackgroundRun:
 
     Args:
         folder: Of the run.
-        child: The process if this program has started it, until its run file is there.
+        child: The process if this program has started it.
     """
 
     def __init__(self, folder: Path, child: subprocess.Popen[bytes] | None = None) -> None:
         self.folder = folder
         self._child = child
-        self._since = time.monotonic()
         self._read = 0
-        self._before = _text(folder / RUN_FILE) if child is not None else None
 
     @classmethod
     def start(cls, folder: Path, arguments: Sequence[str]) -> BackgroundRun:
@@ -100,7 +97,22 @@ class BackgroundRun:
             )
         run = cls(folder, child)
         run._read = began
+        try:
+            run._announce(arguments)
+        except UserError:
+            run._end(child.pid)
+            raise
         return run
+
+    def _announce(self, arguments: Sequence[str]) -> None:
+        """Say that it runs before it does so itself: until Python has started takes seconds."""
+        import psutil
+
+        assert self._child is not None
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by now, or begun to tell
+            about = first_words(self._child.pid, arguments)
+            if self.about.get("pid") != self._child.pid:
+                write_run(self.folder / RUN_FILE, about)
 
     @classmethod
     def attach(cls, folder: Path) -> BackgroundRun | None:
@@ -114,12 +126,9 @@ class BackgroundRun:
     @property
     def about(self) -> Mapping[str, Any]:
         """What the run file says; empty until it is there."""
-        text = _text(self.folder / RUN_FILE)
-        if not text or (self._child is not None and text == self._before):
-            return {}
         try:
-            data = json.loads(text)
-        except ValueError:
+            data = json.loads((self.folder / RUN_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             return {}
         return data if isinstance(data, dict) else {}
 
@@ -130,15 +139,16 @@ class BackgroundRun:
         """
         about = self.about
         if not about:
-            return "running" if self._starting() else "failed"
+            return "failed"
         if about["exit"] is None:
             if self._alive(about):
                 return "running"
             # Between the look at the file and the look at the process it may have ended.
             about = self.about or about
         code = about["exit"]
-        if code is None:
-            return "lost"
+        if code is None:  # it could not say how it ended; of a child its parent knows a little
+            crashed = self._child is not None and (self._child.poll() or 0) > 0
+            return "failed" if crashed else "lost"
         return {0: "finished", STOPPED: "stopped"}.get(code, "failed")
 
     def stop(self) -> None:
@@ -159,15 +169,13 @@ class BackgroundRun:
 
     def kill(self) -> None:
         """End it and all it started, at once; its last checkpoint stays."""
+        about = self.about
+        if about and self._alive(about):
+            self._end(about["pid"])
+
+    def _end(self, number: int) -> None:
         import psutil
 
-        about = self.about
-        number = about["pid"] if about and self._alive(about) else None
-        if number is None and self._starting():
-            assert self._child is not None
-            number = self._child.pid
-        if number is None:
-            return
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(number)
             family = [process, *process.children(recursive=True)]
@@ -189,11 +197,6 @@ class BackgroundRun:
         self._read += len(whole)
         return whole.decode("utf-8", "replace").splitlines()
 
-    def _starting(self) -> bool:
-        if self._child is None:
-            return False
-        return self._child.poll() is None and time.monotonic() - self._since < STARTING_S
-
     def _alive(self, about: Mapping[str, Any]) -> bool:
         """Whether the process of the run file is there, and is no other that got its number."""
         import psutil
@@ -210,11 +213,24 @@ class BackgroundRun:
             return False
 
 
-def describe(pid: int) -> dict[str, Any]:
-    """Number and start of a process (seconds since 1970): together they name it."""
+def first_words(pid: int, arguments: Sequence[str]) -> dict[str, Any]:
+    """What a run file says of a process while it runs.
+
+    Number and start (seconds since 1970) together name the process.
+
+    Raises:
+        psutil.NoSuchProcess: there is no such process.
+    """
     import psutil
 
-    return {"pid": pid, "created": psutil.Process(pid).create_time()}
+    return {
+        "pid": pid,
+        "created": psutil.Process(pid).create_time(),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "arguments": list(arguments),
+        "command": shlex.join([PROGRAM, *arguments]),
+        "exit": None,
+    }
 
 
 def write_run(path: Path, about: Mapping[str, Any]) -> None:
@@ -225,9 +241,3 @@ def write_run(path: Path, about: Mapping[str, Any]) -> None:
     """
     with whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-
-
-def _text(path: Path) -> str | None:
-    with contextlib.suppress(OSError):
-        return path.read_text(encoding="utf-8")
-    return None

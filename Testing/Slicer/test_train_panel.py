@@ -36,12 +36,11 @@ TRAINING = 2
 
 
 @pytest.fixture
-def panel(desktop):
+def panel(desktop, tmp_path):
     forget()
-    widget = desktop.open(MODULE).self()
-    yield widget
-    if widget.panel.training.run is not None:
-        widget.panel.training.run.kill()
+    yield desktop.open(MODULE).self()
+    for file in tmp_path.rglob(RUN_FILE):  # a training outlives everything, a failed test as well
+        BackgroundRun.attach(file.parent).kill()
     forget()
 
 
@@ -116,6 +115,8 @@ def test_without_choices_nothing_can_start(panel):
     assert not panel.ui.copyButton.enabled
     assert panel.ui.commandEdit.text == ""
     assert not panel.ui.reportSection.visible
+    for name in ("datasetPath", "policyFile", "recipePath", "outputPath"):
+        assert getattr(panel.ui, name).currentPath == ""
 
 
 def test_what_is_missing_is_one_sentence(panel, tmp_path):

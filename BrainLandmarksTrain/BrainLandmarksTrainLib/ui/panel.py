@@ -20,6 +20,8 @@ from BrainLandmarksTrainLib.ui.raters import RatersSection
 from BrainLandmarksTrainLib.ui.reporting import ReportSection
 from BrainLandmarksTrainLib.ui.training import TrainingTab
 
+_PATHS = ("datasetPath", "policyFile", "recipePath", "outputPath")
+
 
 class TrainPanel(Messages):
     """Holds the tabs; they talk through it.
@@ -53,6 +55,7 @@ class TrainPanel(Messages):
             self._known = self._values()
             for tab in self._tabs:
                 tab.bind()
+            self._empty_paths()
 
     def parameters_changed(self) -> None:
         """The parameter node has other values: from the widgets, a script or Undo."""
@@ -63,6 +66,16 @@ class TrainPanel(Messages):
         if changed:
             for tab in self._tabs:
                 tab.changed_parameters(changed)
+            self._empty_paths()
+
+    def _empty_paths(self) -> None:
+        """Show nothing where nothing is chosen; the parameter node's connector writes a dot."""
+        for name in _PATHS:
+            edit = getattr(self.ui, name)
+            if edit.currentPath == str(Path()):
+                edit.blockSignals(True)
+                edit.currentPath = ""
+                edit.blockSignals(False)
 
     def _values(self) -> dict[str, Any]:
         names = self.parameters.allParameters
