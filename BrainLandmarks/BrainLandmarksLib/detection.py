@@ -1,10 +1,11 @@
 """From an image of a head to its landmarks: find the head, look closely, say where.
 
-Two networks. A coarse one, the locator, sees the whole head in any pose; the rigid fit of the
-model's mean landmark shape to what it finds gives the pose of the head. The fine network then sees
-the head upright, and once more in the pose that its own landmarks give. Every look is resampled
-from the original image. Heatmaps stay on the network's grid; only coordinates go back to the image,
-where points that by definition share a plane or are equally spread are made so.
+A coarse network, the locator, sees the whole head in any pose; the rigid fit of the model's mean
+landmark shape to what it finds gives the pose of the head. The fine network then sees the head
+upright, and once more in the pose that its own landmarks give. A detail network, where there is
+time, sees boxes of it in finer voxels (:mod:`.detail`). Every look is resampled from the original
+image. Heatmaps stay on the network's grid; only coordinates go back to the image, where points that
+by definition share a plane or are equally spread are made so.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import nn
 
 from BrainLandmarksLib import decoding, resources
 from BrainLandmarksLib.correction import conforming
+from BrainLandmarksLib.detail import MARGIN, PRIOR_MM, boxes, with_prior
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import (
     FloatArray,
@@ -60,19 +62,22 @@ _SHARPNESS = 1.5
 
 @dataclass(frozen=True)
 class Quality:
-    """How carefully the fine network looks.
+    """How carefully the networks look.
 
     Args:
         looks: Looks at the upright head, each in the pose that the look before gives.
         turned: Looks at the head turned a little, each another way, whose points are averaged with
             those of the last upright look.
+        detail: Whether the detail network, where the model has one, looks again at boxes round the
+            points.
     """
 
     looks: int = FINE_LOOKS
     turned: int = 0
+    detail: bool = False
 
 
-QUALITIES = {"fast": Quality(1), "standard": Quality(), "best": Quality(3, 4)}
+QUALITIES = {"fast": Quality(1), "standard": Quality(), "best": Quality(2, 4, True)}
 """Qualities by the name that commands and requests use; the second is the usual one."""
 
 Progress = Callable[[str, float], None]
@@ -125,6 +130,15 @@ class _Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.0) + passed
 
 
+@dataclass(frozen=True)
+class Expected:
+    """Where landmarks of a box are expected: their rows, (n, 3) ijk, standard deviation, voxels."""
+
+    rows: npt.NDArray[np.intp]
+    ijk: FloatArray
+    sigma: float
+
+
 class Detector:
     """Finds the landmarks of a model's protocol on images of heads.
 
@@ -157,8 +171,7 @@ class Detector:
         self.precision = precision
         self._mirror = torch.from_numpy(self.model.protocol.mirror_permutation())
         self._networks = {
-            "locator": _for_inference(self.model.locator),
-            "fine": _for_inference(self.model.network),
+            part: _for_inference(network) for part, (network, _) in self.model.networks.items()
         }
         self._place(self.device)
 
@@ -195,7 +208,7 @@ class Detector:
                 grid = _posed_cube(pose, spec.locator)
                 decoded = self._run("locator", _look(head, grid))
                 pose = self._pose(decoded, grid)
-        total = chosen.looks + chosen.turned
+        total = self._work(chosen)
         for number in range(chosen.looks):
             tell("look", _LOCATED + (1 - _LOCATED) * number / total)
             grid = _posed_cube(pose, spec.fine)
@@ -211,10 +224,17 @@ class Detector:
             # the other.
             _, other = self._see(head, aside, watch, mirrored=number % 2 == 1)
             seen.append(_points(other, aside))
-        tell("look", 1.0)
         points = np.mean(seen, axis=0)
         points[~volume.grid.contains(points)] = np.nan
         points = conforming(self.model.protocol, points)
+        if chosen.detail and spec.detail is not None:
+            done = _LOCATED + (1 - _LOCATED) * (chosen.looks + chosen.turned) / total
+            points = self._in_detail(
+                head, pose, points, watch, lambda share: tell("look", done + (1 - done) * share)
+            )
+            points[~volume.grid.contains(points)] = np.nan
+            points = conforming(self.model.protocol, points)
+        tell("look", 1.0)
         confidence = self._confidence(decoded)
         notes, self._notes = tuple(self._notes), []
         return Detection(
@@ -240,14 +260,62 @@ class Detector:
         start = time.perf_counter()
         head, pose = _prepared(volume)
         seconds = time.perf_counter() - start
-        for name, look, count in (
-            ("locator", self.model.spec.locator, LOCATOR_LOOKS),
-            ("fine", self.model.spec.fine, chosen.looks + chosen.turned),
-        ):
+        counts = {"locator": LOCATOR_LOOKS, "fine": chosen.looks + chosen.turned}
+        counts["detail"] = self._boxes if chosen.detail else 0
+        for name, (_, look) in self.model.networks.items():
+            count = counts[name]
+            if not count:
+                continue
             start = time.perf_counter()
             self._run(name, _look(head, _posed_cube(pose, look)))
             seconds += count * (time.perf_counter() - start)
         return seconds
+
+    @property
+    def _boxes(self) -> int:
+        """How many boxes the detail network sees of a head, about; 0 without one."""
+        look, mean = self.model.spec.detail, self.model.spec.mean_shape
+        return 0 if look is None else len(list(boxes(mean, _inner_side(look))))
+
+    def _work(self, chosen: Quality) -> float:
+        """The work of all looks, in looks of the fine network."""
+        work = float(chosen.looks + chosen.turned)
+        look, fine = self.model.spec.detail, self.model.spec.fine
+        if chosen.detail and look is not None:
+            work += self._boxes * (look.size / fine.size) ** 3
+        return work
+
+    def _in_detail(
+        self,
+        head: Volume,
+        pose: FloatArray,
+        points: FloatArray,
+        watch: _Stopwatch,
+        tell: Callable[[float], None],
+    ) -> FloatArray:
+        """Where the detail network sees the points; missing ones stay missing.
+
+        Args:
+            tell: called before each box with the share of the work done before.
+        """
+        look = self.model.spec.detail
+        assert look is not None
+        seen = points.copy()
+        here = apply_affine(np.linalg.inv(pose), points)
+        done, total = 0, max(int(np.isfinite(here).all(1).sum()), 1)
+        for middle, rows in boxes(here, _inner_side(look)):
+            tell(done / total)
+            at = pose.copy()
+            at[:3, 3] = apply_affine(pose, middle[None])[0]
+            grid = _posed_cube(at, look)
+            with watch.stage("resample"):
+                sight = _look(head, grid)
+            with watch.stage("network"):
+                expected = Expected(rows, grid.ras_to_ijk(points[rows]), PRIOR_MM / look.voxel_mm)
+                decoded = self._run("detail", sight, expected=expected)
+            seen[rows] = _points(decoded, grid)
+            done += len(rows)
+        return seen
 
     def _see(
         self, head: Volume, grid: Grid, watch: _Stopwatch, mirrored: bool = False
@@ -264,25 +332,34 @@ class Detector:
         return fit_pose(self.model.spec.mean_shape, _points(decoded, grid), weights)
 
     def _run(
-        self, name: str, sight: npt.NDArray[np.float32], mirrored: bool = False
+        self,
+        name: str,
+        sight: npt.NDArray[np.float32],
+        mirrored: bool = False,
+        expected: Expected | None = None,
     ) -> decoding.Decoded:
         """Decoded heatmaps of one cube; on the CPU if the GPU's memory does not suffice.
 
         Args:
             mirrored: Show the cube to the network as in a mirror, and undo that afterwards.
+            expected: What is known before; then only these landmarks are decoded.
         """
         try:
-            return self._forward(name, sight, mirrored)
+            return self._forward(name, sight, mirrored, expected)
         except torch.OutOfMemoryError:
             if self.device.type == "cpu":
                 raise
             self._notes.append("the GPU's memory does not suffice, so the CPU does the work")
             self._place(torch.device("cpu"))
-            return self._forward(name, sight, mirrored)
+            return self._forward(name, sight, mirrored, expected)
 
     @torch.inference_mode()
     def _forward(
-        self, name: str, sight: npt.NDArray[np.float32], mirrored: bool = False
+        self,
+        name: str,
+        sight: npt.NDArray[np.float32],
+        mirrored: bool = False,
+        expected: Expected | None = None,
     ) -> decoding.Decoded:
         network = self._networks[name]
         batch = torch.from_numpy(sight)[None, None].to(self.device)
@@ -292,6 +369,9 @@ class Detector:
             heatmaps = inference_heatmaps(network, batch, self.precision)
         else:
             heatmaps = network(batch)
+        if expected is not None:
+            guess = torch.from_numpy(expected.ijk)[None].to(heatmaps)
+            heatmaps = with_prior(heatmaps[:, expected.rows], guess, expected.sigma)
         decoded = decoding.decode(heatmaps, sharpness=_SHARPNESS if name == "fine" else 1.0)
         coordinates, spread, peak_mass = (
             values.cpu() for values in (decoded.coordinates, decoded.spread, decoded.peak_mass)
@@ -452,6 +532,11 @@ def _prepared(volume: Volume) -> tuple[Volume, FloatArray]:
 
 def _posed_cube(pose: FloatArray, look: Look) -> Grid:
     return cube(pose[:3, 3], look.field_of_view_mm, look.size, pose[:3, :3])
+
+
+def _inner_side(look: Look) -> float:
+    """Side of a box of the detail network without its margin, mm."""
+    return look.field_of_view_mm - 2 * MARGIN * look.voxel_mm
 
 
 def _turned_cube(pose: FloatArray, look: Look, number: int) -> Grid:

@@ -1,4 +1,4 @@
-"""Trained models on disk: a folder of two networks and one JSON file that says what they are.
+"""Trained models on disk: a folder of networks and one JSON file that says what they are.
 
 ::
 
@@ -6,6 +6,7 @@
       model.json            name, protocol and its hash, networks, mean shape, calibration, errors
       weights.safetensors   the fine network, which places the landmarks
       locator.safetensors   the locator, which finds the head and its pose
+      detail.safetensors    the detail network, which looks again at small boxes; optional
       protocol.json         only when the landmark protocol does not ship with the library
 
 Weights are safetensors, a format that holds numbers and nothing that runs. Nothing is believed
@@ -43,14 +44,19 @@ FORMAT = 1
 
 SPEC_FILE = "model.json"
 PROTOCOL_FILE = "protocol.json"
-WEIGHT_FILES = {"fine": "weights.safetensors", "locator": "locator.safetensors"}
+WEIGHT_FILES = {
+    "fine": "weights.safetensors",
+    "locator": "locator.safetensors",
+    "detail": "detail.safetensors",
+}
+OPTIONAL_NETWORKS = ("detail",)
 SHAPE_FILE = "shape.safetensors"
 NORMALISATION = "foreground 99th percentile = 1, clipped to [0, 1.5]"
 
 
 @dataclass(frozen=True)
 class Look:
-    """The cube that one of the two networks looks at."""
+    """The cube that one of the networks looks at."""
 
     size: int
     """Voxels along each side, N."""
@@ -81,11 +87,13 @@ class ModelSpec:
     """Error table on heads that training never saw."""
     command: str = ""
     """The command that made the model."""
+    detail: Look | None = None
+    """A box of the detail network, where there is one."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model: what it finds, and the two networks that find it.
+    """A trained model: what it finds, and the networks that find it.
 
     >>> model = load_model("brain88")
     >>> len(model.protocol), model.spec.fine.size
@@ -101,6 +109,19 @@ class Model:
     spec: ModelSpec
     shape: ShapeModel | None = None
     """How the landmarks vary together over heads; None for a model made without it."""
+    detail: HighRes3DNet | None = None
+    """The detail network, which sees small boxes in finer voxels."""
+
+    @property
+    def networks(self) -> dict[str, tuple[HighRes3DNet, Look]]:
+        """Every network that there is, by its name, and what it looks at."""
+        parts = {
+            "fine": (self.network, self.spec.fine),
+            "locator": (self.locator, self.spec.locator),
+        }
+        if self.detail is not None and self.spec.detail is not None:
+            parts["detail"] = (self.detail, self.spec.detail)
+        return parts
 
 
 @dataclass(frozen=True)
@@ -115,7 +136,7 @@ class ModelSummary:
     folder: Path
     protocol_hash: str
     networks: Mapping[str, Mapping[str, Any]]
-    """What ``model.json`` says of the networks "fine" and "locator"."""
+    """What ``model.json`` says of the networks "fine", "locator" and perhaps "detail"."""
 
     @property
     def key(self) -> str:
@@ -153,7 +174,7 @@ def summarise(name_or_path: str | os.PathLike[str]) -> ModelSummary:
         held_out=data.get("held_out", {}),
         folder=folder,
         protocol_hash=_get(data, folder, "protocol.hash", str),
-        networks={part: _get(data, folder, f"networks.{part}", dict) for part in WEIGHT_FILES},
+        networks={part: _get(data, folder, f"networks.{part}", dict) for part in _parts(data)},
     )
 
 
@@ -180,7 +201,7 @@ def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None =
     matched = _match_protocol(data, folder, protocol)
     networks = {}
     looks = {}
-    for part in WEIGHT_FILES:
+    for part in _parts(data):
         size = _get(data, folder, f"networks.{part}.size", int)
         side = float(_get(data, folder, f"networks.{part}.field_of_view_mm", (int, float)))
         if size < 8 or not (math.isfinite(side) and side > 0):
@@ -202,8 +223,10 @@ def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None =
             training=_get(data, folder, "training", dict),
             held_out=_get(data, folder, "held_out", dict),
             command=_get(data, folder, "command", str),
+            detail=looks.get("detail"),
         ),
         load_shape(folder, len(matched)),
+        networks.get("detail"),
     )
 
 
@@ -227,13 +250,13 @@ def load_shape(name_or_path: str | os.PathLike[str], landmarks: int) -> ShapeMod
 
 
 def model_weights(name_or_path: str | os.PathLike[str]) -> dict[str, Path]:
-    """Weight files of the "fine" and the "locator" network, of a shipped model or of a folder.
+    """Weight file of each network, of a shipped model or of a folder.
 
     Raises:
-        UserError: there is no such model.
+        UserError: there is no such model, or its model.json is damaged.
     """
     folder = _find(name_or_path)
-    return {part: folder / file for part, file in WEIGHT_FILES.items()}
+    return {part: folder / WEIGHT_FILES[part] for part in _parts(_read_json(folder))}
 
 
 def model_identity(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
@@ -244,8 +267,9 @@ def model_identity(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
     """
     folder = _find(name_or_path)
     digest = hashlib.sha256()
+    files = [path.name for path in model_weights(folder).values()]
     optional = (SHAPE_FILE, PROTOCOL_FILE)
-    for name in (SPEC_FILE, *WEIGHT_FILES.values(), *optional):
+    for name in (SPEC_FILE, *files, *optional):
         path = folder / name
         if name in optional and not path.exists():
             continue
@@ -312,10 +336,7 @@ def _to_json(model: Model) -> dict[str, Any]:
     if spec.mean_shape.shape != (len(protocol), 3):
         raise ValueError(f"mean shape must be ({len(protocol)}, 3), got {spec.mean_shape.shape}")
     networks = {}
-    for part, network, look in (
-        ("fine", model.network, spec.fine),
-        ("locator", model.locator, spec.locator),
-    ):
+    for part, (network, look) in model.networks.items():
         if network.out_channels != len(protocol):
             raise ValueError(
                 f"the {part} network has {network.out_channels} heatmaps "
@@ -349,7 +370,7 @@ def _write_parts(model: Model, data: dict[str, Any], folder: Path) -> None:
 
     text = json.dumps(data, indent=1, allow_nan=False)
     (folder / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
-    for part, network in (("fine", model.network), ("locator", model.locator)):
+    for part, (network, _) in model.networks.items():
         tensors = {k: v.detach().cpu().contiguous() for k, v in _weights_of(network).items()}
         save_file(tensors, folder / WEIGHT_FILES[part])
     if model.shape is not None:
@@ -361,6 +382,16 @@ def _write_parts(model: Model, data: dict[str, Any], folder: Path) -> None:
 def _weights_of(network: HighRes3DNet) -> dict[str, Tensor]:
     """The numbers that matter: not the step counters of batch norm."""
     return {k: v for k, v in network.state_dict().items() if v.dtype.is_floating_point}
+
+
+def _parts(data: Mapping[str, Any]) -> list[str]:
+    """Names of the networks that model.json has, or should have."""
+    there = data.get("networks")
+    return [
+        part
+        for part in WEIGHT_FILES
+        if part not in OPTIONAL_NETWORKS or (isinstance(there, dict) and part in there)
+    ]
 
 
 def _find(name_or_path: str | os.PathLike[str]) -> Path:

@@ -1,4 +1,4 @@
-"""From a recipe to a model that ships: prepare, train the two networks, measure, save.
+"""From a recipe to a model that ships: prepare, train the networks, measure, save.
 
 Each network is an ordinary training run (:mod:`.engine`), so an interrupted recipe goes on where it
 stopped. With several processes the first one prepares what all of them read, and measures.
@@ -27,6 +27,7 @@ from BrainLandmarksLib.protocol import Protocol, load_protocol
 from BrainLandmarksLib.shape_model import ShapeModel
 
 from .comparison import true_points
+from .detail import DetailSampler
 from .engine.batches import Sampler
 from .engine.checkpoint import (
     checkpoints,
@@ -49,11 +50,11 @@ from .start import start_network
 
 Say = Callable[[str], None]
 
-PARTS = ("locator", "fine")
+PARTS = ("locator", "fine", "detail")
 PROTOCOL = "brain88"
 """Protocol of a recipe that names none and has no dataset: the one that the rules place."""
 
-_OVERSAMPLING = {"locator": 3, "fine": 2}
+_OVERSAMPLING = {"locator": 3, "fine": 2, "detail": 2}
 _PACKAGES = (
     "torch", "numpy", "scipy", "nibabel", "safetensors", "lightning-fabric", "torchio",
 )  # fmt: skip
@@ -94,7 +95,7 @@ class Mixture:
     share: float
     """Of the first kind."""
 
-    def __call__(self, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
         """A sample of a kind that chance decides."""
         return (self.one if rng.random() < self.share else self.other)(step, rng)
 
@@ -113,7 +114,7 @@ def cook(
         say: takes lines for the user, in the first process only.
         command: what the model will say that it was made with.
         on_log: called with the network's name and every row of its log, in the first process.
-        vary: changes what a network, "locator" or "fine", is trained on.
+        vary: changes what a network, "locator", "fine" or "detail", is trained on.
 
     Raises:
         UserError: the data, the settings or a checkpoint cannot be used.
@@ -211,7 +212,7 @@ def prepare(recipe: Recipe, device: str = "cpu", say: Say = print) -> Kitchen:
         kitchen = replace(kitchen, heads=heads, held_out=held_out)
     if dataset is not None:
         say(f"reading {len(entries)} scans")
-        spacing, cache = recipe.fine.voxel_mm / _OVERSAMPLING["fine"], output / "cache"
+        spacing, cache = _finest(recipe), output / "cache"
         checking = [e for e in dataset.entries if e.split == "validation"]
         kitchen = replace(
             kitchen,
@@ -227,19 +228,24 @@ def samplers(
     """What makes the samples of a network, and those for validation (None: unseen ones of it)."""
     variation = ANY_POSE if part == "locator" else CANONICAL
     lattice = Lattice(config.cube, config.voxel_mm, _OVERSAMPLING[part])
-    validation = None
+    validation: Sampler | None = None
+
+    def of(sampler: HeadSampler | ScanSampler) -> Sampler:
+        return DetailSampler(sampler, kitchen.shape) if part == "detail" else sampler
+
     made: list[Sampler] = []
     if recipe.scans is not None:
-        made.append(_scan_sampler(kitchen, kitchen.scans, variation, lattice, recipe.scans))
+        sampler = _scan_sampler(kitchen, kitchen.scans, variation, lattice, recipe.scans)
+        made.append(of(sampler))
         if kitchen.validation:
             plain = replace(recipe.scans, augmented_share=0.0)
-            validation = _scan_sampler(kitchen, kitchen.validation, variation, lattice, plain)
+            validation = of(_scan_sampler(kitchen, kitchen.validation, variation, lattice, plain))
     if recipe.heads is not None:
         heads = recipe.heads
         varied = replace(variation, t1_share=heads.t1_share, void_share=heads.void_share)
         mirror = kitchen.protocol.mirror_permutation()
         generator = HeadGenerator(kitchen.heads, mirror, varied)
-        made.append(HeadSampler(generator, lattice))
+        made.append(of(HeadSampler(generator, lattice)))
     if len(made) == 1:
         return made[0], validation
     assert recipe.scans is not None
@@ -350,16 +356,24 @@ def _scan_sampler(
     )
 
 
+def _finest(recipe: Recipe) -> float:
+    """Voxels that scans are kept in, mm: no sub-voxel of a posed network is smaller."""
+    sizes = {part: getattr(recipe, part) for part in ("fine", "detail")}
+    return min(c.voxel_mm / _OVERSAMPLING[part] for part, c in sizes.items() if c is not None)
+
+
 def _network(kitchen: Kitchen, recipe: Recipe, part: str, config: TrainingConfig) -> HighRes3DNet:
-    if kitchen.base is not None and config.init_from is None:
-        return start_network(kitchen.base, part, kitchen.protocol, config.dropout, recipe.seed)
+    base = kitchen.base
+    if base is not None and part in base.networks and config.init_from is None:
+        return start_network(base, part, kitchen.protocol, config.dropout, recipe.seed)
     torch.manual_seed(recipe.seed)
     count = len(kitchen.protocol)
     network = HighRes3DNet(out_channels=count, features=config.features, dropout=config.dropout)
-    locator = recipe.locator
-    fresh = config.init_from is None and part == "fine"
-    if fresh and locator is not None and config.features == locator.features:
-        load_weights(network, Path(recipe.output) / "locator")
+    # What a network has learnt helps the next one, at another resolution as well.
+    before = {"fine": "locator", "detail": "fine"}.get(part, "")
+    earlier: TrainingConfig | None = getattr(recipe, before, None)
+    if config.init_from is None and earlier is not None and config.features == earlier.features:
+        load_weights(network, Path(recipe.output) / before)
     return network
 
 
@@ -367,14 +381,14 @@ def _model(kitchen: Kitchen, recipe: Recipe, command: str) -> Model:
     networks, looks = {}, {}
     for part in PARTS:
         config: TrainingConfig | None = getattr(recipe, part)
-        if config is None:
+        if config is not None:
+            networks[part] = _network(kitchen, recipe, part, config)
+            networks[part].load_state_dict(trained_weights(Path(recipe.output) / part))
+            networks[part].eval()
+            looks[part] = look_of(part, config)
+        elif part == "locator":
             assert kitchen.base is not None  # the recipe says so
-            networks[part], looks[part] = kitchen.base.locator, kitchen.base.spec.locator
-            continue
-        networks[part] = _network(kitchen, recipe, part, config)
-        networks[part].load_state_dict(trained_weights(Path(recipe.output) / part))
-        networks[part].eval()
-        looks[part] = Look(config.size, config.field_of_view_mm)
+            networks[part], looks[part] = kitchen.base.networks[part]
     spec = ModelSpec(
         name=recipe.name,
         fine=looks["fine"],
@@ -382,6 +396,7 @@ def _model(kitchen: Kitchen, recipe: Recipe, command: str) -> Model:
         mean_shape=kitchen.shape,
         training=_summary(kitchen, recipe),
         command=command,
+        detail=looks.get("detail"),
     )
     points, mirror = kitchen.landmarks, kitchen.protocol.mirror_permutation()
     same = kitchen.base is not None and kitchen.base.protocol.hash == kitchen.protocol.hash
@@ -390,7 +405,15 @@ def _model(kitchen: Kitchen, recipe: Recipe, command: str) -> Model:
         shape: ShapeModel | None = kitchen.base.shape
     else:
         shape = ShapeModel.fit(points, mirror, kitchen.shape) if len(points) > 1 else None
-    return Model(kitchen.protocol, networks["fine"], networks["locator"], spec, shape)
+    detail = networks.get("detail")
+    return Model(kitchen.protocol, networks["fine"], networks["locator"], spec, shape, detail)
+
+
+def look_of(part: str, config: TrainingConfig) -> Look:
+    """What a trained network is shown: all of its cube, or one box of the detail network."""
+    if part == "detail":
+        return Look(config.cube[0], config.cube[0] * config.voxel_mm)
+    return Look(config.size, config.field_of_view_mm)
 
 
 def _measure_scans(model: Model, dataset: Dataset, device: str) -> dict[str, HeldOut]:
@@ -419,7 +442,7 @@ def _summary(kitchen: Kitchen, recipe: Recipe) -> dict[str, Any]:
     settings.pop("output")
     if recipe.start_from and kitchen.base is not None:
         settings["start_from"] = kitchen.base.spec.name
-    parts = [part for part in PARTS if settings[part] is not None]
+    parts = [part for part in PARTS if settings.get(part) is not None]
     for part in parts:
         settings[part].pop("init_from")
     summary: dict[str, Any] = {

@@ -12,7 +12,7 @@ import numpy as np
 from BrainLandmarksLib.decoding import Calibration
 from BrainLandmarksLib.detection import Detector
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import FloatArray, Grid
+from BrainLandmarksLib.geometry import FloatArray
 from BrainLandmarksLib.images import Volume
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.shape_model import ShapeModel, sigma_of_confidence
@@ -113,9 +113,7 @@ def render_scan(
     head: Head, mirror: np.ndarray, rng: np.random.Generator, variation: Variation = UNSEEN_T1
 ) -> tuple[Volume, FloatArray]:
     """A synthetic scan of a head and its (K, 3) true landmarks, RAS mm, NaN missing."""
-    affine = np.diag([SCAN.spacing_mm] * 3 + [1.0])
-    affine[:3, 3] = -(np.array(SCAN.shape) - 1) / 2 * SCAN.spacing_mm
-    grid = Grid(SCAN.shape, affine)
+    grid = SCAN.grid
     image, points = HeadGenerator([head], mirror, variation).sample(SCAN, rng, head)
     return Volume(image.numpy(), grid), grid.ijk_to_ras(points)
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from BrainLandmarksLib import intensity
-from BrainLandmarksLib.geometry import apply_affine, rigid_fit
+from BrainLandmarksLib.geometry import Grid, apply_affine, rigid_fit
 
 # Tissues: FreeSurfer/SynthSeg numbers that share an MR signal, with the signal they have on a T1
 # (white matter = 1). Left and right structures share a tissue, so contrast never tells the side.
@@ -350,27 +350,41 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
 class Lattice:
     """Rendered voxels: ``shape`` voxels of ``spacing_mm``, centred on the canonical origin.
 
-    ``oversampling`` sub-voxels per axis give the partial volume.
+    ``oversampling`` sub-voxels per axis give the partial volume. A ``center_mm`` other than the
+    origin makes a box beside it.
     """
 
     shape: tuple[int, int, int]
     spacing_mm: float
     oversampling: int = 2
+    center_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def reach_mm(self) -> float:
+        """Farthest from the origin along any axis."""
+        half = np.array(self.shape) * self.spacing_mm / 2
+        return float((np.abs(self.center_mm) + half).max())
+
+    @property
+    def grid(self) -> Grid:
+        """The voxels as an image's grid, in canonical mm."""
+        affine = np.diag([self.spacing_mm] * 3 + [1.0])
+        affine[:3, 3] = self.center_mm - (np.array(self.shape) - 1) / 2 * self.spacing_mm
+        return Grid(self.shape, affine)
 
     def axes(self, device: torch.device | str) -> list[torch.Tensor]:
         """Sub-voxel centres along each axis, mm."""
         result = []
-        for count in self.shape:
+        for count, middle in zip(self.shape, self.center_mm):
             n = count * self.oversampling
             step = self.spacing_mm / self.oversampling
-            result.append(
-                (torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2) * step
-            )
+            at = torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2
+            result.append(at * step + middle)
         return result
 
     def to_ijk(self, points: np.ndarray) -> np.ndarray:
         """Image mm -> voxel coordinates (voxel centres at integers)."""
-        return points / self.spacing_mm + (np.array(self.shape) - 1) / 2
+        return (points - self.center_mm) / self.spacing_mm + (np.array(self.shape) - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -415,7 +429,7 @@ class HeadGenerator:
         head = head or self.heads[rng.integers(len(self.heads))]
         device = head.tissues.device
         noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        reach = max(lattice.shape) * lattice.spacing_mm / 2
+        reach = lattice.reach_mm
         deformation = Deformation.random(v, rng, noise, reach, device)
         axes = lattice.axes(device)
         tissue = nearest_voxels(head, deformation.on_lattice(*axes))
@@ -502,7 +516,8 @@ class HeadGenerator:
         end = max(high + 25 - rng.exponential(22.0), (low + high) / 2)
         x, y, z = (
             torch.as_tensor(
-                (np.arange(n) - (n - 1) / 2) * lattice.spacing_mm * normal[k],
+                ((np.arange(n) - (n - 1) / 2) * lattice.spacing_mm + lattice.center_mm[k])
+                * normal[k],
                 dtype=torch.float32,
                 device=image.device,
             )

@@ -24,7 +24,6 @@ from BrainLandmarksLib.annotation import annotate
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import whole_file
 from BrainLandmarksLib.formats import read_landmarks, write_landmarks
-from BrainLandmarksLib.geometry import Grid
 from BrainLandmarksLib.images import Volume, read_image
 
 from .generator import ANATOMY, Deformation, Head, Lattice, nearest_voxels
@@ -102,15 +101,12 @@ def deformed(parent: AnnotatedMap, mean_shape: np.ndarray, number: int) -> Annot
     """
     labels = torch.from_numpy(parent.volume.data.astype(np.int16))
     head = replace(parent.head(mean_shape), tissues=labels)
-    affine = np.eye(4)
-    affine[:3, 3] = -(np.array(LATTICE.shape) - 1) / 2 * LATTICE.spacing_mm
-    grid = Grid(LATTICE.shape, affine)
     for attempt in range(_ATTEMPTS):
         rng = np.random.default_rng([number, attempt, *parent.name.encode()])
         noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
         deformation = Deformation.random(ANATOMY, rng, noise, _REACH_MM, "cpu")
         data = nearest_voxels(head, deformation.on_lattice(*LATTICE.axes("cpu")))
-        volume = Volume(data.numpy().astype(np.float32), grid)
+        volume = Volume(data.numpy().astype(np.float32), LATTICE.grid)
         try:
             landmarks = annotate(volume)
         except UserError:

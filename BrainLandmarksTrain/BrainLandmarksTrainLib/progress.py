@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .engine.logs import EPOCHS_FILE, STEPS_FILE
 
-PARTS = ("locator", "fine")
+PARTS = ("locator", "fine", "detail")
 
 
 @dataclass(frozen=True)

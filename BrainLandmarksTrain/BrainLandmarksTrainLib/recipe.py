@@ -87,9 +87,9 @@ class Recipe:
         None, "Landmark protocol, a name or a file; by default the dataset's, or brain88."
     )
     start_from: str | None = setting(
-        None, "Model whose weights both networks start from, a name or a folder. Where it finds "
+        None, "Model whose weights the networks start from, a name or a folder. Where it finds "
         "other landmarks, the last layer is made anew but for those that both know. By default the "
-        "locator starts from nothing and the fine network from the locator.",
+        "locator starts from nothing and each other network from the one before.",
     )  # fmt: skip
     seed: int = setting(0, "Of everything random; another seed, another model.", low=0)
     heads: HeadsConfig | None = setting(None, "Rendered scans.")
@@ -101,6 +101,11 @@ class Recipe:
     fine: TrainingConfig = setting(
         REQUIRED, "The network that finds the landmarks, in a cube in the head's pose."
     )
+    detail: TrainingConfig | None = setting(
+        None, "The network that looks again at small boxes, for the quality \"best\": size and "
+        "field_of_view_mm give its voxels, crop a box; prior_mm has to be there. Without it the "
+        "model has none.",
+    )  # fmt: skip
     machine: MachineConfig = setting(MachineConfig(), "Where it runs.")
 
     def __post_init__(self) -> None:
@@ -111,6 +116,10 @@ class Recipe:
             )
         if self.locator is None and self.start_from is None:
             raise UserError("without 'start_from' there is no locator to keep; describe one.")
+        if self.detail is not None and self.detail.prior_mm is None:
+            raise UserError("'detail' lacks 'prior_mm'; 3.5 is a good one.")
+        if self.detail is not None and len(set(self.detail.cube)) > 1:
+            raise UserError("the boxes of 'detail' are cubes; give 'crop' three equal numbers.")
 
     def settings(self) -> dict[str, Any]:
         """All settings as plain JSON values, defaults included."""
@@ -221,7 +230,7 @@ def markdown() -> str:
         "The recipe": Recipe,
         "`heads`": HeadsConfig,
         "`scans`": ScansConfig,
-        "`locator` and `fine`": TrainingConfig,
+        "`locator`, `fine` and `detail`": TrainingConfig,
         "`machine`": MachineConfig,
     }
     parts = []

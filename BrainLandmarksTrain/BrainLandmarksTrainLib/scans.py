@@ -131,8 +131,7 @@ class ScanSampler:
         scan = self.scans[int(rng.integers(len(self.scans)))]
         noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
         lattice = self.lattice
-        reach = max(lattice.shape) * lattice.spacing_mm / 2
-        deformation = Deformation.random(self.variation, rng, noise, reach, "cpu")
+        deformation = Deformation.random(self.variation, rng, noise, lattice.reach_mm, "cpu")
         to_head = scan.to_head(self.mean_shape)
         where = deformation.on_lattice(*lattice.axes("cpu"))
         image = _linear(load_file(scan.file)["image"].float(), scan.affine, to_head, where)
@@ -150,9 +149,7 @@ class ScanSampler:
     def _varied(
         self, policies: AugmentationConfig, image: torch.Tensor, points: FloatArray, seed: int
     ) -> tuple[torch.Tensor, FloatArray]:
-        affine = np.diag([self.lattice.spacing_mm] * 3 + [1.0])
-        affine[:3, 3] = -(np.array(self.lattice.shape) - 1) / 2 * self.lattice.spacing_mm
-        volume = Volume(image.numpy(), Grid(self.lattice.shape, affine))
+        volume = Volume(image.numpy(), self.lattice.grid)
         landmarks = LandmarkSet.from_points(self.protocol, points, "truth")
         varied = AugmentWithLandmarks(policies)(volume, landmarks, seed)
         data = np.maximum(varied.volume.data, 0)  # noise and ringing go below the air

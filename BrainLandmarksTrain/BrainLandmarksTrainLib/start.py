@@ -21,14 +21,14 @@ def start_network(
     where it knows a landmark of the same label, else a random one, as for a new network.
 
     Args:
-        part: "fine" or "locator".
+        part: "fine", "locator" or "detail", a network that the model has.
         dropout: of the new network; it has no weights.
         seed: of the random rows.
 
     Returns:
         A network of the model's size with ``len(protocol)`` heatmaps.
     """
-    source = model.network if part == "fine" else model.locator
+    source, _ = model.networks[part]
     spec = {**source.spec(), "out_channels": len(protocol), "dropout": dropout}
     with torch.random.fork_rng():
         torch.manual_seed(seed)

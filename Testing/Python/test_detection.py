@@ -5,6 +5,7 @@ every error is the geometry's. The last ones run the shipped model on the sample
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def detector(ball_protocol):
     return Detector(Model(ball_protocol, BallFinder(300.0), BallFinder(120.0), spec), "cpu")
 
 
-def phantom(grid: Grid, pose: np.ndarray | None = None) -> Volume:
+def phantom(grid: Grid, pose: np.ndarray | None = None, radius: float = RADIUS) -> Volume:
     """A head of brightness 100 with five darker balls, partial volume at every edge."""
     to_head = np.linalg.inv(np.eye(4) if pose is None else pose) @ grid.affine
     ijk = np.moveaxis(np.indices(grid.shape), 0, -1)
@@ -83,7 +84,7 @@ def phantom(grid: Grid, pose: np.ndarray | None = None) -> Volume:
     tissue = np.clip(0.5 + edge * 20 * (1 - np.linalg.norm(head / [78, 98, 92], axis=-1)), 0, 1)
     for center, level in zip(BALLS, LEVELS, strict=True):
         distance = np.linalg.norm(head - center, axis=-1)
-        inside = np.clip(0.5 + edge * (RADIUS - distance), 0, 1)
+        inside = np.clip(0.5 + edge * (radius - distance), 0, 1)
         tissue = tissue * (1 - inside) + level * inside
     return Volume((100 * tissue).astype(np.float32), grid)
 
@@ -318,6 +319,40 @@ def test_every_quality_finds_the_balls(detector, ball_protocol):
     assert distances(alone, apply_affine(pose, BALLS)).max() < 1.0
     with pytest.raises(UserError, match="no quality 'perfect'; choose fast, standard, best"):
         own.detect(head, quality="perfect")
+
+
+def test_the_detail_network_looks_at_boxes_round_the_points(detector, ball_protocol):
+    """The fine network is off by some millimetres, the detail network sees small balls."""
+    off = detector.model.spec.mean_shape + [
+        [3, -2, 2],
+        [-2, 3, 2],
+        [3, 2, -2],
+        [2, 2, 3],
+        [-3, 2, -2],
+    ]
+    spec = replace(detector.model.spec, detail=Look(48, 78.0))
+    fine = Fixed(off, spec.fine)
+    found = Fixed(off, spec.locator)
+    model = Model(ball_protocol, fine, found, spec, None, BallFinder(900.0))
+    own = Detector(model, "cpu")
+    head = phantom(head_grid((1, 1, 1)), radius=5.0)
+    stages: list[tuple[str, float]] = []
+    coarse = own.detect(head, quality=Quality(1)).landmarks
+    closer = own.detect(
+        head, quality=Quality(1, detail=True), progress=lambda *stage: stages.append(stage)
+    ).landmarks
+    before, after = distances(coarse.points, BALLS), distances(closer.points, BALLS)
+    assert (after < 0.5 * before).all()
+    assert after.max() < 2.5
+    np.testing.assert_array_equal(closer.confidence, coarse.confidence)
+    assert [f for _, f in stages] == sorted(f for _, f in stages)
+    assert sum(stage == "look" for stage, _ in stages) > 3  # more than one box
+    assert own.estimate(Quality(1, detail=True)) > own.estimate(Quality(1))
+    # Without a detail network the same quality is the fine network's.
+    bare = Detector(replace(model, detail=None, spec=replace(spec, detail=None)), "cpu")
+    assert np.array_equal(
+        bare.detect(head, quality=Quality(1, detail=True)).landmarks.points, coarse.points
+    )
 
 
 def test_unknown_device():

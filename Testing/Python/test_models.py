@@ -73,6 +73,28 @@ def test_round_trip(saved: Path, afids32: Protocol) -> None:
     ]
 
 
+def test_a_detail_network_is_kept_where_there_is_one(tmp_path: Path, afids32: Protocol) -> None:
+    plain = tiny_model(afids32)
+    spec = replace(plain.spec, detail=Look(8, 16.0))
+    model = replace(plain, spec=spec, detail=tiny_network(len(afids32), 2))
+    folder = save_model(model, tmp_path / "detailed")
+    again = load_model(folder)
+    assert again.spec.detail == Look(8, 16.0)
+    assert again.detail is not None
+    cube = torch.rand(1, 1, 8, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(again.detail(cube), model.detail(cube))
+    assert list(models.model_weights(folder)) == ["fine", "locator", "detail"]
+    assert set(models.summarise(folder).networks) == {"fine", "locator", "detail"}
+    before = models.model_identity(folder)
+    (folder / "detail.safetensors").unlink()
+    with pytest.raises(UserError, match="detail"):
+        load_model(folder)
+    with pytest.raises(UserError, match="cannot be read"):
+        models.model_identity(folder)
+    assert models.model_identity(save_model(plain, tmp_path / "plain")) != before
+
+
 def test_look_knows_its_voxel() -> None:
     assert Look(64, 208.0).voxel_mm == pytest.approx(3.25)
 

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from BrainLandmarksLib import detection
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.models import load_model
+from BrainLandmarksLib.models import Look, load_model
 from BrainLandmarksLib.summaries import summary
 from BrainLandmarksTrainLib.evaluation import ErrorTable
 from BrainLandmarksTrainLib.recipe import load_recipe
@@ -51,13 +51,18 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
     # Six steps teach nothing: whatever the locator says must pass for a head here.
     monkeypatch.setattr(detection, "_NO_HEAD_MM", 1e9)
     recipe = tmp_path / "tiny.json"
-    recipe.write_text(json.dumps(settings()))
+    fine = settings()["fine"]
+    detail = {**fine, "size": 64, "crop": [16, 16, 16], "prior_mm": 3.5}
+    recipe.write_text(json.dumps(settings(detail=detail)))
     assert main(["train", str(recipe), "--label-maps", str(label_maps)]) == 0
     model = load_model(tmp_path / "out" / "model")
     assert model.spec.name == "tiny"
     assert model.spec.training["heads"] == ["head_1", "head_2"]
     assert model.spec.training["fine"]["steps"] == 6
     assert model.spec.training["recipe"]["fine"]["alpha"] == 0.4
+    assert model.spec.training["detail"]["steps"] == 6
+    assert model.spec.detail == Look(16, 52.0)
+    assert model.detail is not None
     assert set(model.spec.training["software"]) > {"torch", "numpy", "brainlandmarks"}
     assert str(tmp_path) not in json.dumps(model.spec.training)
     assert model.spec.command == "brainlandmarks train tiny.json"
@@ -77,7 +82,7 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
     report.mkdir()
     folder = str(tmp_path / "out" / "model")
     command = ["evaluate", "--model", folder, "--label-maps", str(label_maps)]
-    assert main([*command, "--scans", "1", "-o", str(report)]) == 0
+    assert main([*command, "--scans", "1", "-o", str(report), "--quality", "best"]) == 0
     assert (report / "confidence.png").stat().st_size > 5000
     assert "| corrected points |" in (report / "errors.md").read_text(encoding="utf-8")
     rows = (report / "errors.csv").read_text(encoding="utf-8").splitlines()
@@ -91,6 +96,11 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
         ({"colour": "red"}, "unknown training setting 'colour'"),
         ({"fine": {"size": 64, "steps": 5, "learning_rat": 1}}, "did you mean 'learning_rate'"),
         ({"heads": {"held_out": ["head_9"]}}, "head_9"),
+        ({"detail": {"size": 64, "steps": 5}}, "'detail' lacks 'prior_mm'"),
+        (
+            {"detail": {"steps": 5, "prior_mm": 3.5, "crop": [16, 16, 32]}},
+            "give 'crop' three equal numbers",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_refused(label_maps, tmp_path, capsys, changes, message):

@@ -71,7 +71,8 @@ def trained(tmp_path_factory, scans) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     patch = pytest.MonkeyPatch()
     patch.setattr(detection, "_NO_HEAD_MM", 1e9)
-    assert main(["train", str(recipe(folder)), "--dataset", str(scans)]) == 0
+    detail = {**SMALL, "size": 32, "field_of_view_mm": 208, "crop": [16] * 3, "prior_mm": 3.5}
+    assert main(["train", str(recipe(folder, detail=detail)), "--dataset", str(scans)]) == 0
     patch.undo()
     return folder / "run"
 
@@ -85,6 +86,7 @@ def test_a_dataset_makes_a_model_that_is_measured(trained, scans):
         assert model.spec.held_out[f"{split}_scans"]["count"] == count
     assert model.spec.held_out["errors_mm"] == model.spec.held_out["test_scans"]["errors_mm"]
     assert model.spec.calibration is not None
+    assert model.spec.detail.voxel_mm == 6.5
     assert str(scans) not in json.dumps(model.spec.training)
     with (trained / "fine" / "epochs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -22,10 +22,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from BrainLandmarksLib.errors import UserError
 
-#: Makes one sample: (step, generator) -> cube (1, D, H, W) float32, ijk points (K, 3), NaN missing.
-Sampler = Callable[[int, np.random.Generator], tuple[Tensor, Tensor]]
-#: Cubes (B, 1, D, H, W) of one shape and their points (B, K, 3).
-Batch = tuple[Tensor, Tensor]
+#: Makes one sample: (step, generator) -> cube (1, D, H, W) float32, ijk points (K, 3), NaN missing,
+#: and for the detail network where each point is guessed to be, (K, 3).
+Sampler = Callable[[int, np.random.Generator], tuple[Tensor, ...]]
+#: Cubes (B, 1, D, H, W) of one shape, their points (B, K, 3), and the guesses, if any.
+Batch = tuple[Tensor, ...]
 
 
 def sample_rng(seed: int, step: int, index: int) -> np.random.Generator:
@@ -39,14 +40,11 @@ def make_batches(sampler: Sampler, seed: int, step: int, indices: Sequence[int])
     Args:
         indices: places in the step, this process' share of them.
     """
-    groups: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+    groups: dict[tuple[int, ...], list[tuple[Tensor, ...]]] = {}
     for index in indices:
-        cube, points = sampler(step, sample_rng(seed, step, index))
-        groups.setdefault(tuple(cube.shape), []).append((cube, points))
-    return [
-        (torch.stack([c for c, _ in group]), torch.stack([p for _, p in group]))
-        for group in groups.values()
-    ]
+        sample = sampler(step, sample_rng(seed, step, index))
+        groups.setdefault(tuple(sample[0].shape), []).append(sample)
+    return [tuple(torch.stack(parts) for parts in zip(*group)) for group in groups.values()]
 
 
 @dataclass(frozen=True)

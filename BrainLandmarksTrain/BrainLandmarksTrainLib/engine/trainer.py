@@ -20,9 +20,10 @@ from types import FrameType
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from BrainLandmarksLib.detail import with_prior
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network import HighRes3DNet, channels_last, keep_freed_memory
 
@@ -223,9 +224,9 @@ class Trainer:
         # divides by the number of processes.
         divisor = self._landmarks(batches) / self._processes
         sums = dict.fromkeys(_SUMS, 0.0)
-        for number, (cubes, points) in enumerate(batches, start=1):
+        for number, batch in enumerate(batches, start=1):
             with self._gradients_summed(number == len(batches)):
-                parts = self._loss(self._module, cubes, points, divisor)
+                parts = self._loss(self._module, batch, divisor)
                 self.fabric.backward(parts.total)
             sums["total"] += float(parts.total.detach())
             sums["heatmap"] += float(parts.heatmap)
@@ -248,7 +249,7 @@ class Trainer:
     def _landmarks(self, batches: list[Batch]) -> float:
         """How many landmarks the batch of all processes shows; at least one."""
         count = 0.0
-        for cubes, points in batches:
+        for cubes, points, *_ in batches:
             d, h, w = cubes.shape[2:]
             count += float(visible(points, (d, h, w)).sum())
         return max(self._summed([count])[0], 1.0)
@@ -279,13 +280,15 @@ class Trainer:
         row["error_mm"] = row["error_voxels"] * self.config.voxel_mm
         return stop > 0, row
 
-    def _loss(
-        self, network: nn.Module, cubes: Tensor, points: Tensor, divisor: float | None = None
-    ) -> LossParts:
+    def _loss(self, network: nn.Module, batch: Batch, divisor: float | None = None) -> LossParts:
+        cubes, points, *guesses = batch
         cubes = cubes.to(self.device, memory_format=torch.channels_last_3d)
         points = points.to(self.device)
         with self.fabric.autocast():
             heatmaps = network(cubes)
+        for guess in guesses:
+            sigma = (self.config.prior_mm or math.inf) / self.config.voxel_mm
+            heatmaps = with_prior(heatmaps, guess.to(self.device), sigma)
         return self.loss(heatmaps, points, divisor)
 
     def _set_mode(self, network: nn.Module) -> None:
@@ -311,7 +314,7 @@ class Trainer:
         for index in range(self.config.recalibration_batches):
             everything = range(self.config.batch_size)
             step = _RECALIBRATION_STEP + index
-            for cubes, _ in make_batches(self.sampler, self.seed, step, everything):
+            for cubes, *_ in make_batches(self.sampler, self.seed, step, everything):
                 with self.fabric.autocast():
                     self.network(cubes.to(self.device))
         for module, momentum in zip(norms, momenta):
@@ -325,8 +328,8 @@ class Trainer:
         distance = count = 0.0
         for index in self._share(self.config.validation_scans):
             batches = make_batches(self.validation, self.seed, VALIDATION_STEP, [index])
-            for cubes, points in batches:
-                parts = self._loss(self.average.network, cubes, points)
+            for batch in batches:
+                parts = self._loss(self.average.network, batch)
                 distance += float(parts.radial_error) * parts.count
                 count += parts.count
         distance, count = self._summed([distance, count])
