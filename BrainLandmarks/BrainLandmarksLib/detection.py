@@ -2,10 +2,10 @@
 
 A coarse network, the locator, sees the whole head in any pose; the rigid fit of the model's mean
 landmark shape to what it finds gives the pose of the head. The fine network then sees the head
-upright, and once more in the pose that its own landmarks give. A detail network, where there is
-time, sees boxes of it in finer voxels (:mod:`.detail`). Every look is resampled from the original
-image. Heatmaps stay on the network's grid; only coordinates go back to the image, where points that
-by definition share a plane or are equally spread are made so.
+upright, and once more in the pose that its own landmarks give. A detail network, where the model
+has one, sees boxes of it in finer voxels (:mod:`.detail`). Every look is resampled from the
+original image. Heatmaps stay on the network's grid; only coordinates go back to the image, where
+points that by definition share a plane or are equally spread are made so.
 """
 
 from __future__ import annotations
@@ -56,9 +56,6 @@ _TURN_DEG = 5.0
 _TURN_AXES = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)
 """Towards the corners of a tetrahedron: what one turn does to a point, the others undo."""
 
-_SHARPNESS = 1.5
-"""`decoding.decode`'s, for the fine network; docs/robustness.md has what others do."""
-
 
 @dataclass(frozen=True)
 class Quality:
@@ -77,7 +74,11 @@ class Quality:
     detail: bool = False
 
 
-QUALITIES = {"fast": Quality(1), "standard": Quality(), "best": Quality(2, 4, True)}
+QUALITIES = {
+    "fast": Quality(1),
+    "standard": Quality(detail=True),
+    "best": Quality(turned=4, detail=True),
+}
 """Qualities by the name that commands and requests use; the second is the usual one."""
 
 Progress = Callable[[str, float], None]
@@ -372,7 +373,9 @@ class Detector:
         if expected is not None:
             guess = torch.from_numpy(expected.ijk)[None].to(heatmaps)
             heatmaps = with_prior(heatmaps[:, expected.rows], guess, expected.sigma)
-        decoded = decoding.decode(heatmaps, sharpness=_SHARPNESS if name == "fine" else 1.0)
+        decoded = decoding.decode(
+            heatmaps, sharpness=self.model.spec.sharpness if name == "fine" else 1.0
+        )
         coordinates, spread, peak_mass = (
             values.cpu() for values in (decoded.coordinates, decoded.spread, decoded.peak_mass)
         )

@@ -89,6 +89,12 @@ class ModelSpec:
     """The command that made the model."""
     detail: Look | None = None
     """A box of the detail network, where there is one."""
+    sharpness: float = 1.0
+    """The fine network's points are read from the softmax of its logits times this.
+
+    Where a heatmap loss has made the heatmaps peaks, more than 1 lets faint mass far from them
+    count less; a network that has learnt from coordinates alone knows only the plain mean.
+    """
 
 
 @dataclass(frozen=True)
@@ -224,6 +230,7 @@ def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None =
             held_out=_get(data, folder, "held_out", dict),
             command=_get(data, folder, "command", str),
             detail=looks.get("detail"),
+            sharpness=_sharpness(data, folder),
         ),
         load_shape(folder, len(matched)),
         networks.get("detail"),
@@ -356,6 +363,7 @@ def _to_json(model: Model) -> dict[str, Any]:
             "landmarks": len(protocol),
         },
         "networks": networks,
+        "sharpness": spec.sharpness,
         "normalisation": spec.normalisation,
         "training": dict(spec.training),
         "held_out": dict(spec.held_out),
@@ -472,6 +480,15 @@ def _mean_shape(data: dict[str, Any], folder: Path, count: int) -> np.ndarray:
     if shape.shape != (count, 3) or not np.isfinite(shape).all():
         raise _damaged(folder, f"its mean shape is not {count} points of three numbers")
     return shape
+
+
+def _sharpness(data: dict[str, Any], folder: Path) -> float:
+    if "sharpness" not in data:
+        return 1.0
+    sharpness = float(_get(data, folder, "sharpness", (int, float)))
+    if not (math.isfinite(sharpness) and sharpness > 0):
+        raise _damaged(folder, "its sharpness is not above zero")
+    return sharpness
 
 
 def _calibration(data: dict[str, Any], folder: Path) -> Calibration | None:

@@ -54,6 +54,10 @@ PARTS = ("locator", "fine", "detail")
 PROTOCOL = "brain88"
 """Protocol of a recipe that names none and has no dataset: the one that the rules place."""
 
+SHARPNESS = 1.5
+"""`ModelSpec.sharpness` of a model that a heatmap loss has made; docs/robustness.md has what others
+do."""
+
 _OVERSAMPLING = {"locator": 3, "fine": 2, "detail": 2}
 _PACKAGES = (
     "torch", "numpy", "scipy", "nibabel", "safetensors", "lightning-fabric", "torchio",
@@ -397,6 +401,7 @@ def _model(kitchen: Kitchen, recipe: Recipe, command: str) -> Model:
         training=_summary(kitchen, recipe),
         command=command,
         detail=looks.get("detail"),
+        sharpness=SHARPNESS if recipe.fine.alpha > 0 else 1.0,
     )
     points, mirror = kitchen.landmarks, kitchen.protocol.mirror_permutation()
     same = kitchen.base is not None and kitchen.base.protocol.hash == kitchen.protocol.hash

@@ -65,6 +65,7 @@ EXTRACEREBRAL = (
     "airways",
 )
 _NAMES = ("air", *TISSUES)
+_HEAD_REACH_MM = 104.0
 
 
 @dataclass(frozen=True)
@@ -532,13 +533,16 @@ class HeadGenerator:
     def _voids(
         self, image: torch.Tensor, lattice: Lattice, rng: np.random.Generator
     ) -> torch.Tensor:
-        """Boxes without signal (random erasing, Zhong et al., AAAI 2020)."""
+        """Boxes without signal (random erasing, Zhong et al., AAAI 2020).
+
+        They are drawn over the whole head, so a lattice that shows a part of it has its share.
+        """
         if rng.random() >= self.variation.void_share:
             return image
         image = image.clone()
         for _ in range(rng.integers(1, 4)):
             size = rng.uniform(*self.variation.void_mm, 3) / lattice.spacing_mm
-            first = rng.uniform(-0.5, 0.5, 3) * lattice.shape + np.array(lattice.shape) / 2
+            first = lattice.to_ijk(rng.uniform(-1, 1, 3) * max(lattice.reach_mm, _HEAD_REACH_MM))
             low = np.clip(np.round(first - size / 2), 0, None).astype(int)
             high = np.clip(np.round(first + size / 2), 0, None).astype(int)
             image[low[0] : high[0], low[1] : high[1], low[2] : high[2]] = 0.0

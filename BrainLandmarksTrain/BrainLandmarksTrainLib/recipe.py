@@ -102,9 +102,8 @@ class Recipe:
         REQUIRED, "The network that finds the landmarks, in a cube in the head's pose."
     )
     detail: TrainingConfig | None = setting(
-        None, "The network that looks again at small boxes, for the quality \"best\": size and "
-        "field_of_view_mm give its voxels, crop a box; prior_mm has to be there. Without it the "
-        "model has none.",
+        None, "The network that looks again at small boxes: size and field_of_view_mm give its "
+        "voxels, crop a box; prior_mm has to be there. Without it the model has none.",
     )  # fmt: skip
     machine: MachineConfig = setting(MachineConfig(), "Where it runs.")
 

@@ -39,6 +39,7 @@ def tiny_model(protocol: Protocol, name: str = "tiny") -> Model:
         training={"steps": 3, "heads": ["1", "2"]},
         held_out={"errors_mm": {"All": {"mean": 2.5}}},
         command="brainlandmarks train tiny.json",
+        sharpness=1.25,
     )
     return Model(protocol, tiny_network(count, 0), tiny_network(count, 1), spec)
 
@@ -56,7 +57,8 @@ def saved(tmp_path: Path, afids32: Protocol) -> Path:
 def test_round_trip(saved: Path, afids32: Protocol) -> None:
     model, again = tiny_model(afids32), load_model(saved)
     assert again.protocol == model.protocol
-    for name in ("name", "fine", "locator", "calibration", "normalisation", "command"):
+    names = ("name", "fine", "locator", "calibration", "normalisation", "command", "sharpness")
+    for name in names:
         assert getattr(again.spec, name) == getattr(model.spec, name)
     assert again.spec.training == model.spec.training
     assert again.spec.held_out == model.spec.held_out
@@ -241,6 +243,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "mean shape of text": (edit(mean_shape=[["a", 0, 0]] * 32), "mean shape"),
     "calibration wrong": (edit(calibration__knots=[3, 1]), "knots"),
     "calibration of text": (edit(calibration="sure"), "wrong type"),
+    "sharpness of nothing": (edit(sharpness=0), "sharpness"),
     "no name": (edit(name=None), "lacks name"),
 }
 

@@ -63,6 +63,7 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
     assert model.spec.training["detail"]["steps"] == 6
     assert model.spec.detail == Look(16, 52.0)
     assert model.detail is not None
+    assert model.spec.sharpness == 1.5
     assert set(model.spec.training["software"]) > {"torch", "numpy", "brainlandmarks"}
     assert str(tmp_path) not in json.dumps(model.spec.training)
     assert model.spec.command == "brainlandmarks train tiny.json"

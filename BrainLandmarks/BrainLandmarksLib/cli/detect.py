@@ -82,8 +82,8 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
         "--quality",
         default="standard",
         choices=("fast", "standard", "best"),
-        help="how carefully to look: fast looks once, standard twice, best averages over more "
-        "looks and takes longer (standard)",
+        help="how carefully to look: fast looks once; standard looks twice, then at small boxes in "
+        "finer voxels; best also averages over more looks and takes longer (standard)",
     )
 
 
