@@ -32,6 +32,10 @@ _KNOWN = {
 _NEW = {"learning_rate": 1e-3, "warmup_steps": 50, "freeze_norm_at": 0.5, "average_decay": 0.995}
 _LOCATOR_SHARE = 0.4
 """Steps of a new locator, as a share of those of the fine network."""
+_DETAIL_SHARE = 0.5
+"""The same for a detail network. It is always taught as well: one that was not would pull the
+points back to where it has learnt them."""
+_PRIOR_MM = 3.5
 
 
 def finetune_recipe(
@@ -51,7 +55,7 @@ def finetune_recipe(
         dataset: folder; its training split is learnt from, all of it if it is not split.
         output: folder of the run.
         name: of the new model; by default the old one's with "-tuned".
-        steps: of the fine network.
+        steps: of the fine network; others get a share of it on top.
         minutes: of the fine network; training ends with whichever comes first.
         machine: settings of the machine; None leaves one at its default.
 
@@ -68,12 +72,23 @@ def finetune_recipe(
         **_cube(old.networks["fine"]), **common, **(_KNOWN if known else _NEW),
         "steps": steps, "minutes": minutes,
     }  # fmt: skip
-    locator = None
+
+    def share(part: float) -> dict[str, Any]:
+        return {
+            "steps": None if steps is None else max(1, round(part * steps)),
+            "minutes": None if minutes is None else part * minutes,
+        }
+
+    locator = detail = None
     if not known:
         locator = {
-            **_cube(old.networks["locator"]), **common, **_NEW, "sigma": 1.0,
-            "steps": None if steps is None else max(1, round(_LOCATOR_SHARE * steps)),
-            "minutes": None if minutes is None else _LOCATOR_SHARE * minutes,
+            **_cube(old.networks["locator"]), **common, **_NEW, **share(_LOCATOR_SHARE),
+            "sigma": 1.0,
+        }  # fmt: skip
+    elif "detail" in old.networks:
+        detail = {
+            **_cube(old.networks["detail"]), **common, **_KNOWN, **share(_DETAIL_SHARE),
+            "prior_mm": _PRIOR_MM,
         }  # fmt: skip
     values = {
         "name": name or f"{old.name}-tuned",
@@ -82,6 +97,7 @@ def finetune_recipe(
         "scans": {"dataset": str(Path(dataset).absolute())},
         "locator": locator,
         "fine": fine,
+        "detail": detail,
         "machine": {k: v for k, v in (machine or {}).items() if v is not None},
     }
     return from_values(Recipe, values, WHAT)

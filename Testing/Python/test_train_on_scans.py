@@ -177,6 +177,12 @@ def test_finetune_goes_on_from_a_model_and_reports_both(tmp_path, trained, scans
     np.testing.assert_array_equal(old.spec.mean_shape, new.spec.mean_shape)
     moved = (old.network.classifier.weight - new.network.classifier.weight).abs().max()
     assert 0 < float(moved.detach()) < 0.05
+    assert old.detail is not None
+    assert new.detail is not None
+    assert new.spec.detail == old.spec.detail
+    assert new.spec.training["detail"]["steps"] == 2
+    moved = (old.detail.classifier.weight - new.detail.classifier.weight).abs().max()
+    assert 0 < float(moved.detach()) < 0.05
     page = (output / "report" / "before_after.md").read_text(encoding="utf-8")
     assert "## Table IV of the paper, MAE Euclidean" in page
     assert "MAE tiny | MAE tiny-tuned" in page
