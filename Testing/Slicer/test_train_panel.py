@@ -115,6 +115,7 @@ def test_without_choices_nothing_can_start(panel):
     assert not panel.ui.copyButton.enabled
     assert panel.ui.commandEdit.text == ""
     assert not panel.ui.reportSection.visible
+    panel.logic.getParameterNode().amount = 7  # every widget is written anew
     for name in ("datasetPath", "policyFile", "recipePath", "outputPath"):
         assert getattr(panel.ui, name).currentPath == ""
 

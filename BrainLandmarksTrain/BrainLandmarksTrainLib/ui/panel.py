@@ -45,6 +45,8 @@ class TrainPanel(Messages):
         self.guidelines = GuidelinesSection(self)
         self.raters = RatersSection(self)
         self._tabs = (self.dataset, self.augmentation, self.training)
+        for name in _PATHS:
+            getattr(ui, name).connect("currentPathChanged(QString)", self._empty_paths)
         self.say("")
 
     def bind(self, parameters: Any) -> None:
@@ -55,7 +57,6 @@ class TrainPanel(Messages):
             self._known = self._values()
             for tab in self._tabs:
                 tab.bind()
-            self._empty_paths()
 
     def parameters_changed(self) -> None:
         """The parameter node has other values: from the widgets, a script or Undo."""
@@ -66,9 +67,8 @@ class TrainPanel(Messages):
         if changed:
             for tab in self._tabs:
                 tab.changed_parameters(changed)
-            self._empty_paths()
 
-    def _empty_paths(self) -> None:
+    def _empty_paths(self, _written: str = "") -> None:
         """Show nothing where nothing is chosen; the parameter node's connector writes a dot."""
         for name in _PATHS:
             edit = getattr(self.ui, name)
