@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
+from waiting import until
 
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.models import load_model
@@ -26,14 +26,6 @@ EXECUTABLE = Path(__file__).parent / "slicer_executable.py"
 PROTOCOL = load_protocol("brain88")
 TIMEOUT_S = 900.0
 STEPS = 150
-
-
-def until(desktop, condition):
-    end = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < end
-        desktop.app.processEvents()
-        time.sleep(0.02)
 
 
 def distance(found, truth):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
+from waiting import until
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.gradcam.output import read_map
@@ -21,7 +22,6 @@ from BrainLandmarksLib.protocol import load_protocol
 FOLDER = Path(__file__).parents[2] / "BrainLandmarks"
 MODULE, REVIEW = FOLDER / "BrainLandmarksGradCAM.py", FOLDER / "BrainLandmarks.py"
 PROTOCOL = load_protocol("brain88")
-TIMEOUT_S = 180.0
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +86,6 @@ def small(desktop, panel, models):
 def take_model(desktop, button, folder):
     desktop.dialogs.choose(folder)
     button.click()
-
-
-def until(desktop, condition, timeout_s=TIMEOUT_S):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        desktop.app.processEvents()
-        time.sleep(0.005)
 
 
 def choose(panel, *names):

@@ -7,13 +7,13 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import slicer
 import slicer.util
+from waiting import until
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.detection import Detector
@@ -26,7 +26,6 @@ from BrainLandmarksLib.review import Review, read_review, write_review
 
 MODULE = Path(__file__).parents[2] / "BrainLandmarks" / "BrainLandmarks.py"
 PROTOCOL = load_protocol("brain88")
-TIMEOUT_S = 120.0
 NAME, STATUS = 0, 2
 
 
@@ -58,14 +57,6 @@ def detected(desktop, panel, answer):
 def detect(desktop, panel):
     panel.ui.detectButton.click()
     until(desktop, lambda: panel.panel.detecting.run is None)
-
-
-def until(desktop, condition, timeout_s=TIMEOUT_S):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        desktop.app.processEvents()
-        time.sleep(0.01)
 
 
 def rows(ui):

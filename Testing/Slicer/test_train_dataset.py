@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import slicer
 import slicer.util
+from waiting import until
 
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.formats import read_landmarks, write_landmarks
@@ -24,7 +24,6 @@ ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "BrainLandmarksTrain" / "BrainLandmarksTrain.py"
 FIRST_MODULE = ROOT / "BrainLandmarks" / "BrainLandmarks.py"
 PROTOCOL = load_protocol("brain88")
-TIMEOUT_S = 600.0
 CASE, ANNOTATOR, PLACED, CHECKS, SPLIT, AGREEMENT = range(6)
 
 
@@ -37,14 +36,6 @@ def panel(desktop, heads):
     widget.panel.setting("lastRun", "")
     widget.logic.getParameterNode().dataset = heads
     return widget
-
-
-def until(desktop, condition, timeout_s=TIMEOUT_S):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        desktop.app.processEvents()
-        time.sleep(0.02)
 
 
 def cell(panel, row, column):

@@ -10,13 +10,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 import slicer
 import slicer.util
+from waiting import until
 
 from BrainLandmarksLib.cli import build_parser
 from BrainLandmarksLib.dataset import Dataset
@@ -29,7 +29,6 @@ from BrainLandmarksTrainLib.recipe import load_recipe
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "BrainLandmarksTrain" / "BrainLandmarksTrain.py"
 FIRST_MODULE = ROOT / "BrainLandmarks" / "BrainLandmarks.py"
-TIMEOUT_S = 600.0
 LAST_RUN = "lastRun"
 TRAINING = 2
 """Place of the tab Training."""
@@ -62,14 +61,6 @@ def chosen(panel, six_heads, weak_model, tmp_path):
     panel.panel.training.fill_models()
     panel.panel.training.update()
     return panel
-
-
-def until(desktop, condition, timeout_s=TIMEOUT_S):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        desktop.app.processEvents()
-        time.sleep(0.02)
 
 
 def longer(panel, steps=100000):
