@@ -205,7 +205,8 @@ def test_removing_leaves_nothing_behind(scene, volume, landmarks):
     nodes = LandmarkNodes.create(volume, PROTOCOL)
     nodes.show(landmarks)
     nodes.remove()
-    assert scene.GetNumberOfNodesByClass("vtkMRMLMarkupsFiducialNode") == 0
+    for kind in ("vtkMRMLMarkupsFiducialNode", "vtkMRMLMarkupsDisplayNode"):
+        assert scene.GetNumberOfNodesByClass(kind) == 0
     assert not LandmarkNodes.all_in_scene()
     assert {tree.GetItemName(i) for i in children(tree, tree.GetSceneItemID())} == kept
 

@@ -12,6 +12,7 @@ from looked_at import compare, drawn
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.mrml.nodes import LandmarkNodes
 from BrainLandmarksLib.mrml.session import Session
 from BrainLandmarksLib.mrml.views import look_at, show_slices_in_3d
 from BrainLandmarksLib.protocol import load_protocol
@@ -66,6 +67,22 @@ def test_a_point_has_its_groups_colour(desktop, session, group):
     picture = drawn(desktop, "Red")
     pixel = picture[picture.shape[0] - 1 - round(y), round(x)] / 255
     np.testing.assert_allclose(pixel, group.rgb, atol=0.08)
+
+
+@pytest.mark.parametrize("view", ["Yellow", "3D"])
+def test_the_points_of_removed_lists_are_drawn_no_more(desktop, scene, session, view):
+    """Slicer goes on drawing them as long as their display nodes are there."""
+    landmarks = session.review.current
+    session.activate("CC_G")
+    session.activate(None)
+    before = drawn(desktop, view)
+    other = LandmarkNodes.create(scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode"), PROTOCOL)
+    other.show(LandmarkSet.from_points(PROTOCOL, landmarks.points + 2.0))
+    assert (drawn(desktop, view) != before).any()
+    other.remove()
+    session.nodes.show_only(())
+    session.nodes.show_only(PROTOCOL.labels)
+    np.testing.assert_array_equal(drawn(desktop, view), before)
 
 
 def test_a_wrong_picture_is_noticed(desktop, session):

@@ -20,6 +20,7 @@ from BrainLandmarksLib.formats import description_of, status_of_description
 from BrainLandmarksLib.geometry import FloatArray
 from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
+from BrainLandmarksLib.mrml.scene import remove
 from BrainLandmarksLib.protocol import Group, Protocol, load_protocol
 from BrainLandmarksLib.review import Review, from_record, to_record
 
@@ -131,7 +132,7 @@ class LandmarkNodes:
         lists = [node for node in self.lists if node is not None]
         parents = {tree.GetItemParent(tree.GetItemByDataNode(node)) for node in lists}
         for node in lists:
-            scene.RemoveNode(node)
+            remove(node)
         for item in parents:
             children = vtk.vtkIdList()
             tree.GetItemChildren(item, children)

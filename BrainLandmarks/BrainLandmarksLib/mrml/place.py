@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import slicer
 
+from BrainLandmarksLib.mrml.scene import remove
 from BrainLandmarksLib.mrml.views import helper_list
 
 
@@ -74,7 +75,7 @@ class PlaceOnce:
         if interaction is not None:
             interaction.SetCurrentInteractionMode(interaction.ViewTransform)
         if self._node is not None and scene.IsNodePresent(self._node):
-            scene.RemoveNode(self._node)
+            remove(self._node)
         self._node = None
         if tell:
             self._on_placed(label, point)

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import slicer
 import slicer.util
 
+from BrainLandmarksLib.mrml.scene import remove
+
 MARKER_NAME = "BrainLandmarks active point"
 MARKER_COLOR = (1.0, 1.0, 1.0)
 MARKER_GLYPH_MM = 9.0
@@ -110,7 +112,7 @@ class ActiveMarker:
     def remove(self) -> None:
         """Take the list out of the scene."""
         if self.node is not None:
-            slicer.mrmlScene.RemoveNode(self.node)
+            remove(self.node)
         self._node = None
 
     def _make(self) -> Any:

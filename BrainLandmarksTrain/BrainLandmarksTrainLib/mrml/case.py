@@ -22,6 +22,7 @@ from BrainLandmarksLib.dataset import Dataset, Entry
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.mrml.nodes import LandmarkNodes
+from BrainLandmarksLib.mrml.scene import remove
 from BrainLandmarksLib.mrml.session import Session
 from BrainLandmarksLib.protocol import is_shipped
 from BrainLandmarksLib.review import Review, read_review
@@ -166,7 +167,7 @@ class Case:
         nodes = LandmarkNodes.of_volume(self.volume)
         if nodes is not None:
             nodes.remove()
-        slicer.mrmlScene.RemoveNode(self.volume)
+        remove(self.volume)
 
     def _mark_saved(self, review: Review) -> None:
         self.volume.SetAttribute(SAVED, _digest(review))

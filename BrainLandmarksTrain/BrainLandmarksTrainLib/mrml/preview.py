@@ -13,6 +13,7 @@ import slicer.util
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml.nodes import LandmarkNodes
+from BrainLandmarksLib.mrml.scene import remove
 from BrainLandmarksLib.review import write_review
 from BrainLandmarksTrainLib.mrml.case import Case
 
@@ -73,13 +74,12 @@ def show_variation(case: Case, varied: Dataset) -> Any:
 
 def remove_preview() -> None:
     """Take the varied image and its lists out of the scene, and show the case's again."""
-    scene = slicer.mrmlScene
     for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
         if volume.GetAttribute(ROLE):
             nodes = LandmarkNodes.of_volume(volume)
             if nodes is not None:
                 nodes.remove()
-            scene.RemoveNode(volume)
+            remove(volume)
     for display in slicer.util.getNodesByClass("vtkMRMLMarkupsDisplayNode"):
         if display.GetAttribute(ROLE):
             display.RemoveAttribute(ROLE)
