@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from BrainLandmarksLib import guide, resources
 from BrainLandmarksLib.cli.distance import distances
 from BrainLandmarksLib.cli.protocol import draw_pictures
@@ -54,7 +56,7 @@ def main() -> None:
     draw_augmentation(found)
     publish_augmentation()
     publish_recipe()
-    guide.draw_thumbnails(read_image(resources.sample_head()), found, THUMBNAILS)
+    guide.draw_thumbnails(read_image(resources.sample_head()), placed_by_eye(), THUMBNAILS)
     sanity = draw_gradcam()
     fill(
         ROOT / "docs" / "gradcam.md",
@@ -82,6 +84,7 @@ def main() -> None:
     scripts = {path.name for path in BENCHMARKS.glob("bench_*.py")} - own
     tables: dict[str, Callable[[], str]] = {
         "heldout": held_out,
+        "colin27": lambda: by_eye(found),
         "bench": lambda: bench(sorted(scripts)),
     }
     if arguments.afids:
@@ -376,16 +379,31 @@ def _table(header: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"| {name} | {value} |" for name, value in lines)
 
 
+def placed_by_eye() -> LandmarkSet:
+    """The landmarks of Colin27 that come with it."""
+    return read_landmarks(resources.sample_landmarks(PROTOCOL), load_protocol(PROTOCOL))
+
+
+def by_eye(found: LandmarkSet) -> str:
+    """The error on Colin27, per group, against the points that were placed by eye."""
+    from BrainLandmarksTrainLib.evaluation import ErrorTable
+
+    errors = np.linalg.norm(found.points - placed_by_eye().points, axis=1)
+    return ErrorTable.of(found.protocol, errors[None]).markdown()
+
+
 def afids(found: LandmarkSet, expert: Path) -> str:
-    """The distance from the experts' AFIDs on Colin27."""
+    """The distance from the experts' AFIDs on Colin27, of found points and of those by eye."""
     fiducials = load_protocol("afids32")
-    pairs = dict(distances(found, read_landmarks(expert, fiducials)))
-    lines = ["| landmark | AFID | distance |", "| --- | --- | ---: |"]
+    experts = read_landmarks(expert, fiducials)
+    pairs = dict(distances(found, experts))
+    placed = dict(distances(placed_by_eye(), experts))
+    lines = ["| landmark | AFID | found | by eye |", "| --- | --- | ---: | ---: |"]
     for landmark in found.protocol:
         if landmark.label in pairs and landmark.afid is not None:
             other = f"{landmark.afid}, {fiducials.landmarks[landmark.afid - 1].name}"
-            distance = f"{pairs[landmark.label]:.1f} mm"
-            lines.append(f"| {landmark.name} (`{landmark.label}`) | {other} | {distance} |")
+            apart = f"{pairs[landmark.label]:.1f} mm | {placed[landmark.label]:.1f} mm"
+            lines.append(f"| {landmark.name} (`{landmark.label}`) | {other} | {apart} |")
     return "\n".join(lines)
 
 

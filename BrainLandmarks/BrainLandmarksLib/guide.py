@@ -142,8 +142,8 @@ def draw_group(
     """Draw the points of one group with their numbers on the slices that show them and save a PNG.
 
     Primary points are dots, secondary points rings; lines join points spaced along an outline.
-    Every slice shows the group's points within 4 mm of it, closer than the overview of
-    `pictures.draw_landmarks` does.
+    A plane that the protocol names shows the group's points within 4 mm of it, closer than the
+    overview of `pictures.draw_landmarks` does; any other slice those that no plane before it did.
 
     Raises:
         UserError: the file cannot be written.
@@ -157,21 +157,21 @@ def draw_group(
     points = np.full_like(landmarks.points, np.nan)
     points[group.first - 1 : group.last] = landmarks.points[group.first - 1 : group.last]
     members = LandmarkSet.from_points(landmarks.protocol, points)
-    slices: list[Slice] = []
+    named = {_title(landmark) for landmark in landmarks.protocol.members(group)}
+    panels: list[tuple[Slice, np.ndarray]] = []
     shown = np.zeros(len(points), dtype=bool)
     for plane in [] if members.missing.all() else choose_slices(members):
         near = plane.distances(points) <= NEAR_MM
-        if (near & ~shown).any() and len(slices) < _MOST_SLICES:
-            slices.append(plane)
+        if (near & ~shown).any() and len(panels) < _MOST_SLICES:
+            panels.append((plane, near if plane.title in named else near & ~shown))
             shown |= near
 
-    count = max(len(slices), 1)
+    count = max(len(panels), 1)
     figure = Figure(figsize=(4.2 * count, 4.5), dpi=110, facecolor=BACKGROUND)
     size = min(13.0, 420.0 * count / len(group.name))
     figure.text(0.012, 0.965, group.name, color=INK, fontsize=size, weight="bold", va="top")
     white = float(np.percentile(volume.data[::3, ::3, ::3], 99.5))
-    for number, plane in enumerate(slices):
-        near = plane.distances(members.points) <= NEAR_MM
+    for number, (plane, near) in enumerate(panels):
         axes = figure.add_axes(((number + 0.012) / count, 0.01, 0.976 / count, 0.86))
         half = _half_view(plane.project(members.points[near]))
         _show_slice(axes, volume, plane, half, white)
@@ -186,7 +186,10 @@ def draw_group(
 
 
 def draw_thumbnails(volume: Volume, landmarks: LandmarkSet, folder: str | os.PathLike[str]) -> None:
-    """Draw a small picture of every landmark, ``<label>.png``, on the slice that shows it best.
+    """Draw a small picture of every landmark, ``<label>.png``, on a slice through it.
+
+    The slice is parallel to the plane that the protocol names for it, where the points tell how
+    that lies, or to the nearest view.
 
     The landmark is the large dot, others of its group on the slice are small ones. Missing
     landmarks get no picture.
@@ -212,8 +215,7 @@ def draw_thumbnails(volume: Volume, landmarks: LandmarkSet, folder: str | os.Pat
             point = points[landmark.index - 1]
             if np.isnan(point).any():
                 continue
-            nearest = min(planes, key=lambda p: float(p.distances(point[None])[0]))
-            plane = replace(nearest, center=point)
+            plane = replace(_best_view(planes, landmark, point), center=point)
             half = _THUMBNAIL_MM / 2
             figure = Figure(figsize=(1.5, 1.5), dpi=100, facecolor=BACKGROUND)
             axes = figure.add_axes((0, 0, 1, 1))
@@ -227,6 +229,18 @@ def draw_thumbnails(volume: Volume, landmarks: LandmarkSet, folder: str | os.Pat
             axes.set_ylim(-half, half)
             with whole_file(Path(folder) / f"{landmark.label}.png") as unfinished:
                 FigureCanvasAgg(figure).print_png(str(unfinished))
+
+
+def _title(landmark: Landmark) -> str:
+    """The title of a slice along the plane of a landmark."""
+    return landmark.plane.capitalize()
+
+
+def _best_view(planes: list[Slice], landmark: Landmark, point: np.ndarray) -> Slice:
+    """Of some slices the landmark's own plane, or the nearest of those that look the same way."""
+    own = [p for p in planes if p.title == _title(landmark)]
+    own = own or [p for p in planes if p.orientation in landmark.plane]
+    return min(own or planes, key=lambda p: float(p.distances(point[None])[0]))
 
 
 def _toward(direction: np.ndarray) -> str:

@@ -70,6 +70,19 @@ def sample_head(name: str = "colin27") -> Path:
     return folder("sample") / _SAMPLES[name]
 
 
+def sample_landmarks(protocol: str, name: str = "colin27") -> Path:
+    """Return the file with the landmarks of a sample head, placed by eye; it may not exist.
+
+    Its points follow the rules of the protocol, on enlarged slices; they are what the annotation
+    guide shows.
+
+    Raises:
+        UserError: there is no sample of this name.
+    """
+    image = sample_head(name)
+    return image.with_name(f"{image.name.removesuffix('.nii.gz')}_{protocol}.mrk.json")
+
+
 def image_path(argument: str) -> Path:
     """Turn an image argument of the command line into a path: "sample:colin27" names a sample.
 
@@ -79,3 +92,17 @@ def image_path(argument: str) -> Path:
     if argument.startswith(SAMPLE_PREFIX):
         return sample_head(argument[len(SAMPLE_PREFIX) :])
     return Path(argument)
+
+
+def landmarks_path(argument: str, protocol: str) -> Path:
+    """Turn a landmark file's argument into a path: "sample:colin27" names those of a sample.
+
+    Raises:
+        UserError: there is no such sample, or none of its landmarks are of this protocol.
+    """
+    if not argument.startswith(SAMPLE_PREFIX):
+        return Path(argument)
+    path = sample_landmarks(protocol, argument[len(SAMPLE_PREFIX) :])
+    if not path.is_file():
+        raise UserError(f"{argument} has no landmarks of the protocol {protocol}; name a file.")
+    return path

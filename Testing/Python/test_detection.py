@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from BrainLandmarksLib import resources
 from BrainLandmarksLib.detection import (
     QUALITIES,
     Detector,
@@ -21,6 +22,7 @@ from BrainLandmarksLib.detection import (
     head_center,
 )
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.formats import read_landmarks
 from BrainLandmarksLib.geometry import Grid, apply_affine, cube
 from BrainLandmarksLib.images import Volume, read_image, resample
 from BrainLandmarksLib.models import Look, Model, ModelSpec
@@ -393,6 +395,15 @@ def sample_volume(sample_head):
 @pytest.fixture(scope="module")
 def sample_points(shipped, sample_volume):
     return shipped.detect(sample_volume).landmarks.points
+
+
+def test_shipped_model_finds_the_points_of_a_real_head(shipped, sample_points):
+    """Placed by eye, with an error of their own; the README has the numbers."""
+    by_eye = read_landmarks(resources.sample_landmarks("brain88"), shipped.model.protocol)
+    errors = distances(sample_points, by_eye.points)
+    assert np.isfinite(errors).all()
+    assert errors.mean() < 3.5
+    assert errors.max() < 9.0
 
 
 @pytest.mark.parametrize(("order", "flip"), [((2, 0, 1), (0,)), ((1, 0, 2), (0, 1, 2))])

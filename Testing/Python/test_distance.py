@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from BrainLandmarksLib import resources
 from BrainLandmarksLib.cli import main
-from BrainLandmarksLib.formats import write_landmarks
+from BrainLandmarksLib.formats import read_landmarks, write_landmarks
 from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.protocol import load_protocol
 
@@ -19,6 +20,14 @@ def test_two_files_of_one_protocol(tmp_path, brain88, capsys):
     assert main(["distance", str(tmp_path / "a.mrk.json"), str(tmp_path / "b.csv")]) == 0
     out = capsys.readouterr().out
     assert "87 landmarks: mean 5.00 mm, median 5.00 mm, largest 5.00 mm" in out
+
+
+def test_against_the_sample_s_own(tmp_path, brain88, capsys):
+    placed = read_landmarks(resources.sample_landmarks("brain88"), brain88)
+    moved = LandmarkSet.from_points(brain88, placed.points + [0.0, 0.0, 1.5])
+    write_landmarks(tmp_path / "found.csv", moved)
+    assert main(["distance", str(tmp_path / "found.csv"), "sample:colin27"]) == 0
+    assert "88 landmarks: mean 1.50 mm" in capsys.readouterr().out
 
 
 def test_landmarks_that_are_afids(tmp_path, brain88, capsys):

@@ -13,10 +13,17 @@ from collections import Counter
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import BrainLandmarksLib
 from BrainLandmarksLib import resources
+from BrainLandmarksLib.batch_correction import apply_guidelines
+from BrainLandmarksLib.formats import read_landmarks
+from BrainLandmarksLib.geometry import apply_affine
+from BrainLandmarksLib.images import read_image
+from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.review import Review
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = {
@@ -126,6 +133,22 @@ def test_resources_are_found():
             "shape.safetensors",
             "weights.safetensors",
         ]
+
+
+def test_the_sample_s_landmarks_are_inside_it_and_keep_the_guidelines():
+    protocol = load_protocol("brain88")
+    landmarks = read_landmarks(resources.landmarks_path("sample:colin27", "brain88"), protocol)
+    assert not landmarks.missing.any()
+    grid = read_image(resources.sample_head()).grid
+    voxels = apply_affine(np.linalg.inv(grid.affine), landmarks.points)
+    assert ((voxels > -0.5) & (voxels < np.array(grid.shape) - 0.5)).all()
+    review = Review.of(landmarks)
+    apply_guidelines(review)
+    moved = np.linalg.norm(review.current.points - landmarks.points, axis=1)
+    assert moved.max() < 0.2
+    with pytest.raises(BrainLandmarksLib.errors.UserError, match="no landmarks of the protocol"):
+        resources.landmarks_path("sample:colin27", "afids32")
+    assert resources.landmarks_path("head.fcsv", "brain88") == Path("head.fcsv")
 
 
 def test_image_path_leaves_other_arguments_alone():

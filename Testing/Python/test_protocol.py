@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from BrainLandmarksLib import resources
+from BrainLandmarksLib import guide, resources
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.formats import read_fcsv, write_landmarks
+from BrainLandmarksLib.formats import read_fcsv, read_landmarks, write_landmarks
 from BrainLandmarksLib.guide import draw_group, markdown, picture_name, plain_text
 from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.protocol import Protocol, load_protocol
@@ -454,6 +454,38 @@ def test_group_without_points_still_gets_its_picture(brain88, blob_head, tmp_pat
     path = tmp_path / "eye.png"
     draw_group(blob_head, ring_on_a_head(brain88), brain88.groups[4], path)
     assert png_size(path)[0] > 400
+
+
+def test_thumbnails_look_along_the_plane_of_each_landmark(
+    brain88, blob_head, tmp_path, monkeypatch
+):
+    placed = read_landmarks(resources.sample_landmarks("brain88"), brain88)
+    seen = []
+    monkeypatch.setattr(guide, "_show_slice", lambda axes, volume, plane, *_: seen.append(plane))
+    guide.draw_thumbnails(blob_head, placed, tmp_path)
+    assert len(seen) == len(brain88)
+    for plane, landmark, point in zip(seen, brain88, placed.points):
+        assert (tmp_path / f"{landmark.label}.png").is_file()
+        np.testing.assert_allclose(plane.center, point)
+        assert plane.orientation in landmark.plane or plane.title == landmark.plane.capitalize()
+
+
+def test_other_slices_show_only_what_no_plane_did(brain88, blob_head, tmp_path, monkeypatch):
+    placed = read_landmarks(resources.sample_landmarks("brain88"), brain88)
+    shown = []
+
+    def take(axes, plane, members, near, group):
+        shown.append((plane, near))
+
+    monkeypatch.setattr(guide, "_draw_numbered", take)
+    group = brain88.groups[-1]
+    draw_group(blob_head, placed, group, tmp_path / "group.png")
+    named = {landmark.plane.capitalize() for landmark in brain88.members(group)}
+    before = np.zeros(len(brain88), bool)
+    for plane, near in shown:
+        assert plane.title in named or not (near & before).any()
+        before |= near
+    assert before.sum() == len(group.indices)
 
 
 def test_command_draws_every_group_from_a_landmarks_file(tmp_path):

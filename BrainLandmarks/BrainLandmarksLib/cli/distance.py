@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _EXAMPLE = """\
 examples:
   brainlandmarks distance found.mrk.json truth.mrk.json
+  brainlandmarks distance results/ch2_landmarks.mrk.json sample:colin27
+      against the points that were placed by eye on the sample head
   brainlandmarks distance found.mrk.json expert.fcsv --reference-protocol afids32
       compares the landmarks that are the same point as one of the 32 AFIDs
 """
@@ -32,7 +35,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("found", metavar="FOUND", type=Path, help="landmark file to judge")
-    parser.add_argument("reference", metavar="REFERENCE", type=Path, help="landmark file to trust")
+    parser.add_argument(
+        "reference",
+        metavar="REFERENCE",
+        help="landmark file to trust, or sample:colin27 for the sample head's",
+    )
     parser.add_argument(
         "--protocol", default="brain88", metavar="NAME|FILE", help="protocol of FOUND (brain88)"
     )
@@ -56,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     protocol = load_protocol(arguments.protocol)
     other = load_protocol(arguments.reference_protocol or arguments.protocol)
     found = read_landmarks(arguments.found, protocol)
-    reference = read_landmarks(arguments.reference, other)
+    reference = read_landmarks(resources.landmarks_path(arguments.reference, other.name), other)
     rows = distances(found, reference)
     if not rows:
         raise UserError(

@@ -51,7 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         metavar="FILE",
         help="landmarks of the sample head to draw (.mrk.json, .csv or .fcsv; default: those that "
-        "the model of this protocol finds)",
+        "were placed by eye, or that the model of this protocol finds)",
     )
     parser.set_defaults(run=run)
 
@@ -81,8 +81,9 @@ def draw_pictures(protocol: Protocol, folder: Path, landmarks_file: Path | None 
     """Draw every group of a protocol on the sample head, one picture each, into a folder.
 
     Args:
-        landmarks_file: Landmarks of the sample head; None detects them with the model that has
-            the protocol's name.
+        landmarks_file: Landmarks of the sample head; None takes those that were placed by
+            eye, where there are some, or detects them with the model that has the protocol's
+            name.
 
     Raises:
         UserError: the landmarks file is not valid, there is no model of the protocol, or the
@@ -92,6 +93,9 @@ def draw_pictures(protocol: Protocol, folder: Path, landmarks_file: Path | None 
     from BrainLandmarksLib.images import read_image
 
     volume = read_image(resources.sample_head())
+    placed = resources.sample_landmarks(protocol.name)
+    if landmarks_file is None and placed.is_file():
+        landmarks_file = placed
     if landmarks_file is not None:
         landmarks = read_landmarks(landmarks_file, protocol)
     elif protocol.name in resources.model_names():
