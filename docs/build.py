@@ -73,7 +73,7 @@ def main() -> None:
         ROOT / "docs" / "training.md",
         {"settings": training_settings, "training": lambda: bench(["bench_training.py"])},
     )
-    fill(ROOT / "docs" / "model_card.md", model_card())
+    fill(ROOT / "docs" / "model_card.md", {**model_card(), "colin27": lambda: by_eye(found)})
     robustness: dict[str, Callable[[], str]] = {"retest": draw_retest}
     if arguments.label_maps:
         robustness["conditions"] = lambda: draw_robustness(arguments.label_maps)
