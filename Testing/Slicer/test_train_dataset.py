@@ -87,6 +87,30 @@ def test_the_table_and_a_case_in_the_first_module(desktop, panel, heads):
     assert not case().changed
 
 
+def test_only_files_that_changed_are_read_again(panel, heads, monkeypatch):
+    """A table of a thousand cases must not freeze Slicer whenever one of them is loaded."""
+    read, original = [], Dataset.read_landmarks
+
+    def counted(dataset, entry):
+        read.append(entry.identity)
+        return original(dataset, entry)
+
+    monkeypatch.setattr(Dataset, "read_landmarks", counted)
+    load(panel, 3)
+    assert read == []
+    file = heads / Dataset.open(heads).entries[4].landmarks
+    file.write_text("{", encoding="utf-8")
+    load(panel, 2)
+    assert read == ["0005"]
+    assert cell(panel, 4, PLACED) == "unreadable"
+    review, source = case().review()
+    review.mark_missing("CC_G")
+    case().replace(review, source)
+    panel.ui.saveCaseButton.click()
+    assert read == ["0005", "0003"]
+    assert cell(panel, 2, PLACED) == "87 of 88"
+
+
 def test_another_case_takes_the_place_and_changes_are_asked_for(desktop, panel, scene):
     first = load(panel, 0)
     review, source = first.review()

@@ -33,6 +33,7 @@ class DatasetTab(Part):
         super().__init__(panel)
         self.dataset: Dataset | None = None
         self._found: dict[str, list[str]] = {}
+        self._read: dict[Path, tuple[int, str, str]] = {}
         table = self.ui.caseTable
         table.setColumnCount(len(HEADERS))
         table.setHorizontalHeaderLabels(list(HEADERS))
@@ -142,12 +143,7 @@ class DatasetTab(Part):
         self.panel.training.update()
 
     def _cells(self, entry: Entry, agreement: dict[str, float]) -> list[tuple[str, str]]:
-        assert self.dataset is not None
-        try:
-            missing = self.dataset.read_landmarks(entry).current.missing
-            placed, trouble = f"{int((~missing).sum())} of {len(missing)}", ""
-        except UserError as error:
-            placed, trouble = "unreadable", str(error)
+        placed, trouble = self._placed(entry)
         mistakes = self._found.get(entry.identity)
         checks = "" if mistakes is None else "good" if not mistakes else f"{len(mistakes)} mistakes"
         apart = agreement.get(entry.identity)
@@ -160,6 +156,23 @@ class DatasetTab(Part):
             (entry.split or "–", ""),
             ("" if apart is None else f"{apart:.1f}", "mean distance between the raters"),
         ]
+
+    def _placed(self, entry: Entry) -> tuple[str, str]:
+        """How many landmarks are there, or what is wrong; a file is read once, and when it changes.
+
+        Reading takes some milliseconds, which a thousand cases would make seconds of.
+        """
+        assert self.dataset is not None
+        file = self.dataset.folder / entry.landmarks
+        stamp = file.stat().st_mtime_ns if file.is_file() else 0
+        if self._read.get(file, ())[:1] != (stamp,):
+            try:
+                missing = self.dataset.read_landmarks(entry).current.missing
+                words = f"{int((~missing).sum())} of {len(missing)}", ""
+            except UserError as error:
+                words = "unreadable", str(error)
+            self._read[file] = (stamp, *words)
+        return self._read[file][1:]
 
     def _agreement(self, dataset: Dataset) -> dict[str, float]:
         """Distance between the raters per case: the one who is named, or the first there is."""
