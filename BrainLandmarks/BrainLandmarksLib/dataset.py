@@ -10,6 +10,9 @@
 ``dataset.json`` names the protocol and lists the entries: files, subject, split, checksums and
 where each came from; it is written last, so an entry is there whole or not at all. Files are
 numbered, not named: a dataset holds no name of a patient, a volume or a file it came from.
+
+Several programs may write to one dataset, such as an import of a folder while someone corrects a
+case: each holds it alone for a moment and goes by what the manifest says then.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,7 +32,7 @@ import numpy.typing as npt
 
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.files import need_writable, whole_file
+from BrainLandmarksLib.files import alone, need_writable, whole_file
 from BrainLandmarksLib.images import Volume, read_image
 from BrainLandmarksLib.protocol import Protocol, is_shipped, load_protocol
 from BrainLandmarksLib.review import Review, read_review, write_review
@@ -38,6 +42,7 @@ VERSION = 2
 checksums."""
 
 MANIFEST = "dataset.json"
+LOCK = ".dataset.lock"
 PROTOCOL_FILE = "protocol.json"
 """Beside the manifest where the protocol is not one that comes with the library."""
 
@@ -105,6 +110,7 @@ class Dataset:
         self.entries = entries
         self.history = history
         """What was done to the dataset as a whole, oldest first, plain JSON values."""
+        self._holding = False
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], protocol: Protocol) -> Dataset:
@@ -205,6 +211,19 @@ class Dataset:
         if review.protocol.hash != self.protocol.hash:
             raise UserError(f"the landmarks are not those of the dataset, {self.protocol.name}.")
         image_hash = _hash(volume)
+        with self.alone():
+            return self._add(volume, image_hash, review, source, subject, split, origin)
+
+    def _add(
+        self,
+        volume: Volume,
+        image_hash: str,
+        review: Review,
+        source: Mapping[str, Any] | None,
+        subject: str,
+        split: str,
+        origin: Mapping[str, Any] | None,
+    ) -> Entry:
         known = next((e for e in self.entries if e.image_hash == image_hash), None)
         number = 1 + max((int(e.identity) for e in self.entries), default=0)
         identity = known.identity if known else f"{number:04d}"
@@ -235,10 +254,12 @@ class Dataset:
         """
         if review.protocol.hash != self.protocol.hash:
             raise UserError(f"the landmarks are not those of the dataset, {self.protocol.name}.")
-        renewed = store(self.folder, entry.identity, None, review, source)
-        kept = ("image", "image_hash", "image_sha256", "subject", "split", "origin")
-        renewed = replace(renewed, **{name: getattr(entry, name) for name in kept})
-        self.register(renewed)
+        with self.alone():
+            entry = next((e for e in self.entries if e.identity == entry.identity), entry)
+            renewed = store(self.folder, entry.identity, None, review, source)
+            kept = ("image", "image_hash", "image_sha256", "subject", "split", "origin")
+            renewed = replace(renewed, **{name: getattr(entry, name) for name in kept})
+            self.register(renewed)
         return renewed
 
     def register(self, *entries: Entry) -> None:
@@ -247,14 +268,14 @@ class Dataset:
         Raises:
             UserError: the manifest cannot be written.
         """
-        listed = {entry.identity: entry for entry in (*self.entries, *entries)}
-        self._write_manifest(tuple(listed.values()))
+        with self.alone():
+            self._write_manifest(self._with(entries))
 
     def update(self, entries: Iterable[Entry], note: Mapping[str, Any]) -> None:
-        """Replace all entries, for example after a split, with a note in the history.
+        """Replace entries by their namesakes, for example after a split, with a note.
 
         Args:
-            entries: In their order; files must be there already.
+            entries: Files must be there already.
             note: What was done, plain JSON values; the time and the version are added.
 
         Raises:
@@ -264,7 +285,27 @@ class Dataset:
             "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "version": __version__,
         }
-        self._write_manifest(tuple(entries), (*self.history, {**note, **stamp}))
+        with self.alone():
+            self._write_manifest(self._with(entries), (*self.history, {**note, **stamp}))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the dataset while it is read and written; entries are those of this moment.
+
+        Raises:
+            UserError: the folder cannot be written to, or there is no dataset in it any more.
+        """
+        if self._holding:
+            yield
+            return
+        with alone(self.folder / LOCK):
+            now = Dataset.open(self.folder, self.protocol)
+            self.entries, self.history = now.entries, now.history
+            self._holding = True
+            try:
+                yield
+            finally:
+                self._holding = False
 
     def of_split(self, split: str) -> list[Entry]:
         """The entries of one split, or all with "all".
@@ -309,6 +350,10 @@ class Dataset:
             UserError: a file of the dataset is missing or damaged.
         """
         return map(self.read, self.entries)
+
+    def _with(self, entries: Iterable[Entry]) -> tuple[Entry, ...]:
+        listed = {entry.identity: entry for entry in (*self.entries, *entries)}
+        return tuple(listed.values())
 
     def _write_manifest(
         self, entries: tuple[Entry, ...], history: tuple[dict[str, Any], ...] | None = None

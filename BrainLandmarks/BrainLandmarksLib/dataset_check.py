@@ -156,7 +156,7 @@ def accept_files(dataset: Dataset) -> list[str]:
     Raises:
         UserError: a file cannot be read.
     """
-    renewed, changed = [], []
+    changed = []
     for entry in dataset.entries:
         now = replace(
             entry,
@@ -164,11 +164,11 @@ def accept_files(dataset: Dataset) -> list[str]:
             landmarks_sha256=file_sha256(dataset.folder / entry.landmarks),
         )
         if now != entry:
-            changed.append(entry.identity)
-        renewed.append(now)
+            changed.append(now)
+    heads = [entry.identity for entry in changed]
     if changed:
-        dataset.update(renewed, {"what": "accepted changed files", "heads": changed})
-    return changed
+        dataset.update(changed, {"what": "accepted changed files", "heads": heads})
+    return heads
 
 
 # One head -----------------------------------------------------------------------------------------

@@ -49,6 +49,13 @@ def split_dataset(
     Raises:
         UserError: there are too few subjects, or the numbers leave nothing to train on.
     """
+    with dataset.alone():
+        return _split(dataset, validation, test, seed, again)
+
+
+def _split(
+    dataset: Dataset, validation: float, test: float, seed: int, again: bool
+) -> dict[str, int]:
     entries = [replace(e, split="") if again else e for e in dataset.entries]
     people: dict[str, list[Entry]] = {}
     for entry in entries:

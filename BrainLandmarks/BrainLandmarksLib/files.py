@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -78,6 +79,41 @@ def whole_files(folder: str | os.PathLike[str], label: str = "") -> Iterator[Pat
 def unfinished_of(folder: Path, label: str) -> list[Path]:
     """What `whole_files` left of one result when a process was killed; may be removed."""
     return sorted(folder.glob(f".unfinished-{label}.*"))
+
+
+@contextmanager
+def alone(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Wait until no other process holds this lock file, and hold it; a killed process lets go.
+
+    Written out here, and not taken from a library, because Slicer writes datasets before any
+    package is installed.
+
+    Raises:
+        UserError: the file cannot be made.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(_unwritable(Path(path).parent, error.strerror or "no lock")) from error
+    try:
+        _wait_for(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for(descriptor: int) -> None:
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return
+    import msvcrt
+
+    while True:
+        with suppress(OSError):  # it gives up after ten seconds
+            msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+            return
 
 
 def need_writable(folder: Path) -> None:

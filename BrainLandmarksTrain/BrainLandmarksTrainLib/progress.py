@@ -29,7 +29,7 @@ class Progress:
     """One network's training.
 
     Args:
-        part: "locator" or "fine".
+        part: "locator", "fine" or "detail".
         step: The last one that is in the table.
         share: How much of the run is done, 0 to 1.
         left_s: Seconds that the rest takes at the pace so far.

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from BrainLandmarksLib.dataset import MANIFEST, VERSION, Dataset, file_sha256
+from BrainLandmarksLib.dataset import LOCK, MANIFEST, VERSION, Dataset, file_sha256
+from BrainLandmarksLib.dataset_split import split_dataset
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.files import alone
 from BrainLandmarksLib.formats import write_landmarks
 from BrainLandmarksLib.geometry import Grid
 from BrainLandmarksLib.images import Volume
@@ -56,11 +61,82 @@ def test_the_same_head_again_replaces_its_landmarks(dataset, some_landmarks):
     assert sample.review.edits == review.edits
 
 
+def test_programs_that_write_at_once_lose_nothing(dataset, some_landmarks):
+    """An import of a folder goes on while someone saves a case and splits the dataset."""
+    importing, saving = Dataset.open(dataset.folder), Dataset.open(dataset.folder)
+    first = importing.add(volume(1), Review.of(some_landmarks))
+    added = saving.add(volume(2), Review.of(some_landmarks), subject="B")
+    assert (first.identity, added.identity) == ("0001", "0002")
+    corrected = Review.of(some_landmarks, "AB")
+    corrected.move("CC_G", [1, 2, 3])
+    saving.revise(first, corrected)
+    third = importing.add(volume(3), Review.of(some_landmarks))
+    split_dataset(saving, validation=1, test=1)
+    importing.add(volume(4), Review.of(some_landmarks))
+    now = Dataset.open(dataset.folder)
+    assert [e.identity for e in now.entries] == ["0001", "0002", "0003", "0004"]
+    assert [e.who for e in now.entries] == ["AB", "", "", ""]
+    assert sorted(e.split for e in now.entries) == ["", "test", "train", "validation"]
+    assert now.entries[2].image_hash == third.image_hash
+    assert [note["what"] for note in now.history] == ["split"]
+    for entry in now.entries:
+        assert file_sha256(now.folder / entry.landmarks) == entry.landmarks_sha256
+
+
+def test_processes_take_turns(dataset, tmp_path, brain88, some_landmarks):
+    landmarks = tmp_path / "head.mrk.json"
+    write_landmarks(landmarks, some_landmarks)
+    commands = []
+    for n in (0, 10, 20):
+        folder = tmp_path / f"source{n}"
+        folder.mkdir()
+        for k in range(n, n + 4):
+            image = nib.Nifti1Image(volume(k).data, volume(k).grid.affine)
+            nib.save(image, folder / f"head{k}.nii.gz")
+            (folder / f"head{k}.mrk.json").write_bytes(landmarks.read_bytes())
+        arguments = ["dataset", "create", str(folder), "-o", str(dataset.folder), "--add"]
+        commands.append([sys.executable, "-m", "BrainLandmarksLib", *arguments])
+    for process in [subprocess.Popen(c, stdout=subprocess.DEVNULL) for c in commands]:
+        assert process.wait() == 0
+    now = Dataset.open(dataset.folder)
+    assert sorted(e.identity for e in now.entries) == [f"{n:04d}" for n in range(1, 13)]
+    assert len({sample.volume.data.tobytes() for sample in now}) == 12
+
+
+def test_a_lock_waits_for_the_other_process_and_not_for_a_killed_one(tmp_path):
+    lock = tmp_path / "lock"
+    program = (
+        "import sys, time\nfrom BrainLandmarksLib.files import alone\n"
+        f"with alone({str(lock)!r}):\n    print('held', flush=True)\n    time.sleep(60)\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    got = []
+
+    def wait():
+        with alone(lock):
+            got.append(holder.poll())
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    waiting.join(0.5)
+    assert waiting.is_alive()
+    holder.kill()
+    holder.wait()
+    waiting.join(20)
+    assert len(got) == 1
+    with (
+        pytest.raises(UserError, match="cannot write to the output folder"),
+        alone(tmp_path / "no" / "lock"),
+    ):
+        pass
+
+
 def test_no_name_gets_into_a_dataset(dataset, some_landmarks):
     dataset.add(volume(1), Review.of(some_landmarks, "AB"))
     names = sorted(str(p.relative_to(dataset.folder)) for p in dataset.folder.rglob("*"))
     assert names == [
-        MANIFEST, "images", "images/0001.nii.gz", "landmarks", "landmarks/0001.mrk.json",
+        LOCK, MANIFEST, "images", "images/0001.nii.gz", "landmarks", "landmarks/0001.mrk.json",
     ]  # fmt: skip
 
 
@@ -108,7 +184,7 @@ def test_a_failure_half_way_leaves_the_dataset_as_it_was(dataset, some_landmarks
     monkeypatch.undo()
     assert (dataset.folder / MANIFEST).read_text(encoding="utf-8") == before
     assert len(dataset) == 1
-    assert not [p for p in dataset.folder.rglob("*") if p.name.startswith(".")]
+    assert [p.name for p in dataset.folder.rglob(".*")] == [LOCK]
     assert len(list(Dataset.open(dataset.folder))) == 1
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from BrainLandmarksLib.cli import main
-from BrainLandmarksLib.dataset import MANIFEST, Dataset
+from BrainLandmarksLib.dataset import LOCK, MANIFEST, Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.formats import write_landmarks
 from BrainLandmarksLib.images import read_grid, read_image
@@ -249,4 +249,4 @@ def test_nothing_unfinished_is_left_in_the_folder(bids, tmp_path):
     main(["dataset", "create", str(bids), "-o", str(tmp_path / "set")])
     data = json.loads((tmp_path / "set" / MANIFEST).read_text(encoding="utf-8"))
     assert set(data) == {"version", "protocol", "entries", "history"}
-    assert not list((tmp_path / "set").rglob(".*"))
+    assert [path.name for path in (tmp_path / "set").rglob(".*")] == [LOCK]

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from BrainLandmarksLib.cli import main
-from BrainLandmarksLib.dataset import Dataset, Entry
+from BrainLandmarksLib.dataset import LOCK, MANIFEST, Dataset, Entry
 from BrainLandmarksLib.dataset_split import split_dataset
 from BrainLandmarksLib.errors import UserError
 
@@ -21,7 +21,9 @@ def entry(number, subject):
 
 def listed(folder, protocol, subjects):
     """A dataset that is only a list: splitting reads no file."""
-    dataset = Dataset(folder, protocol, ())
+    (folder / MANIFEST).unlink(missing_ok=True)
+    (folder / LOCK).unlink(missing_ok=True)
+    dataset = Dataset.create(folder, protocol)
     dataset.update([entry(n, s) for n, s in enumerate(subjects, start=1)], {"what": "test"})
     return dataset
 
