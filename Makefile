@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
+# The files of tests on all processors, each of which computes with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .PHONY: demo test test-slow bench lint type docs screenshots clean
 
@@ -13,8 +15,8 @@ demo: $(VENV)/.runtime
 	$(BIN)/brainlandmarks detect sample:colin27 -o demo --overwrite
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest Testing/Slicer
+	$(PYTEST)
+	$(PYTEST) Testing/Slicer
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
