@@ -212,36 +212,24 @@ class Dataset:
             raise UserError(f"the landmarks are not those of the dataset, {self.protocol.name}.")
         image_hash = _hash(volume)
         with self.alone():
-            return self._add(volume, image_hash, review, source, subject, split, origin)
-
-    def _add(
-        self,
-        volume: Volume,
-        image_hash: str,
-        review: Review,
-        source: Mapping[str, Any] | None,
-        subject: str,
-        split: str,
-        origin: Mapping[str, Any] | None,
-    ) -> Entry:
-        known = next((e for e in self.entries if e.image_hash == image_hash), None)
-        number = 1 + max((int(e.identity) for e in self.entries), default=0)
-        identity = known.identity if known else f"{number:04d}"
-        # An image that is there already is not written again.
-        entry = store(
-            self.folder,
-            identity,
-            None if known else volume,
-            review,
-            source,
-            subject=subject or (known.subject if known else ""),
-            split=split or (known.split if known else ""),
-            origin=dict(origin or (known.origin if known else {})),
-        )
-        if known:
-            image = ("image", "image_hash", "image_sha256")
-            entry = replace(entry, **{name: getattr(known, name) for name in image})
-        self.register(entry)
+            known = next((e for e in self.entries if e.image_hash == image_hash), None)
+            number = 1 + max((int(e.identity) for e in self.entries), default=0)
+            identity = known.identity if known else f"{number:04d}"
+            # An image that is there already is not written again.
+            entry = store(
+                self.folder,
+                identity,
+                None if known else volume,
+                review,
+                source,
+                subject=subject or (known.subject if known else ""),
+                split=split or (known.split if known else ""),
+                origin=dict(origin or (known.origin if known else {})),
+            )
+            if known:
+                image = ("image", "image_hash", "image_sha256")
+                entry = replace(entry, **{name: getattr(known, name) for name in image})
+            self.register(entry)
         return entry
 
     def revise(
