@@ -397,12 +397,6 @@ def sample_points(shipped, sample_volume):
     return shipped.detect(sample_volume).landmarks.points
 
 
-@pytest.fixture(scope="module")
-def first_look(shipped, sample_volume):
-    """Points of the fine network alone, which takes a third of the time."""
-    return shipped.detect(sample_volume, quality="fast").landmarks.points
-
-
 def test_shipped_model_finds_the_points_of_a_real_head(shipped, sample_points):
     """Placed by eye, with an error of their own; the README has the numbers."""
     by_eye = read_landmarks(resources.sample_landmarks("brain88"), shipped.model.protocol)
@@ -425,23 +419,21 @@ def test_shipped_model_does_not_see_the_storage_order(
     assert np.nanmax(distances(found, sample_points)) < 0.01
 
 
-def test_shipped_model_does_not_see_padding(shipped, sample_volume, first_look):
+def test_shipped_model_does_not_see_padding(shipped, sample_volume, sample_points):
     shape = tuple(n + 30 for n in sample_volume.grid.shape)
     data = np.zeros(shape, np.float32)
     data[10:-20, 20:-10, 15:-15] = sample_volume.data
     padded = Volume(data, sample_volume.grid.window([-10, -20, -15], shape))
-    found = shipped.detect(padded, quality="fast").landmarks.points
-    assert np.nanmax(distances(found, first_look)) < 0.5
+    assert np.nanmax(distances(shipped.detect(padded).landmarks.points, sample_points)) < 0.5
 
 
 @pytest.mark.parametrize("spacing", [(1.3, 0.8, 1.1), (1, 1, 2.0)])
-def test_shipped_model_hardly_sees_the_spacing(shipped, sample_volume, first_look, spacing):
+def test_shipped_model_hardly_sees_the_spacing(shipped, sample_volume, sample_points, spacing):
     shape = tuple(int(e / s) for e, s in zip(sample_volume.grid.extent, spacing, strict=True))
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = sample_volume.grid.center_ras - (np.array(shape) - 1) / 2 * spacing
     grid = Grid(shape, affine)
-    thick = Volume(resample(sample_volume, grid), grid)
-    found = shipped.detect(thick, quality="fast").landmarks.points
-    both = np.isfinite(found) & np.isfinite(first_look)
+    found = shipped.detect(Volume(resample(sample_volume, grid), grid)).landmarks.points
+    both = np.isfinite(found) & np.isfinite(sample_points)
     assert both.all(axis=1).sum() > 80
-    assert np.nanmax(distances(found, first_look)) < 1.5
+    assert np.nanmax(distances(found, sample_points)) < 1.5
