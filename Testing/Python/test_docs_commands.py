@@ -168,7 +168,7 @@ def model(request, monkeypatch, small_model):
     if request.param == "small":
         monkeypatch.setattr(resources, "model_folder", lambda name: small_model)
     # A network that has learned nothing, and one that never saw ellipsoids, must find a head.
-    monkeypatch.setattr(detection, "_NO_HEAD_MM", 1e9)
+    monkeypatch.setattr(detection.detector, "_NO_HEAD_MM", 1e9)
     return request.param
 
 

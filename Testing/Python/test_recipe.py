@@ -49,7 +49,7 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
     label_maps, tmp_path, capsys, monkeypatch
 ):
     # Six steps teach nothing: whatever the locator says must pass for a head here.
-    monkeypatch.setattr(detection, "_NO_HEAD_MM", 1e9)
+    monkeypatch.setattr(detection.detector, "_NO_HEAD_MM", 1e9)
     recipe = tmp_path / "tiny.json"
     fine = settings()["fine"]
     detail = {**fine, "size": 64, "crop": [16, 16, 16], "prior_mm": 3.5}

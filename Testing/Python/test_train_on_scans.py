@@ -34,7 +34,7 @@ MACHINE = {"device": "cpu", "precision": "float32", "threads": 1}
 @pytest.fixture(autouse=True)
 def anything_is_a_head(monkeypatch):
     """Four steps teach nothing: whatever the locator says must pass for a head here."""
-    monkeypatch.setattr(detection, "_NO_HEAD_MM", 1e9)
+    monkeypatch.setattr(detection.detector, "_NO_HEAD_MM", 1e9)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def trained(tmp_path_factory, scans) -> Path:
     """The output folder of a run on the scans."""
     folder = tmp_path_factory.mktemp("trained")
     patch = pytest.MonkeyPatch()
-    patch.setattr(detection, "_NO_HEAD_MM", 1e9)
+    patch.setattr(detection.detector, "_NO_HEAD_MM", 1e9)
     detail = {**SMALL, "size": 32, "field_of_view_mm": 208, "crop": [16] * 3, "prior_mm": 3.5}
     assert main(["train", str(recipe(folder, detail=detail)), "--dataset", str(scans)]) == 0
     patch.undo()

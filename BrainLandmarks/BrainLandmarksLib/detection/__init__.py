@@ -1,0 +1,32 @@
+"""From an image of a head to its landmarks.
+
+`detector` reads like the way of an image; what it uses of its own lies beside it.
+"""
+
+from .detector import (
+    FINE_LOOKS,
+    LOCATOR_LOOKS,
+    QUALITIES,
+    Detection,
+    Detector,
+    Progress,
+    Quality,
+    choose_device,
+    choose_quality,
+    fit_pose,
+    head_center,
+)
+
+__all__ = [
+    "FINE_LOOKS",
+    "LOCATOR_LOOKS",
+    "QUALITIES",
+    "Detection",
+    "Detector",
+    "Progress",
+    "Quality",
+    "choose_device",
+    "choose_quality",
+    "fit_pose",
+    "head_center",
+]
