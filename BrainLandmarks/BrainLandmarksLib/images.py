@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import (
-    FloatArray,
-    Grid,
-    canonical,
-    is_singular,
-    lps_affine_to_ras,
-    shear_degrees,
-)
-
-if TYPE_CHECKING:
-    import SimpleITK
+from BrainLandmarksLib.geometry import FloatArray, Grid, canonical
+from BrainLandmarksLib.io import checks, orientation
+from BrainLandmarksLib.io.stored import Stored
 
 ImageArray = npt.NDArray[np.float32]
 
 NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img", ".img.gz")
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-
-MIN_VOXELS = 8
-MIN_EXTENT_MM = 60.0
-MAX_EXTENT_MM = 3000.0
-MAX_SHEAR_DEGREES = 1.0
+DICOM_SUFFIXES = (".dcm", ".ima")
 
 MANY_VOXELS = 2**27
 """More than any scanner's head has; `thinned` makes them fewer."""
@@ -51,10 +35,16 @@ class Volume:
     >>> cube = geometry.cube(volume.grid.center_ras, field_of_view_mm=208, size=64)
     >>> resample(volume, cube).shape
     (64, 64, 64)
+
+    Args:
+        data: Values, (I, J, K).
+        grid: Where they lie.
+        notes: What of the file was doubtful, as clauses for the user, without a full stop.
     """
 
     data: ImageArray
     grid: Grid
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.data.shape != self.grid.shape:
@@ -64,35 +54,36 @@ class Volume:
 # Reading ------------------------------------------------------------------------------------------
 
 
-def read_image(path: str | os.PathLike[str]) -> Volume:
-    """Read one 3-D image of a head: NIfTI, MGH/MGZ, NRRD, MetaImage or a folder of DICOM files.
+def read_image(
+    path: str | os.PathLike[str],
+    *,
+    series: str | None = None,
+    assume_orientation: str | None = None,
+) -> Volume:
+    """Read one 3-D image of a head: NIfTI, MGH/MGZ, NRRD, MetaImage or DICOM.
+
+    Args:
+        path: A file, or a folder with the DICOM files of one patient, at any depth.
+        series: Which series of a DICOM folder: its number, its UID or a part of its description;
+            ``3.2`` is the second volume of series 3. None takes the one that is most like a T1.
+        assume_orientation: The directions of the voxel axes i, j, k, such as "RAS", for a file
+            that does not state them; such a file is refused otherwise.
 
     Returns:
-        Volume in RAS axis order (axes permuted and flipped, never resampled), float32, with the
-        header's intensity scaling applied.
+        Volume in RAS axis order (axes permuted and flipped; only the slices of a tilted DICOM stack
+        are resampled), float32, with the header's intensity scaling applied. Its notes say what of
+        the file was doubtful.
 
     Raises:
         UserError: If the file is missing, unreadable or damaged, or holds something else than one
-            three-dimensional scalar image of a head with a usable affine.
+            three-dimensional scalar image of a head with a usable affine; if a DICOM folder holds
+            several that could be meant.
     """
-    path = Path(path)
-    _check_readable(path)
-    if path.is_dir():
-        data, affine = _read_dicom_folder(path)
-    elif path.name.lower().endswith(NIBABEL_SUFFIXES):
-        data, affine = _read_with_nibabel(path)
-    elif path.name.lower().endswith(ITK_SUFFIXES):
-        data, affine = _read_with_itk(path)
-    else:
-        raise UserError(
-            f"{path.name} is not an image this program reads; give .nii, .nii.gz, .mgz, .mgh, "
-            ".nrrd, .nhdr, .mha or a folder of DICOM files."
-        )
-    _check_affine(path.name, affine)
-    data, affine = canonical(data, affine)
-    volume = Volume(np.ascontiguousarray(data, dtype=np.float32), Grid(data.shape, affine))
-    _check_size(path.name, volume.grid)
-    _check_values(path.name, volume.data)
+    stored = _open(Path(path), series, assume_orientation)
+    data, grid = _in_ras_order(stored, stored.voxels(np.float32))
+    volume = Volume(np.ascontiguousarray(data, dtype=np.float32), grid, stored.notes)
+    checks.size(stored.name, grid)
+    checks.values(stored.name, volume.data, lambda: stored.voxels(np.float64))
     return volume
 
 
@@ -102,240 +93,65 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
     Raises:
         UserError: As `read_image`, as far as the header tells.
     """
-    path = Path(path)
-    _check_readable(path)
-    if path.is_dir() or not path.name.lower().endswith(NIBABEL_SUFFIXES):
-        return read_image(path).grid
-    image, affine = _open_with_nibabel(path)
-    _check_affine(path.name, affine)
+    stored = _open(Path(path), None, None)
     # An array of that shape without memory of its own.
-    voxels = np.broadcast_to(np.float32(0), image.shape[:3])
-    voxels, affine = canonical(voxels, affine)
-    grid = Grid(voxels.shape, affine)
-    _check_size(path.name, grid)
+    _, grid = _in_ras_order(stored, np.broadcast_to(np.float32(0), stored.shape))
+    checks.size(stored.name, grid)
     return grid
 
 
-def _check_readable(path: Path) -> None:
-    if not path.exists():
-        raise UserError(f"{path} does not exist; check the path.")
-    if not os.access(path, os.R_OK):
-        raise UserError(f"{path.name} may not be read; check its permissions.")
+def _open(path: Path, series: str | None, assume: str | None) -> Stored:
+    codes = None if assume is None else orientation.check_codes(assume)
+    checks.readable(path)
+    name = path.name.lower()
+    known = not path.is_dir() and name.endswith(NIBABEL_SUFFIXES + ITK_SUFFIXES)
+    if series is not None and known:
+        raise UserError(
+            f"{path.name} is no DICOM file, so there is no series to choose (--series)."
+        )
+    if known and name.endswith(NIBABEL_SUFFIXES):
+        from BrainLandmarksLib.io import nibabel_formats
+
+        stored = nibabel_formats.open_image(path, codes)
+    elif known:
+        from BrainLandmarksLib.io import itk_formats
+
+        stored = itk_formats.read(path, codes)
+    elif path.is_dir() or name.endswith(DICOM_SUFFIXES) or _begins_as_dicom(path):
+        from BrainLandmarksLib.io import dicom
+
+        stored = dicom.read(path, series)
+    else:
+        raise UserError(
+            f"{path.name} is not an image this program reads; give .nii, .nii.gz, .mgz, .mgh, "
+            ".nrrd, .nhdr, .mha, .dcm or a folder of DICOM files."
+        )
+    checks.affine(stored.name, stored.affine)
+    if not stored.assumed:
+        stored.notes += orientation.contradiction(codes, stored.affine)
+    return stored
+
+
+def _in_ras_order(stored: Stored, data: np.ndarray) -> tuple[np.ndarray, Grid]:
+    data, affine = canonical(data, stored.affine)
+    return data, Grid(data.shape, affine)
+
+
+def _begins_as_dicom(path: Path) -> bool:
+    """Whether a file of any name has DICOM's mark, as scanners write files without a suffix."""
+    with path.open("rb") as file:
+        file.seek(128)
+        return file.read(4) == b"DICM"
 
 
 def stem(path: str | os.PathLike[str]) -> str:
     """The file or folder name without its image suffix: `head` of `scans/head.nii.gz`."""
     name = Path(path).resolve().name
-    for suffix in sorted(NIBABEL_SUFFIXES + ITK_SUFFIXES, key=len, reverse=True):
+    suffixes = NIBABEL_SUFFIXES + ITK_SUFFIXES + DICOM_SUFFIXES
+    for suffix in sorted(suffixes, key=len, reverse=True):
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)]
     return name
-
-
-def _open_with_nibabel(path: Path) -> tuple[Any, FloatArray]:
-    """An image whose voxels are not read yet, and its affine."""
-    import nibabel as nib
-
-    # nibabel reports each repaired header field on stderr; none of them concerns the user.
-    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
-    with _nibabel_errors(path):
-        image: Any = nib.load(path)
-        _check_kind(path.name, image.get_data_dtype())
-        _check_dimensions(path.name, image.shape)
-        affine = np.asarray(image.affine, dtype=np.float64)
-        header = image.header
-        if isinstance(header, nib.Nifti1Header) and not header["qform_code"] + header["sform_code"]:
-            raise UserError(
-                f"{path.name} does not say how it is oriented (its sform and qform codes are 0), "
-                "so left and right cannot be told apart; export it again with its orientation."
-            )
-        return image, affine
-
-
-def _read_with_nibabel(path: Path) -> tuple[np.ndarray, FloatArray]:
-    image, affine = _open_with_nibabel(path)
-    # Out-of-range integers become inf here and are reported as such further down.
-    with _nibabel_errors(path), np.errstate(over="ignore", invalid="ignore"):
-        data = image.get_fdata(dtype=np.float32, caching="unchanged")
-    return data.reshape(data.shape[:3]), affine
-
-
-@contextmanager
-def _nibabel_errors(path: Path) -> Iterator[None]:
-    """Turn what nibabel raises about a bad file into a sentence."""
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-
-    try:
-        yield
-    except (ImageFileError, HeaderDataError, EOFError, OSError, ValueError, zlib.error) as error:
-        if isinstance(error, PermissionError):
-            raise UserError(f"{path.name} may not be read; check its permissions.") from error
-        raise UserError(
-            f"{path.name} is damaged, incomplete or not the image its name says; copy or export "
-            "it again."
-        ) from error
-    except MemoryError as error:
-        raise UserError(f"{path.name} does not fit into this computer's memory.") from error
-
-
-def _read_with_itk(path: Path) -> tuple[np.ndarray, FloatArray]:
-    sitk = _simple_itk()
-    try:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        _check_itk_kind(path.name, reader.GetPixelID(), reader.GetNumberOfComponents())
-        _check_dimensions(path.name, reader.GetSize())
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise UserError(
-            f"{path.name} is damaged, incomplete or not the image its name says; copy or export "
-            "it again."
-        ) from error
-    return _from_itk(image)
-
-
-def _read_dicom_folder(folder: Path) -> tuple[np.ndarray, FloatArray]:
-    sitk = _simple_itk()
-    try:
-        files = _largest_dicom_series(sitk, folder)
-        if not files:
-            raise UserError(
-                f"the folder {folder.name} holds no DICOM images; give the folder of one T1 "
-                "series, or an image file."
-            )
-        if len(files) == 1:
-            image = sitk.ReadImage(files[0])
-            _check_itk_kind(folder.name, image.GetPixelID(), image.GetNumberOfComponentsPerPixel())
-            _check_dimensions(folder.name, image.GetSize())
-            return _from_itk(image)
-        reader = sitk.ImageSeriesReader()
-        reader.SetFileNames(files)
-        reader.MetaDataDictionaryArrayUpdateOn()
-        image = reader.Execute()
-        _check_itk_kind(folder.name, image.GetPixelID(), image.GetNumberOfComponentsPerPixel())
-        positions = [reader.GetMetaData(n, "0020|0032") for n in range(len(files))]
-    except RuntimeError as error:
-        raise UserError(
-            f"the DICOM series in {folder.name} is damaged or incomplete; export it again."
-        ) from error
-    _check_slice_distances(folder.name, positions)
-    return _from_itk(image)
-
-
-def _largest_dicom_series(sitk: Any, folder: Path) -> list[str]:
-    """The files of the series that takes most space on disk, in slice order; [] if none."""
-    best: list[str] = []
-    best_bytes = 0
-    for directory, _, names in sorted(os.walk(folder)):
-        if not names:
-            continue
-        for series in sitk.ImageSeriesReader.GetGDCMSeriesIDs(directory, True):
-            files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(directory, series, True)
-            size = sum(os.path.getsize(file) for file in files)
-            if size > best_bytes:
-                best, best_bytes = list(files), size
-    return best
-
-
-def _check_slice_distances(name: str, positions: Sequence[str]) -> None:
-    points = np.array([[float(x) for x in p.split("\\")] for p in positions])
-    distances = np.linalg.norm(np.diff(points, axis=0), axis=1)
-    if np.ptp(distances) > 0.05 * np.median(distances):
-        raise UserError(
-            f"the DICOM series in {name} has missing or repeated slices; give the folder of one "
-            "complete 3-D T1 series."
-        )
-
-
-def _simple_itk() -> Any:
-    try:
-        import SimpleITK as sitk
-    except ImportError as error:
-        raise UserError(
-            "reading NRRD, MetaImage and DICOM needs SimpleITK; run pip install SimpleITK, or "
-            "give a NIfTI file."
-        ) from error
-    # ITK's warnings go straight to stderr and may quote header fields of the patient.
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    return sitk
-
-
-def _from_itk(image: SimpleITK.Image) -> tuple[np.ndarray, FloatArray]:
-    """Voxels in i, j, k order and the ijk -> RAS affine; ITK counts in LPS."""
-    sitk = _simple_itk()
-    data = sitk.GetArrayFromImage(image).transpose()
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection()[:9], (3, 3)) * np.array(image.GetSpacing()[:3])
-    affine[:3, 3] = image.GetOrigin()[:3]
-    return data.reshape(data.shape[:3]), lps_affine_to_ras(affine)
-
-
-def _check_itk_kind(name: str, pixel_id: int, components: int) -> None:
-    sitk = _simple_itk()
-    if pixel_id in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
-        _check_kind(name, np.dtype(np.complex64))
-    if components != 1:
-        _check_kind(name, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
-
-
-def _check_kind(name: str, dtype: np.dtype[Any]) -> None:
-    if dtype.fields is not None:
-        raise UserError(
-            f"{name} holds colours or vectors, not intensities; give the original T1 image."
-        )
-    if dtype.kind == "c":
-        raise UserError(f"{name} holds complex numbers; give the magnitude image.")
-
-
-def _check_dimensions(name: str, shape: Sequence[int]) -> None:
-    if len(shape) > 3 and int(np.prod(shape[3:])) != 1:
-        raise UserError(
-            f"{name} is a series of {int(np.prod(shape[3:]))} volumes; give one 3-D T1 volume."
-        )
-    if len(shape) < 3 or min(shape[:3]) == 1:
-        raise UserError(f"{name} is a two-dimensional image; give a 3-D T1 volume.")
-
-
-def _check_affine(name: str, affine: FloatArray) -> None:
-    if not np.isfinite(affine).all() or is_singular(affine):
-        raise UserError(
-            f"{name} has a singular affine: its header does not say where the voxels lie; export "
-            "it again."
-        )
-    shear = shear_degrees(affine)
-    if shear > MAX_SHEAR_DEGREES:
-        raise UserError(
-            f"{name} has a sheared affine (voxel axes {90 - shear:.0f} degrees apart); resample it "
-            "to a rectangular grid first."
-        )
-
-
-def _check_size(name: str, grid: Grid) -> None:
-    shape = " x ".join(str(n) for n in grid.shape)
-    extent = " x ".join(f"{mm:.0f}" for mm in grid.extent)
-    if min(grid.shape) < MIN_VOXELS:
-        raise UserError(
-            f"{name} has only {shape} voxels; a head needs at least {MIN_VOXELS} along every axis."
-        )
-    if grid.extent.min() < MIN_EXTENT_MM or grid.extent.max() > MAX_EXTENT_MM:
-        raise UserError(
-            f"{name} covers {extent} mm, which cannot be a head; check the voxel size in its "
-            "header."
-        )
-
-
-def _check_values(name: str, data: ImageArray) -> None:
-    # The sum is finite only if every value is, short of an overflow, which is looked at closely.
-    if not np.isfinite(data.sum(dtype=np.float64)) and not np.isfinite(data).all():
-        count = int((~np.isfinite(data)).sum())
-        raise UserError(
-            f"{name} has voxels that are not numbers ({count} are NaN or infinite); replace them, "
-            "for example with 0, and try again."
-        )
-    if data.min() == data.max():
-        raise UserError(f"{name} is empty: every voxel has the value {data.flat[0]:g}.")
 
 
 # Resampling ---------------------------------------------------------------------------------------

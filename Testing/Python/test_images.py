@@ -119,7 +119,7 @@ def test_dicom_folder_gives_its_largest_series(tmp_path, blob_head):
 def test_dicom_with_a_missing_slice_is_refused(tmp_path, blob_head, capfd):
     write_dicom(tmp_path / "t1", blob_head, "1.2.3.1")
     next((tmp_path / "t1").glob("*_040.dcm")).unlink()
-    with pytest.raises(UserError, match="missing or repeated slices") as error:
+    with pytest.raises(UserError, match="missing or shifted slices") as error:
         read_image(tmp_path / "t1")
     assert "DOE" not in str(error.value) + "".join(capfd.readouterr())
 

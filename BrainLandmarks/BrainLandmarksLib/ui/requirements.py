@@ -1,7 +1,7 @@
 """The packages that the library needs in Slicer's Python: are they there, and installing them.
 
-PyTorch comes through the PyTorch extension, which picks the build for the graphics card; NumPy and
-SimpleITK are Slicer's own. Nothing is imported here: a version is looked up, the worker finds out
+PyTorch comes through the PyTorch extension, which picks the build for the graphics card; NumPy,
+SimpleITK and pydicom are Slicer's own. Nothing is imported here: a version is looked up, the worker finds out
 whether it works.
 """
 
