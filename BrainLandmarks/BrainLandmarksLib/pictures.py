@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainLandmarksLib.files import whole_file
+from BrainLandmarksLib.fonts import make_legible
 from BrainLandmarksLib.geometry import FloatArray, Grid
 from BrainLandmarksLib.images import ImageArray, Volume, resample
 from BrainLandmarksLib.landmarks import LandmarkSet
@@ -120,6 +121,7 @@ def draw_landmarks(
         draw_points(axes, plane, landmarks, near, rings)
     _draw_legend(figure, landmarks, np.any(shown, axis=0), title)
     with whole_file(path) as unfinished:
+        make_legible(figure)
         FigureCanvasAgg(figure).print_png(str(unfinished))
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from BrainLandmarksLib.correction import chain_rows, outline
 from BrainLandmarksLib.files import whole_file
+from BrainLandmarksLib.fonts import make_legible
 from BrainLandmarksLib.geometry import FloatArray
 from BrainLandmarksLib.protocol import Protocol
 
@@ -54,6 +55,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         UserError: the file cannot be written.
     """
     with whole_file(path) as unfinished:
+        make_legible(figure)
         figure.savefig(unfinished, format="png")
 
 

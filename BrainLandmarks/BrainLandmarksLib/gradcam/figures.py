@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from BrainLandmarksLib.files import whole_file
+from BrainLandmarksLib.fonts import make_legible
 from BrainLandmarksLib.gradcam.explanation import Explanation
 from BrainLandmarksLib.gradcam.output import normalised
 from BrainLandmarksLib.images import Volume
@@ -217,6 +218,7 @@ class _Sheet:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
         with whole_file(path) as unfinished:
+            make_legible(self._figure)
             FigureCanvasAgg(self._figure).print_png(str(unfinished))
 
     def _text(self, x: float, y: float, text: str, **style: Any) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from BrainLandmarksLib.files import whole_file
+from BrainLandmarksLib.fonts import make_legible
 from BrainLandmarksLib.images import Volume
 from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.pictures import BACKGROUND, DIM_INK, INK, VIEW_MM, Slice, grey_window
@@ -101,6 +102,7 @@ def draw_contact_sheet(
             )
             _draw(axes, _best_slice(row, *view), row)
     with whole_file(path) as unfinished:
+        make_legible(figure)
         FigureCanvasAgg(figure).print_png(str(unfinished))
 
 
