@@ -20,7 +20,8 @@ from BrainLandmarksLib.survey import to_survey
 
 @dataclass(frozen=True)
 class ImportedHead:
-    """What `Dataset.add` takes, and the landmarks that a survey's field of view cut off."""
+    """What `Dataset.add` takes, the landmarks that a survey's field of view cut
+    off, and what of the image was doubtful."""
 
     volume: Volume
     review: Review
@@ -28,6 +29,7 @@ class ImportedHead:
     subject: str
     origin: dict[str, Any]
     cut: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_pair(
@@ -36,6 +38,7 @@ def read_pair(
     *,
     survey: bool = False,
     subject_pattern: re.Pattern[str] | None = None,
+    assume_orientation: str | None = None,
 ) -> ImportedHead:
     """Read an image with its landmarks.
 
@@ -46,12 +49,14 @@ def read_pair(
         survey: Convert the image to survey geometry (:mod:`.survey`); landmarks that are not in its
             field of view become missing.
         subject_pattern: As for `pairing.subject_of`.
+        assume_orientation: As for `images.read_image`.
 
     Raises:
         UserError: a file cannot be read, the landmarks are of another protocol, or the image cannot
             be made a survey.
     """
-    volume = read_image(pair.image)
+    volume = read_image(pair.image, assume_orientation=assume_orientation)
+    notes = volume.notes
     review, source = read_review(pair.landmarks, protocol)
     origin: dict[str, Any] = {
         "voxels": list(volume.grid.shape),
@@ -66,4 +71,4 @@ def read_pair(
         for label in cut:
             review.mark_missing(label)
     subject = subject_of(stem(pair.image), subject_pattern) or ""
-    return ImportedHead(volume, review, source, subject, origin, cut)
+    return ImportedHead(volume, review, source, subject, origin, cut, notes)

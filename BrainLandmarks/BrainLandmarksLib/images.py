@@ -80,7 +80,10 @@ def read_image(
             several that could be meant.
     """
     stored = _open(Path(path), series, assume_orientation)
-    data, grid = _in_ras_order(stored, stored.voxels(np.float32))
+    # Values out of float32's range become infinite or 0 here and are reported as such below.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        voxels = stored.voxels(np.float32)
+    data, grid = _in_ras_order(stored, voxels)
     volume = Volume(np.ascontiguousarray(data, dtype=np.float32), grid, stored.notes)
     checks.size(stored.name, grid)
     checks.values(stored.name, volume.data, lambda: stored.voxels(np.float64))

@@ -6,7 +6,6 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry import Grid, cube
 from BrainLandmarksLib.images import Volume, foreground, read_image, resample, stem, thinned
 from BrainLandmarksLib.intensity import air_to_zero, normalise
@@ -76,52 +75,6 @@ def test_itk_formats_agree_with_nifti(tmp_path, blob_head, suffix):
 def test_a_fourth_axis_of_one_volume_is_no_series(tmp_path, blob_head):
     nib.save(nib.Nifti1Image(blob_head.data[..., None], blob_head.grid.affine), tmp_path / "h.nii")
     np.testing.assert_array_equal(read_image(tmp_path / "h.nii").data, blob_head.data)
-
-
-def write_dicom(folder, volume: Volume, series: str, slices=slice(None)) -> None:
-    """One file per slice, with just the tags that place it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stored = np.rint(volume.data).astype(np.int16)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for k in range(volume.grid.shape[2])[slices]:
-        image = sitk.GetImageFromArray(stored[::-1, ::-1, k].T[None])
-        spacing = volume.grid.spacing
-        image.SetSpacing(spacing.tolist())
-        corner = volume.grid.ijk_to_ras([stored.shape[0] - 1, stored.shape[1] - 1, k]) * [-1, -1, 1]
-        tags = {
-            "0008|0060": "MR",
-            "0010|0010": "DOE^JANE",
-            "0020|000d": "1.2.3",
-            "0020|000e": series,
-            "0008|0018": f"{series}.{k + 1}",
-            "0020|0032": "\\".join(f"{x:.6f}" for x in corner),
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-            "0020|0013": str(k + 1),
-            "0018|0050": str(spacing[2]),
-        }
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
-        image.SetOrigin(corner.tolist())
-        writer.SetFileName(str(folder / f"{series}_{k:03d}.dcm"))
-        writer.Execute(image)
-
-
-def test_dicom_folder_gives_its_largest_series(tmp_path, blob_head):
-    write_dicom(tmp_path / "study" / "t1", blob_head, "1.2.3.1")
-    write_dicom(tmp_path / "study" / "scout", blob_head, "1.2.3.2", slice(0, 5))
-    (tmp_path / "study" / "notes.txt").write_text("not an image")
-    volume = read_image(tmp_path / "study")
-    np.testing.assert_array_equal(volume.data, np.rint(blob_head.data))
-    np.testing.assert_allclose(volume.grid.affine, blob_head.grid.affine, atol=1e-4)
-
-
-def test_dicom_with_a_missing_slice_is_refused(tmp_path, blob_head, capfd):
-    write_dicom(tmp_path / "t1", blob_head, "1.2.3.1")
-    next((tmp_path / "t1").glob("*_040.dcm")).unlink()
-    with pytest.raises(UserError, match="missing or shifted slices") as error:
-        read_image(tmp_path / "t1")
-    assert "DOE" not in str(error.value) + "".join(capfd.readouterr())
 
 
 def test_sample_head_is_readable(sample_head):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from BrainLandmarksLib.cli import reading
 from BrainLandmarksLib.errors import UserError
 
 _EXAMPLE = """\
@@ -33,6 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="OUT",
         help="file to write; its suffix is the format: .mrk.json, .csv or .fcsv",
     )
+    reading.add_options(parser, dicom=False)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.set_defaults(run=run)
 
@@ -44,7 +46,6 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: the label map cannot be read or used, or the file cannot be written.
     """
     from BrainLandmarksLib.formats import FORMATS, write_landmarks
-    from BrainLandmarksLib.images import read_image
 
     output: Path = arguments.output
     if not output.name.lower().endswith(tuple(f".{name}" for name in FORMATS)):
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"the folder of {output} does not exist; create it first.")
     if output.exists() and not arguments.overwrite:
         raise UserError(f"{output} exists; add --overwrite to replace it.")
-    volume = read_image(arguments.labelmap)
+    volume = reading.read(arguments.labelmap, arguments)
 
     from BrainLandmarksLib.annotation import annotate
 

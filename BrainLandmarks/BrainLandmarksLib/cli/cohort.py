@@ -82,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             model_sha256=checksum,
             device=arguments.device,
             overwrite=arguments.overwrite,
+            assume_orientation=arguments.assume_orientation,
         )
         for scan in found.scans
     ]
@@ -120,5 +121,7 @@ def _check(arguments: argparse.Namespace) -> None:
             "--format and --no-picture do not go with --bids: its results are .tsv and .mrk.json; "
             "brainlandmarks report makes the pictures."
         )
+    if arguments.series is not None:
+        raise UserError("--series does not go with --bids: a BIDS dataset holds no DICOM.")
     if arguments.scheduler is not None and arguments.workers is not None:
         raise UserError("give --workers or --scheduler, not both: a cluster has its own workers.")

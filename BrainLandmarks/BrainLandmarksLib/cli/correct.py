@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from BrainLandmarksLib.cli import reading
 from BrainLandmarksLib.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--image", metavar="IMAGE", type=Path,
         help="the annotated image, or a folder of images: outlines are traced on it",
     )  # fmt: skip
+    reading.add_options(parser)
     parser.add_argument(
         "--primary", action="store_true", help="also put primary points onto the plane"
     )
@@ -67,7 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from BrainLandmarksLib.batch_correction import apply_guidelines, doubts
     from BrainLandmarksLib.files import need_absent, need_writable
-    from BrainLandmarksLib.images import read_image
     from BrainLandmarksLib.protocol import load_protocol
     from BrainLandmarksLib.review import read_review, write_review
 
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         if review.current.missing.all():
             raise UserError(f"{path.name} has no landmark to correct.")
         image = _image_of(path, arguments.image)
-        volume = read_image(image) if image else None
+        volume = reading.read(image, arguments) if image else None
         edits = apply_guidelines(review, arguments.group, volume, primary=arguments.primary)
         done.append((path, review, source, edits))
     # All or nothing: by now every file was read and corrected.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from BrainLandmarksLib.cli import progress
+from BrainLandmarksLib.cli import progress, reading
 from BrainLandmarksLib.cli.train import need_training_library
 from BrainLandmarksLib.errors import UserError
 
@@ -111,6 +111,7 @@ def _add_create(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="what the file name calls the subject: the first group of a regular expression. By "
         "default BIDS's sub-XX; without it every scan is a subject of its own",
     )  # fmt: skip
+    reading.add_options(parser, dicom=False)
     parser.add_argument("--add", action="store_true", help="add to a dataset that exists")
     parser.set_defaults(run=create)
 
@@ -144,7 +145,14 @@ def create(arguments: argparse.Namespace) -> int:
     for number, pair in enumerate(found.pairs):
         progress.show(number, len(found.pairs), stem(pair.image))
         try:
-            head = read_pair(pair, protocol, survey=arguments.survey, subject_pattern=pattern)
+            head = read_pair(
+                pair,
+                protocol,
+                survey=arguments.survey,
+                subject_pattern=pattern,
+                assume_orientation=arguments.assume_orientation,
+            )
+            progress.notes(head.notes)
             # Nothing is made before there is something to put in.
             if dataset is None:  # an empty one is false
                 dataset = Dataset.create(folder, protocol)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from BrainLandmarksLib.cli import cohort, progress
+from BrainLandmarksLib.cli import cohort, progress, reading
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import need_absent, need_writable, whole_files
 from BrainLandmarksLib.resources import image_path
@@ -23,7 +22,7 @@ _EXAMPLE = """\
 examples:
   brainlandmarks detect head.nii.gz -o results    writes results/head_landmarks.mrk.json, .csv, .png
   brainlandmarks detect *.nii.gz -o results       many images; a bad one does not stop the others
-  brainlandmarks detect dicom_folder -o results   the largest series of a folder of DICOM files
+  brainlandmarks detect dicom_folder -o results   the T1 series of a folder of DICOM files
   brainlandmarks detect sample:colin27 -o demo    the head that comes with the program
   brainlandmarks detect --bids data -o data/derivatives/brainlandmarks --workers 4
                                                   every T1w image of a BIDS dataset, four at a time
@@ -64,6 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="where the network runs; auto takes a working NVIDIA GPU, else the CPU",
     )
     add_quality(parser)
+    reading.add_options(parser)
     parser.add_argument(
         "--format",
         default=DEFAULT_FORMATS,
@@ -105,6 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_names([(path, stem(path)) for path in paths])
     need_writable(arguments.output)
     load = _detector_loader(arguments.model, arguments.device)
+    read = reading.reader(arguments)
     failures = 0
     for number, path in enumerate(paths):
         progress.show(number, len(paths), stem(path))
@@ -112,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             if not arguments.overwrite:
                 need_absent(outputs)
-            detection = _detect_one(path, outputs, load, arguments.quality)
+            detection = _detect_one(path, outputs, load, arguments.quality, read)
         except UserError as error:
             failures += 1
             progress.report(error)
@@ -122,9 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress.clear()
             traceback.print_exc()
         else:
-            for note in detection.notes:
-                progress.clear()
-                print(f"brainlandmarks: note: {note}.", file=sys.stderr)
+            progress.notes(detection.notes)
             if len(paths) == 1:
                 print(table(detection.landmarks))
                 print(_summary(detection, outputs))
@@ -167,11 +166,13 @@ def _summary(detection: Detection, outputs: Sequence[Path]) -> str:
 
 
 def _detect_one(
-    path: Path, outputs: Sequence[Path], load: Callable[[], Detector], quality: str
+    path: Path,
+    outputs: Sequence[Path],
+    load: Callable[[], Detector],
+    quality: str,
+    read: Callable[[Path], Volume],
 ) -> Detection:
-    from BrainLandmarksLib.images import read_image
-
-    volume = read_image(path)
+    volume = read(path)
     detection = load().detect(volume, quality=quality)
     _write(volume, detection.landmarks, outputs)
     return detection

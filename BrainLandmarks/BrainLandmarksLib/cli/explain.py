@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from BrainLandmarksLib.cli import progress, reading
 from BrainLandmarksLib.files import need_absent, need_writable, whole_files
 from BrainLandmarksLib.gradcam import SETS, TARGETS
 from BrainLandmarksLib.resources import image_path
@@ -50,6 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "maps at each voxel; or one 4-D file",
     )
     add_model(parser)
+    reading.add_options(parser)
     parser.add_argument("--no-picture", action="store_true", help="write no .png")
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
     parser.set_defaults(run=run)
@@ -127,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.detection import Detector
     from BrainLandmarksLib.gradcam.explanation import check_layer, explain
     from BrainLandmarksLib.gradcam.output import file_names, write_maps
-    from BrainLandmarksLib.images import read_image, stem
+    from BrainLandmarksLib.images import stem
 
     path = image_path(arguments.image)
     name = stem(path)
@@ -141,7 +142,7 @@ def run(arguments: argparse.Namespace) -> int:
         names = file_names(name, protocol, rows, arguments.files)
         names += [] if arguments.no_picture else [picture]
         need_absent(arguments.output / file for file in names)
-    volume = read_image(path)
+    volume = reading.reader(arguments)(path)
     detection = detector.detect(volume)
     explanation = explain(detector, detection, arguments.layer, target=arguments.target)
     with whole_files(arguments.output) as unfinished:
@@ -151,8 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
 
             draw_explanation(volume, explanation, rows, unfinished / picture, title=name)
             written.append(unfinished / picture)
-    for note in explanation.detection.notes:
-        print(f"brainlandmarks: note: {note}.", file=sys.stderr)
+    progress.notes(explanation.detection.notes)
     count = len(written) - (1 if arguments.no_picture else 2)
     print(
         f"{len(rows)} of {len(protocol)} landmarks explained, layer {explanation.seen.layer}; "

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from BrainLandmarksLib.cli import reading
 from BrainLandmarksLib.cli.explain import add_choice, add_device, chosen_rows
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import need_absent, need_writable
@@ -37,6 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_choice(parser)
     add_device(parser)
+    reading.add_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a report that exists")
     parser.set_defaults(run=run)
 
@@ -50,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.cli import report
     from BrainLandmarksLib.detection import Detector
     from BrainLandmarksLib.gradcam.comparison import FILES, Comparison
-    from BrainLandmarksLib.images import read_image, stem
+    from BrainLandmarksLib.images import stem
 
     need_writable(arguments.output)
     if not arguments.overwrite:
@@ -68,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     for number, path in enumerate(paths, start=1):
         print(f"[{number}/{len(paths)}] {stem(path)}", file=sys.stderr, flush=True)
         try:
-            comparison.add(stem(path), read_image(path))
+            comparison.add(stem(path), reading.read(path, arguments))
         except UserError as error:
             failures += 1
             report(error)

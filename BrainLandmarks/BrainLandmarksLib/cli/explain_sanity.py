@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from BrainLandmarksLib.cli import reading
 from BrainLandmarksLib.cli.explain import add_choice, add_model, chosen_rows
 from BrainLandmarksLib.files import need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
@@ -36,6 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_choice(parser)
     add_model(parser)
+    reading.add_options(parser)
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the random weights (0)"
     )
@@ -52,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.detection import Detector
     from BrainLandmarksLib.gradcam.explanation import check_layer, explain
     from BrainLandmarksLib.gradcam.sanity import file_names, randomise
-    from BrainLandmarksLib.images import read_image, stem
+    from BrainLandmarksLib.images import stem
 
     path = image_path(arguments.image)
     name = stem(path)
@@ -62,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     detector = Detector(arguments.model, arguments.device)
     check_layer(detector.model.network, arguments.layer)
     rows = chosen_rows(arguments, detector.model.protocol)
-    detection = detector.detect(read_image(path))
+    detection = detector.detect(reading.read(path, arguments))
     explanation = explain(detector, detection, arguments.layer, target=arguments.target)
 
     def tell(step: str, fraction: float) -> None:

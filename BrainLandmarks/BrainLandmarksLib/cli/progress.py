@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 from BrainLandmarksLib.errors import UserError
 
@@ -26,6 +27,13 @@ def clear() -> None:
     """Take the bar away, so that a line can be printed."""
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def notes(clauses: Iterable[str]) -> None:
+    """Print what is worth knowing and stops nothing, a line each, where the bar is."""
+    for clause in clauses:
+        clear()
+        print(f"brainlandmarks: note: {clause}.", file=sys.stderr, flush=True)
 
 
 def report(error: UserError) -> None:

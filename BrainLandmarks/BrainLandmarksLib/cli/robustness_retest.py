@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from BrainLandmarksLib.cli import progress
+from BrainLandmarksLib.cli import progress, reading
 from BrainLandmarksLib.cli.detect import add_quality
 from BrainLandmarksLib.cli.train import need_training_library
 from BrainLandmarksLib.errors import UserError
@@ -48,6 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, others (0)")
     add_quality(parser)
+    reading.add_options(parser)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.set_defaults(run=run)
 
@@ -86,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         quality=arguments.quality,
         device=arguments.device,
         on_scan=progress.show,
+        read=lambda path: reading.read(path, arguments),
     )
     print(page)
     print(f"\nwrote {arguments.output / 'retest.md'} and its numbers")

@@ -38,6 +38,7 @@ class Job:
         device: "auto", "cpu", "cuda" or "mps".
         overwrite: Do it again, whatever is there.
         threads: CPU threads to compute with; 0 leaves it to PyTorch.
+        assume_orientation: As for `images.read_image`.
     """
 
     raw: str
@@ -49,6 +50,7 @@ class Job:
     device: str = "auto"
     overwrite: bool = False
     threads: int = 0
+    assume_orientation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _detect(job: Job, results: Derivatives) -> str:
                 f"{results.files(job.scan).markups.name} was corrected by a person, for another "
                 "image or model; move it away, or add --overwrite to replace it."
             )
-    volume = read_image(path)
+    volume = read_image(path, assume_orientation=job.assume_orientation)
     detector = _detector(job.model, job.model_sha256, job.device, job.threads)
     detection = detector.detect(volume)
     shape = detector.model.shape

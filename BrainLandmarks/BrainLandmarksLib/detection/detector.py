@@ -237,7 +237,7 @@ class Detector:
             points = conforming(self.model.protocol, points)
         tell("look", 1.0)
         confidence = self._confidence(decoded)
-        notes, self._notes = tuple(self._notes), []
+        notes, self._notes = (*volume.notes, *self._notes), []
         return Detection(
             LandmarkSet.from_points(self.model.protocol, points, "model", confidence),
             pose,

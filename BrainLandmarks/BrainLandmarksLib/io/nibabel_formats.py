@@ -72,8 +72,7 @@ def open_image(path: Path, assume: str | None) -> Stored:
         proxy = nib.arrayproxy.ArrayProxy(proxy.file_like, spec, order=proxy.order)
 
     def voxels(dtype: type[np.floating]) -> np.ndarray:
-        # Values beyond the precision become inf here and are reported as such by the caller.
-        with _errors(path), np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        with _errors(path):
             return np.asarray(np.asanyarray(proxy, dtype=dtype))
 
     return Stored(path.name, volume, affine, voxels, bool(lacks), tuple(notes))

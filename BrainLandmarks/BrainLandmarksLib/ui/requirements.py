@@ -1,8 +1,8 @@
 """The packages that the library needs in Slicer's Python: are they there, and installing them.
 
 PyTorch comes through the PyTorch extension, which picks the build for the graphics card; NumPy,
-SimpleITK and pydicom are Slicer's own. Nothing is imported here: a version is looked up, the worker finds out
-whether it works.
+SimpleITK and pydicom are Slicer's own. Nothing is imported here: a version is looked up, the worker
+finds out whether it works.
 """
 
 from __future__ import annotations

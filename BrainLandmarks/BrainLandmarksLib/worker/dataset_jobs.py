@@ -25,7 +25,7 @@ def add(message: Message, progress: Progress) -> dict[str, Any]:
     progress("add", 0.3, None)
     dataset = Dataset.open_or_create(message["dataset"], protocol)
     entry = dataset.add(volume, review, source)
-    return {"entry": entry.identity, "heads": len(dataset)}
+    return {"entry": entry.identity, "heads": len(dataset), "notes": list(volume.notes)}
 
 
 def check(message: Message, progress: Progress) -> dict[str, Any]:
@@ -57,4 +57,5 @@ def annotate(message: Message, progress: Progress) -> dict[str, Any]:
         "output": message["output"],
         "protocol": landmarks.protocol.name,
         "placed": int((~landmarks.missing).sum()),
+        "notes": list(labels.notes),
     }

@@ -144,6 +144,7 @@ def retest_report(
     quality: str = "standard",
     device: str = "auto",
     on_scan: Callable[[int, int, str], None] = lambda done, total, name: None,
+    read: Callable[[Path], Volume] = read_image,
 ) -> str:
     """Scan images again and again, measure how far the landmarks move, and write the report.
 
@@ -154,7 +155,7 @@ def retest_report(
         UserError: the model, an image or the folder cannot be used.
     """
     detector = Detector(model, device)
-    images = [(stem(path), read_image(path)) for path in paths]
+    images = [(stem(path), read(path)) for path in paths]
     result = retest(detector, images, rescan, quality=quality, on_scan=on_scan)
     about = (
         f"{rescan.repetitions} repetitions of each image: turned by up to "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ class ImportSection(Part):
 
         def hear(message: Message) -> None:
             if message["type"] == "result":
-                self._add(image, message["output"], place)
+                self._add(image, message["output"], place, message["notes"])
             elif message["type"] != "progress":
                 self._ended(message, place)
 
@@ -134,12 +135,14 @@ class ImportSection(Part):
         self.panel.host.worker.request("annotate", hear, labels=labels, output=output)
         self.panel.host.watch()
 
-    def _add(self, image: str, landmarks: str, place: Path | None) -> None:
+    def _add(
+        self, image: str, landmarks: str, place: Path | None, notes: Sequence[str] = ()
+    ) -> None:
         dataset = self.panel.dataset.need()
         self.ui.datasetInfoLabel.setText("Adding to the dataset …")
         self.panel.host.worker.request(
             "add",
-            lambda message: self._ended(message, place),
+            lambda message: self._ended(message, place, notes),
             image=image,
             landmarks=landmarks,
             protocol=self._protocol(),
@@ -148,7 +151,7 @@ class ImportSection(Part):
         self.panel.host.watch()
 
     @told
-    def _ended(self, message: Message, place: Path | None) -> None:
+    def _ended(self, message: Message, place: Path | None, so_far: Sequence[str] = ()) -> None:
         if message["type"] == "progress":
             return
         if place is not None:
@@ -157,7 +160,8 @@ class ImportSection(Part):
         if message["type"] == "error":
             raise UserError(message["message"])
         if message["type"] == "result":
-            self.ui.datasetInfoLabel.setText(f"Added as case {message['entry']}.")
+            notes = "".join(f" Note: {note}." for note in (*so_far, *message["notes"]))
+            self.ui.datasetInfoLabel.setText(f"Added as case {message['entry']}.{notes}")
 
     # The loaded case -----------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ class Rectangular:
             out[: data.shape[0], : data.shape[1], k] = data[:, :, k]
             ndimage.shift(
                 out[:, :, k].copy(), self.start + k * self.shift, out[:, :, k],
-                order=1, mode="constant", cval=outside,
+                order=1, mode="grid-constant", cval=outside,
             )  # fmt: skip
         return out
 
