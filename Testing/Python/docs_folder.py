@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from dicom_files import planes, write_series
 from phantom import phantom_head, phantom_scan, small_heads
 
 from BrainLandmarksLib.dataset import Dataset
@@ -38,7 +39,9 @@ class Makers:
             "head2.nii.gz": self.image,
             "head.mgz": self.mgz,
             "head.nrrd": self.nrrd,
+            "head.hdr": self.analyze,
             "dicom_folder": self.dicom,
+            "study ": self.study,
             "labels.nii.gz": self.labels,
             "maps": self.maps,
             "head.mrk.json": self.landmarks,
@@ -61,7 +64,7 @@ class Makers:
         """Make everything that the text names."""
         for name, maker in self.by_name.items():
             if name in text:
-                maker(folder / name)
+                maker(folder / name.strip())
 
     # files
 
@@ -87,26 +90,18 @@ class Makers:
 
         sitk.WriteImage(self._itk(), str(path))
 
-    def dicom(self, path: Path) -> None:
-        import SimpleITK as sitk
+    def analyze(self, path: Path) -> None:
+        nib.save(nib.AnalyzeImage(self.scan.data, self.scan.grid.affine), path)
 
-        path.mkdir()
-        whole = self._itk()
-        writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        for k in range(whole.GetSize()[2]):
-            piece = whole[:, :, k : k + 1]
-            place = whole.TransformIndexToPhysicalPoint((0, 0, k))
-            turn = "\\".join(f"{whole.GetDirection()[n]:.6f}" for n in (0, 3, 6, 1, 4, 7))
-            tags = {
-                "0008|0060": "MR", "0020|000d": "1.2", "0020|000e": "1.2.3",
-                "0008|0018": f"1.2.3.{k + 1}", "0020|0013": str(k + 1), "0020|0037": turn,
-                "0020|0032": "\\".join(f"{x:.6f}" for x in place), "0018|0050": "4",
-            }  # fmt: skip
-            for tag, value in tags.items():
-                piece.SetMetaData(tag, value)
-            writer.SetFileName(str(path / f"{k:03d}.dcm"))
-            writer.Execute(piece)
+    def dicom(self, path: Path) -> None:
+        write_series(path, self.scan, "1.2.3", planes(self.scan))
+
+    def study(self, path: Path) -> None:
+        tags = {"SeriesNumber": 3, "SeriesDescription": "MPRAGE"}
+        echoes = [plane for echo in (2, 7) for plane in planes(self.scan, EchoTime=echo)]
+        write_series(path, self.scan, "1.2.3", echoes, **tags)
+        tags = {"SeriesNumber": 4, "SeriesDescription": "T2"}
+        write_series(path, self.scan, "1.2.4", planes(self.scan), **tags)
 
     def labels(self, path: Path) -> None:
         head = phantom_head()

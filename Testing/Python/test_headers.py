@@ -2,6 +2,7 @@
 
 import os
 import struct
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -328,6 +329,33 @@ def test_detect_chooses_a_series(tmp_path, tiny_model, blob_head, capfd):
     image = nifti(tmp_path / "h.nii")
     assert main(["detect", str(image), "-o", str(tmp_path / "o"), "--series", "5"]) == 2
     assert "no DICOM file" in capfd.readouterr().err
+
+
+def test_a_bids_dataset_has_no_series(tmp_path, capfd):
+    assert main(["detect", "--bids", str(tmp_path), "-o", str(tmp_path), "--series", "3"]) == 2
+    assert "--series does not go with --bids" in capfd.readouterr().err
+
+
+def test_a_scan_of_a_cohort_is_oriented_as_assumed(tmp_path, tiny_model):
+    from BrainLandmarksLib.cohort.bids import find_scans
+    from BrainLandmarksLib.cohort.derivatives import Derivatives
+    from BrainLandmarksLib.cohort.work import Job, do
+    from BrainLandmarksLib.models import model_identity, model_protocol
+
+    raw = tmp_path / "raw"
+    (raw / "sub-01" / "anat").mkdir(parents=True)
+    (raw / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.9.0"}')
+    nifti(raw / "sub-01" / "anat" / "sub-01_T1w.nii", qform_code=0, sform_code=0)
+    protocol = model_protocol(str(tiny_model))
+    results = Derivatives.prepare(tmp_path / "out", raw, protocol)
+    (scan,) = find_scans(raw).scans
+    job = Job(
+        str(raw), str(results.folder), scan, str(tiny_model), *model_identity(str(tiny_model))
+    )
+    assert "--assume-orientation" in do(job).sentence
+    assert do(replace(job, assume_orientation="LPS")).state == "found"
+    (record,) = results.records()
+    assert "LPS is assumed" in record.about["Notes"][0]
 
 
 @pytest.mark.parametrize(
