@@ -27,7 +27,7 @@ from BrainLandmarksLib.protocol import Chain, Protocol
 TURNED_PAIRS = 3
 """Fewer pairs on each other's side may as well be names that were exchanged."""
 
-TURNED_SHARE = 0.75
+TURNED_SHARE = 0.85
 """Share of the pairs on each other's side from which on the head lies the other way round."""
 
 HEAD_MM = 1000.0
@@ -222,7 +222,7 @@ def turned_round(protocol: Protocol, points: npt.ArrayLike) -> str:
     """Half a sentence if the head as a whole lies with its left on the patient's right, else "".
 
     That is what coordinates in LPS look like that are said to be in RAS, and the other way round:
-    no names were exchanged, and no point is where it is said to be. This is the only test of it.
+    an exchange of names would only hide it. This is the only test of it.
 
     Args:
         points: (K, 3).
@@ -232,7 +232,8 @@ def turned_round(protocol: Protocol, points: npt.ArrayLike) -> str:
         return ""
     return (
         f"{'all' if share == 1 else 'most'} left landmarks are on the patient's right; the "
-        "coordinates are probably in LPS and said to be in RAS, or the other way round"
+        "coordinates are probably in LPS and said to be in RAS, or the other way round, or the "
+        "sides were named as the viewer sees them"
     )
 
 

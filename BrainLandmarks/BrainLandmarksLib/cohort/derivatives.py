@@ -230,7 +230,7 @@ class Derivatives:
             return False
         try:
             whole = file_sha256(files.table) == about.get("TableSHA256")
-            read_review(files.markups, self.protocol)
+            read_review(files.markups, self.protocol, any_pose=True)
         except UserError:
             return False
         return whole
@@ -238,7 +238,7 @@ class Derivatives:
     def is_corrected(self, scan: Scan) -> bool:
         """Whether a person has changed or confirmed landmarks of a scan."""
         try:
-            review, _ = read_review(self.files(scan).markups, self.protocol)
+            review, _ = read_review(self.files(scan).markups, self.protocol, any_pose=True)
         except UserError:
             return False
         return bool(review.corrected.any())
@@ -324,7 +324,7 @@ class Derivatives:
     def _record(self, scan: Scan, about: dict[str, Any]) -> Record:
         files = self.files(scan)
         try:
-            review, _ = read_review(files.markups, self.protocol)
+            review, _ = read_review(files.markups, self.protocol, any_pose=True)
             deviation = _read_deviation(files.table, self.protocol)
         except UserError as error:
             return Record(scan, f"its results are damaged ({error}) Detect it again.")
