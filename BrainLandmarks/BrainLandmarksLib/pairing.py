@@ -192,7 +192,9 @@ def pair_up(sources: Iterable[str | os.PathLike[str]], protocol: Protocol | None
     """
     images, annotations = _files_below(sources)
     owners: dict[Path, list[Path]] = {}
-    lone, problems, notes = [], [], []
+    lone: list[Path] = []
+    problems: list[str] = []
+    notes: list[str] = []
     unclear: set[Path] = set()
     keys = [(key, image) for image in images for key in _keys(image)]
     for file in annotations:
