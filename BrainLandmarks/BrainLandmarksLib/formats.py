@@ -353,9 +353,8 @@ def write_fcsv(path: str | os.PathLike[str], landmarks: LandmarkSet) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    columns = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
     lines = ["# Markups fiducial file version = 4.6", "# CoordinateSystem = 0"]
-    lines.append(f"# columns = {columns}")
+    lines.append(f"# columns = {','.join(FCSV_COLUMNS)}")
     rows = []
     for row, landmark in enumerate(landmarks.protocol.landmarks):
         if landmarks.status[row] == "missing":

@@ -147,7 +147,7 @@ def test_subjects_without_a_scan_are_told(dataset):
 def test_a_folder_that_names_no_subject_is_counted_and_not_quoted(dataset):
     (dataset / "sub-Doe_John").mkdir()
     (sentence,) = find_scans(dataset).left_out
-    assert sentence.startswith("one folder sub-... not named as BIDS says")
+    assert sentence.startswith("the dataset has one folder sub-... not named as BIDS says")
     assert "John" not in sentence
 
 
@@ -178,6 +178,7 @@ def test_other_names_are_counted_and_not_quoted(dataset, name):
     [
         ({"suffix": "T1-w"}, "no suffix of a BIDS name"),
         ({"suffix": "FLAIR"}, "no image sub-..._FLAIR.nii.gz"),
+        ({"participants": ["01", "../01"]}, "no subject's label"),
     ],
 )
 def test_nothing_to_find_is_one_sentence(dataset, arguments, sentence):

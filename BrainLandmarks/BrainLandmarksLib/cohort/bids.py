@@ -113,8 +113,8 @@ def find_scans(
         participants: Labels of subjects, with or without "sub-"; all of them if there are none.
 
     Raises:
-        UserError: this is no BIDS dataset, it has no such image at all, or its .bidsignore cannot
-            be read.
+        UserError: this is no BIDS dataset, it has no such image at all, its .bidsignore cannot be
+            read, or a label is none.
     """
     root = Path(dataset)
     if not re.fullmatch(r"[A-Za-z0-9]+", suffix):
@@ -130,12 +130,15 @@ def find_scans(
     left_out = []
     if strange := sum(1 for name in folders if not _SUBJECT.fullmatch(name)):
         left_out.append(
-            f"{_count(strange, 'folder', 'sub-...')} not named as BIDS says, sub- and then letters "
-            "and digits; rename what is meant."
+            f"the dataset has {_count(strange, 'folder', 'sub-...')} not named as BIDS says, sub- "
+            "and then letters and digits; rename what is meant."
         )
     folders = [name for name in folders if _SUBJECT.fullmatch(name)]
     listed = _listed(root)
     asked = ["sub-" + label.removeprefix("sub-") for label in participants]
+    for name in asked:
+        if not _SUBJECT.fullmatch(name):
+            raise UserError(f"{name!r} is no subject's label; it is made of letters and digits.")
     unignored = [name for name in folders if not ignored(f"{name}/")]
     scans: dict[str, Scan] = {}
     absent = []
