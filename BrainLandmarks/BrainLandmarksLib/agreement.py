@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class Ratings:
         raters: Names of the r people.
         points: (n, r, K, 3) RAS mm, NaN where a person has not placed a landmark.
         left_out: Names of heads that not all people have annotated.
+        notes: Sentences on which files were taken.
     """
 
     protocol: Protocol
@@ -53,6 +54,7 @@ class Ratings:
     raters: tuple[str, ...]
     points: FloatArray
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, folders: Sequence[str | os.PathLike[str]], protocol: Protocol) -> Ratings:
@@ -63,11 +65,13 @@ class Ratings:
         """
         if len(folders) < 2:
             raise UserError("agreement needs the folders of two people or more.")
-        files, left_out = in_common(folders)
+        notes: list[str] = []
+        files, left_out = in_common(folders, protocol, notes)
         points = np.array(
             [[read_landmarks(file, protocol).points for file in each] for each in files.values()]
         )
-        return cls(protocol, tuple(files), _names(folders), points, tuple(left_out))
+        names = _names(folders)
+        return cls(protocol, tuple(files), names, points, tuple(left_out), tuple(notes))
 
     def distances(self) -> FloatArray:
         """Mean distance between two people, (n, K) mm; NaN where fewer than two have the point."""
@@ -94,7 +98,7 @@ class Ratings:
                 "the annotated heads have too few landmarks in common to be compared."
             ) from None
         moved = np.array([apply_affine(m, head) for m, head in zip(motions, self.points)])
-        return Ratings(self.protocol, self.heads, self.raters, moved, self.left_out)
+        return replace(self, points=moved)
 
     def mean_shape(self) -> FloatArray:
         """Mean of all annotations in the common pose, (K, 3) mm."""

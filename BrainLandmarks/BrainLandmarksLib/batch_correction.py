@@ -4,7 +4,7 @@ Exchanged names first, then planes, then equal spacing (paper, section IV-B: co-
 main priority, equidistance the next). Primary landmarks sit on named anatomy, so they stay where a
 person put them unless they are asked to move.
 
->>> review, source = read_annotation("head.mrk.json", protocol)
+>>> review, source = read_review("head.mrk.json", protocol)
 >>> for move in apply_guidelines(review):
 ...     print(move.label, move.kind, f"{move.mm:.1f} mm")
 """
@@ -17,7 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from BrainLandmarksLib import correction
-from BrainLandmarksLib.conformity import exchanged_sides, off_plane, out_of_order
+from BrainLandmarksLib.conformity import (
+    exchanged_sides,
+    need_plausible,
+    off_plane,
+    out_of_order,
+)
 from BrainLandmarksLib.geometry import FloatArray
 from BrainLandmarksLib.images import Volume
 from BrainLandmarksLib.review import Edit, Review
@@ -61,9 +66,11 @@ def apply_guidelines(
         What was done, in order; a point may be in it once for each rule.
 
     Raises:
-        UserError: the protocol has no such group.
+        UserError: the protocol has no such group, or all left landmarks are on the right: no rule
+            can put that right.
     """
     protocol = review.protocol
+    need_plausible(protocol, review.current.points, "the annotation")
     names = [group.name for group in protocol.groups] if groups is None else list(groups)
     chosen = {landmark.label for name in names for landmark in protocol.members(name)}
     before = len(review.edits)

@@ -24,6 +24,19 @@ from BrainLandmarksLib.geometry import FloatArray
 from BrainLandmarksLib.measures import midline_frame
 from BrainLandmarksLib.protocol import Chain, Protocol
 
+TURNED_PAIRS = 3
+"""Fewer pairs on each other's side may as well be names that were exchanged."""
+
+TURNED_SHARE = 0.85
+"""Share of the pairs on each other's side from which on the head lies the other way round."""
+
+HEAD_MM = 1000.0
+"""Landmarks that reach over more than this along an axis are no head's in mm."""
+
+_FACING = 0.5
+"""Cosine between the mid-sagittal plane's normal and the patient's right from which on left and
+right can be told from the coordinates: a head turned by more looks to its side."""
+
 _GAIN_STEPS = 0.5
 """Two points of an outline are out of order if exchanging them makes it shorter by more than this
 many mean steps; two neighbours that were exchanged lengthen a straight outline by two."""
@@ -154,15 +167,21 @@ def sideways(protocol: Protocol, points: npt.ArrayLike) -> FloatArray:
         points: (K, 3).
     """
     array = np.array(points, float)
+    center, right = _midsagittal(protocol, array)
+    return np.asarray((array - center) @ right)
+
+
+def _midsagittal(protocol: Protocol, array: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """A point of the mid-sagittal plane and its normal towards the patient's right."""
     try:
         center, axes = midline_frame(protocol, array)
+        return center, axes[:, 0]
     except UserError:
         partner = array[protocol.mirror_permutation()]
         pairs = np.isfinite(array).all(1) & np.isfinite(partner).all(1)
         middle = (array + partner)[pairs] / 2
         center = np.median(middle, axis=0) if len(middle) else np.full(3, np.nan)
-        axes = np.eye(3)
-    return np.asarray((array - center) @ axes[:, 0])
+        return center, np.array([1.0, 0.0, 0.0])
 
 
 def wrong_sides(protocol: Protocol, points: npt.ArrayLike) -> list[str]:
@@ -180,12 +199,79 @@ def wrong_sides(protocol: Protocol, points: npt.ArrayLike) -> list[str]:
     ]
 
 
-def exchanged_sides(protocol: Protocol, points: npt.ArrayLike) -> list[tuple[str, str]]:
-    """Pairs (left, right) of which each lies on the other's side.
+def turned_share(protocol: Protocol, points: npt.ArrayLike) -> float:
+    """Share of the pairs of which the left one lies to the right of the right one, 0 to 1.
+
+    It is 0, too, with fewer than `TURNED_PAIRS` pairs, and for a head that looks to its side.
 
     Args:
         points: (K, 3).
     """
+    array = np.array(points, float)
+    _, right = _midsagittal(protocol, array)
+    if right[0] < _FACING:
+        return 0.0
+    partner = array[protocol.mirror_permutation()]
+    left = np.array([landmark.side == "L" for landmark in protocol.landmarks])
+    ahead = ((array - partner) @ right)[left]
+    ahead = ahead[np.isfinite(ahead)]
+    return float((ahead > 0).mean()) if len(ahead) >= TURNED_PAIRS else 0.0
+
+
+def turned_round(protocol: Protocol, points: npt.ArrayLike) -> str:
+    """Half a sentence if the head as a whole lies with its left on the patient's right, else "".
+
+    That is what coordinates in LPS look like that are said to be in RAS, and the other way round:
+    an exchange of names would only hide it. This is the only test of it.
+
+    Args:
+        points: (K, 3).
+    """
+    share = turned_share(protocol, points)
+    if share < TURNED_SHARE:
+        return ""
+    return (
+        f"{'all' if share == 1 else 'most'} left landmarks are on the patient's right; the "
+        "coordinates are probably in LPS and said to be in RAS, or the other way round, or the "
+        "sides were named as the viewer sees them"
+    )
+
+
+def need_plausible(
+    protocol: Protocol, points: npt.ArrayLike, name: str, *, any_pose: bool = False
+) -> None:
+    """Refuse a set of landmarks that as a whole cannot be right, wherever it comes from.
+
+    Args:
+        points: (K, 3).
+        name: What to call the set in the sentence.
+        any_pose: The head may lie with its left on the patient's right.
+
+    Raises:
+        UserError: it is larger than any head, or turned round (`turned_round`).
+    """
+    array = np.array(points, float)
+    known = array[np.isfinite(array).all(axis=1)]
+    if len(known) and (extent := float(np.ptp(known, axis=0).max())) > HEAD_MM:
+        raise UserError(
+            f"{name}: the landmarks reach over {extent:.0f} mm, which is no head in mm; check the "
+            "units and the decimal signs."
+        )
+    turned = "" if any_pose else turned_round(protocol, array)
+    if turned:
+        raise UserError(f"{name}: {turned}; write the file again in the system that it states.")
+
+
+def exchanged_sides(protocol: Protocol, points: npt.ArrayLike) -> list[tuple[str, str]]:
+    """Pairs (left, right) of which each lies on the other's side.
+
+    In a head that lies the other way round as a whole (`turned_round`) no pair is exchanged.
+
+    Args:
+        points: (K, 3).
+    """
+    if turned_round(protocol, points):
+        return []
     wrong = set(wrong_sides(protocol, points))
     return [
         (landmark.label, landmark.mirror)

@@ -320,13 +320,16 @@ class Dataset:
         volume = read_image(self.folder / entry.image)
         return Sample(entry, volume, self.read_landmarks(entry))
 
-    def read_landmarks(self, entry: Entry) -> Review:
+    def read_landmarks(self, entry: Entry, *, any_pose: bool = False) -> Review:
         """The landmarks of an entry, from .mrk.json, .csv or .fcsv, without its image.
+
+        Args:
+            any_pose: As for `read_review`.
 
         Raises:
             UserError: the file is missing or damaged.
         """
-        return read_review(self.folder / entry.landmarks, self.protocol)[0]
+        return read_review(self.folder / entry.landmarks, self.protocol, any_pose=any_pose)[0]
 
     def __len__(self) -> int:
         return len(self.entries)

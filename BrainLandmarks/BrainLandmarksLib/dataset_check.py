@@ -18,7 +18,7 @@ from BrainLandmarksLib.conformity import (
     exchanged_sides,
     off_plane,
     out_of_order,
-    sideways,
+    turned_round,
     wrong_sides,
 )
 from BrainLandmarksLib.dataset import Dataset, Entry, file_sha256
@@ -218,7 +218,8 @@ def _read_grid(dataset: Dataset, report: HeadReport, intact: bool) -> None:
 
 
 def _read_points(dataset: Dataset, report: HeadReport, intact: bool) -> None:
-    report.landmarks = dataset.read_landmarks(report.entry).current
+    # A head that is turned round is a mistake to be told, and the rest of it can be checked.
+    report.landmarks = dataset.read_landmarks(report.entry, any_pose=True).current
 
 
 def _check_points(report: HeadReport, landmarks: LandmarkSet, tolerance_mm: float) -> None:
@@ -252,17 +253,9 @@ def _check_points(report: HeadReport, landmarks: LandmarkSet, tolerance_mm: floa
 def _check_sides(report: HeadReport, landmarks: LandmarkSet) -> None:
     protocol, points = landmarks.protocol, landmarks.points
     report.wrong_side = wrong_sides(protocol, points)
-    right = sideways(protocol, points)
-    sided = [
-        landmark.label
-        for landmark in protocol.landmarks
-        if landmark.side != "M" and np.isfinite(right[landmark.index - 1])
-    ]
-    if report.wrong_side and len(report.wrong_side) == len(sided):
-        report.mistakes.append(
-            "all left landmarks are on the patient's right; the coordinates are probably in LPS "
-            "and said to be in RAS, or the other way round"
-        )
+    turned = turned_round(protocol, points)
+    if turned:
+        report.mistakes.append(turned)
         return
     pairs = exchanged_sides(protocol, points)
     for left, partner in pairs:

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from BrainLandmarksLib.conformity import need_plausible
 from BrainLandmarksLib.images import Volume, read_image, stem
 from BrainLandmarksLib.pairing import Pair, subject_of
 from BrainLandmarksLib.protocol import Protocol
@@ -52,12 +53,14 @@ def read_pair(
         assume_orientation: As for `images.read_image`.
 
     Raises:
-        UserError: a file cannot be read, the landmarks are of another protocol, or the image cannot
-            be made a survey.
+        UserError: a file cannot be read, the landmarks are of another protocol or together cannot
+            be right, or the image cannot be made a survey.
     """
+    # The points first: they are read in no time.
+    review, source = read_review(pair.landmarks, protocol)
+    need_plausible(protocol, review.current.points, pair.landmarks.name)
     volume = read_image(pair.image, assume_orientation=assume_orientation)
     notes = volume.notes
-    review, source = read_review(pair.landmarks, protocol)
     origin: dict[str, Any] = {
         "voxels": list(volume.grid.shape),
         "spacing_mm": [round(float(mm), 4) for mm in volume.grid.spacing],

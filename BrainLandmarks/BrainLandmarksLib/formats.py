@@ -2,7 +2,7 @@
 
 RAS millimetres inside, in .csv and in .fcsv; LPS in .mrk.json, Slicer's own convention. Every file
 says which. Readers match points to the protocol by label, never by position alone, and refuse what
-they do not understand.
+they do not understand, and sets that as a whole cannot be a head's as it lies in the scanner.
 """
 
 from __future__ import annotations
@@ -19,6 +19,15 @@ from typing import Any
 
 import numpy as np
 
+from BrainLandmarksLib.conformity import need_plausible
+from BrainLandmarksLib.delimited import (
+    Sheet,
+    coordinates_of,
+    need_no_surplus,
+    number,
+    read_sheet,
+    separator_of,
+)
 from BrainLandmarksLib.errors import UserError, nearest
 from BrainLandmarksLib.files import whole_file
 from BrainLandmarksLib.geometry import lps_to_ras, ras_to_lps
@@ -42,6 +51,15 @@ _DESCRIPTION = re.compile(
 # What Slicer calls points nobody named: F-1, F_2, landmarks-3, or nothing but a number.
 _UNNAMED = re.compile(r"^(?:(?P<stem>.*)[-_ ])?(?P<number>\d+)$")
 
+FCSV_COLUMNS = (
+    "id", "x", "y", "z", "ow", "ox", "oy", "oz", "vis", "sel", "lock", "label", "desc",
+    "associatedNodeID",
+)  # fmt: skip
+# Slicer 5 writes two more cells than it names in the header.
+_UNNAMED_FCSV_COLUMNS = ("positionStatus", "autoCreated")
+_FCSV_STATUSES = {"0": False, "1": False, "2": True, "3": False}
+"""Slicer's position status: undefined, preview, defined, missing; whether there is a point."""
+
 _Row = tuple[int, Sequence[float], str, float]
 """Row of the protocol, RAS position (NaN if missing), status, confidence (NaN if none)."""
 
@@ -58,18 +76,27 @@ def write_landmarks(path: str | os.PathLike[str], landmarks: LandmarkSet) -> Non
 
 
 def read_landmarks(
-    path: str | os.PathLike[str], protocol: Protocol, *, status: str = "truth"
+    path: str | os.PathLike[str],
+    protocol: Protocol,
+    *,
+    status: str = "truth",
+    any_pose: bool = False,
 ) -> LandmarkSet:
     """Read a landmark file in the format its suffix names: .mrk.json, .json, .csv or .fcsv.
 
     Args:
         protocol: The landmarks to look for; those the file lacks come back missing.
         status: Status of points whose file does not state one.
+        any_pose: Also take a head that lies with its left on the patient's right: this program's
+            own answer on an image that was turned, or a file that is to be judged.
 
     Raises:
-        UserError: the file is missing, damaged, or its points do not fit the protocol.
+        UserError: the file is missing, damaged, its points do not fit the protocol, or all of them
+            together cannot be right (:func:`.conformity.need_plausible`).
     """
-    return _by_suffix(path, _READERS)(path, protocol, status=status)
+    landmarks: LandmarkSet = _by_suffix(path, _READERS)(path, protocol, status=status)
+    need_plausible(protocol, landmarks.points, Path(path).name, any_pose=any_pose)
+    return landmarks
 
 
 # Slicer markups -----------------------------------------------------------------------------------
@@ -226,7 +253,7 @@ def _read_control_point(
         raise UserError(f"{name} is in {units}; landmark files are in mm.")
     if point.get("positionStatus", "defined") != "defined":
         return (math.nan,) * 3, "missing", math.nan
-    position = _three_numbers(place, point.get("position"))
+    position = _json_position(place, point.get("position"))
     if _is_lps(name, markup.get("coordinateSystem", "LPS")):
         position = lps_to_ras(position).tolist()
     found = _DESCRIPTION.match(str(point.get("description", "")))
@@ -279,28 +306,25 @@ def read_csv(
             know, or the same landmark twice.
     """
     name = Path(path).name
-    reader = csv.DictReader(_read_text(path).splitlines())
-    columns = [column.strip().lower() for column in reader.fieldnames or ()]
-    lacking = [column for column in ("label", "r", "a", "s") if column not in columns]
+    sheet = read_sheet(name, _read_text(path))
+    lacking = [column for column in ("label", "r", "a", "s") if column not in sheet.columns]
     if lacking:
         raise UserError(
             f"{name} has no column {', '.join(lacking)}; a landmark table has the columns "
             f"{','.join(CSV_COLUMNS)} with r, a, s in RAS millimetres."
         )
-    reader.fieldnames = columns
-    table = [{key: (row[key] or "").strip() for key in columns} for row in reader]
-    rows = _match(name, protocol, [row["label"] for row in table], [""] * len(table))
+    rows = _match(name, protocol, [row["label"] for row in sheet.rows], [""] * len(sheet.rows))
     return _assemble(
         protocol,
         (
-            (row, *_read_table_row(name, cells, status))
-            for row, cells in zip(rows, table, strict=True)
+            (row, *_read_table_row(name, sheet, cells, status))
+            for row, cells in zip(rows, sheet.rows, strict=True)
         ),
     )
 
 
 def _read_table_row(
-    name: str, cells: dict[str, str], status: str
+    name: str, sheet: Sheet, cells: dict[str, str], status: str
 ) -> tuple[Sequence[float], str, float]:
     place = f"{name}, row {cells['label']}"
     stated = cells.get("status") or status
@@ -309,10 +333,11 @@ def _read_table_row(
         raise UserError(f"{place}: status {stated!r} is none of {', '.join(STATUSES)}.")
     if stated == "missing" or not any(coordinates):
         return (math.nan,) * 3, "missing", math.nan
+    level = cells.get("confidence", "")
     return (
-        _three_numbers(place, coordinates),
+        coordinates_of(place, coordinates, sheet.separator),
         stated,
-        _confidence(place, cells.get("confidence", "")),
+        _confidence(place, level.replace(",", ".") if sheet.separator != "," else level),
     )
 
 
@@ -328,9 +353,8 @@ def write_fcsv(path: str | os.PathLike[str], landmarks: LandmarkSet) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    columns = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
     lines = ["# Markups fiducial file version = 4.6", "# CoordinateSystem = 0"]
-    lines.append(f"# columns = {columns}")
+    lines.append(f"# columns = {','.join(FCSV_COLUMNS)}")
     rows = []
     for row, landmark in enumerate(landmarks.protocol.landmarks):
         if landmarks.status[row] == "missing":
@@ -350,7 +374,8 @@ def read_fcsv(
 ) -> LandmarkSet:
     """Read a .fcsv file of any version; its header says whether it is in RAS or LPS.
 
-    The label of a row is a landmark's label, or, as in the AFIDs files, its number.
+    The label of a row is a landmark's label, or, as in the AFIDs files, its number. Points that
+    Slicer 5 marks as undefined, as a preview or as missing come back missing.
 
     Args:
         protocol: The landmarks to look for; those the file lacks come back missing.
@@ -361,36 +386,75 @@ def read_fcsv(
             know, or the same landmark twice.
     """
     name = Path(path).name
-    columns = ["id", "x", "y", "z", "ow", "ox", "oy", "oz", "vis", "sel", "lock", "label", "desc"]
+    system, sheet = _read_fiducials(name, _read_text(path))
+    flip = _is_lps(name, system)
+    labels = [row["label"] for row in sheet.rows]
+    rows = _match(name, protocol, labels, [row.get("desc", "") for row in sheet.rows])
+
+    def read(row: int, label: str, cells: dict[str, str]) -> _Row:
+        place = f"{name}, point {label}"
+        placed = _FCSV_STATUSES.get(cells.get("positionStatus") or "2")
+        if placed is None:
+            raise UserError(
+                f"{place}: the position status {cells['positionStatus']!r} is none of Slicer's; "
+                "save the landmarks from Slicer again."
+            )
+        if not placed:
+            return row, (math.nan,) * 3, "missing", math.nan
+        position = coordinates_of(place, [cells[axis] for axis in "xyz"], sheet.separator)
+        return row, lps_to_ras(position).tolist() if flip else position, status, math.nan
+
+    return _assemble(
+        protocol,
+        (
+            read(row, label, cells)
+            for row, label, cells in zip(rows, labels, sheet.rows, strict=True)
+        ),
+    )
+
+
+def _read_fiducials(name: str, text: str) -> tuple[str, Sheet]:
+    """Coordinate system and rows of a .fcsv file, also after a spreadsheet has saved it.
+
+    A spreadsheet fills all lines up to one length (``# CoordinateSystem = LPS,,,,``), may quote
+    them, and may separate by semicolons.
+    """
+    lines = [line for line in text.splitlines() if line.strip(' ,;\t"')]
+    separator = separator_of(line for line in lines if not line.lstrip('" ').startswith("#"))
     system: str | None = None
-    table: list[dict[str, str]] = []
-    for line in _read_text(path).splitlines():
-        if line.startswith("#"):
-            key, _, value = line.lstrip("# ").partition("=")
-            if key.strip() == "CoordinateSystem":
-                system = value.strip()
-            elif key.strip() == "columns":
-                columns = [column.strip() for column in value.split(",")]
-        elif line.strip():
-            cells = next(csv.reader([line]))
-            table.append({key: cell.strip() for key, cell in zip(columns, cells, strict=False)})
+    columns: list[str] = []
+    table: list[list[str]] = []
+    for line in lines:
+        comment = line.lstrip('" ').startswith("#")
+        # Slicer's own lines are separated by commas, whatever became of the rows.
+        own = separator if not comment or separator in line else ","
+        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=own))]
+        if not comment:
+            table.append(cells)
+            continue
+        key, _, value = cells[0].lstrip("# ").partition("=")
+        if key.strip() == "CoordinateSystem":
+            system = value.strip()
+        elif key.strip() == "columns":
+            names = ",".join([value, *cells[1:]])
+            columns = [column.strip() for column in names.split(",")]
+    while columns and not columns[-1]:
+        columns.pop()
     if system is None or not {"x", "y", "z", "label"} <= set(columns):
         raise UserError(
             f"{name} is not a .fcsv file: it has no header with CoordinateSystem and columns; save "
             "the landmarks from Slicer again."
         )
-    flip = _is_lps(name, system)
-    labels = [row.get("label", "") for row in table]
-    rows = _match(name, protocol, labels, [row.get("desc", "") for row in table])
-
-    def read(row: int, label: str, cells: dict[str, str]) -> _Row:
-        position = _three_numbers(f"{name}, point {label}", [cells.get(axis) for axis in "xyz"])
-        return row, lps_to_ras(position).tolist() if flip else position, status, math.nan
-
-    return _assemble(
-        protocol,
-        (read(row, label, cells) for row, label, cells in zip(rows, labels, table, strict=True)),
-    )
+    if tuple(columns) == FCSV_COLUMNS:
+        columns += _UNNAMED_FCSV_COLUMNS
+    rows = []
+    for cells in table:
+        while len(cells) > len(columns) and not cells[-1]:
+            cells.pop()
+        need_no_surplus(name, cells, columns, cells[0])
+        cells += [""] * (len(columns) - len(cells))
+        rows.append(dict(zip(columns, cells, strict=True)))
+    return system, Sheet(tuple(columns), rows, separator)
 
 
 # Shared by the readers ----------------------------------------------------------------------------
@@ -405,9 +469,10 @@ def _match(name: str, protocol: Protocol, labels: Sequence[str], names: Sequence
     """
     if not labels:
         raise UserError(f"{name} holds no points.")
-    by_label = {landmark.label.casefold(): row for row, landmark in enumerate(protocol)}
-    by_name = {landmark.name.casefold(): row for row, landmark in enumerate(protocol)}
-    if _are_unnamed(labels, by_label):
+    labels = [_plain(label) for label in labels]
+    names = [_plain(description) for description in names]
+    known = _known(protocol)
+    if _are_unnamed(labels, known):
         if len(labels) != len(protocol):
             raise UserError(
                 f"{name} has {len(labels)} points without names, {protocol.name} has "
@@ -416,18 +481,18 @@ def _match(name: str, protocol: Protocol, labels: Sequence[str], names: Sequence
         return list(range(len(labels)))
     # Numbers mean something only in a whole set: 1 to 32 of another protocol are other landmarks.
     numbered = len(labels) == len(protocol)
+    running = not numbered and labels == [str(n) for n in range(1, len(labels) + 1)]
     rows: list[int] = []
     for label, description in zip(labels, names, strict=True):
-        row = by_label.get(label.casefold())
-        if row is None:
-            row = by_name.get(label.casefold())
-        if row is None and numbered and label.isdecimal() and 1 <= int(label) <= len(protocol):
-            row = int(label) - 1
-        if row is None and not label:
-            row = by_label.get(description.casefold(), by_name.get(description.casefold()))
+        row = known.get(label.casefold())
+        witness = known.get(description.casefold())
+        if row is None and (not label or (running and witness is not None)):
+            # Numbers that only count the rows of a part of a set say nothing.
+            row = witness
+        if row is None and (numbered or witness is not None):
+            row = _counted(label, protocol)
         if row is None:
             raise UserError(_unknown(name, protocol, label))
-        witness = by_label.get(description.casefold(), by_name.get(description.casefold()))
         if witness is not None and witness != row:
             raise UserError(
                 f"{name}: the point {label} is described as {description}, but in "
@@ -437,6 +502,27 @@ def _match(name: str, protocol: Protocol, labels: Sequence[str], names: Sequence
             raise UserError(f"{name} has the landmark {label} twice; remove one of the two.")
         rows.append(row)
     return rows
+
+
+def _plain(text: str) -> str:
+    """A label or description as it is compared: no spaces at the ends, single ones inside."""
+    return " ".join(text.split())
+
+
+def _known(protocol: Protocol) -> dict[str, int]:
+    """The row of everything that a landmark is called: label, name, other names; lower case."""
+    return {
+        _plain(text).casefold(): row
+        for row, landmark in enumerate(protocol)
+        for text in (*landmark.aliases, landmark.name, landmark.label)
+    }
+
+
+def _counted(label: str, protocol: Protocol) -> int | None:
+    """The row of a landmark that is called by its number."""
+    if label.isdecimal() and 1 <= int(label) <= len(protocol):
+        return int(label) - 1
+    return None
 
 
 def _are_unnamed(labels: Sequence[str], known: dict[str, int]) -> bool:
@@ -456,6 +542,11 @@ def _are_unnamed(labels: Sequence[str], known: dict[str, int]) -> bool:
 
 
 def _unknown(name: str, protocol: Protocol, label: str) -> str:
+    if label.isdecimal():
+        return (
+            f"{name} has a point {label!r}, which {protocol.name} does not know: points may go by "
+            f"number where all {len(protocol)} are there, or where their descriptions say the same."
+        )
     near = nearest(label, protocol.labels, 0.4)
     hint = f"; did you mean {near}?" if near else "; check the protocol."
     return f"{name} has a point {label!r}, which {protocol.name} does not know{hint}"
@@ -485,23 +576,20 @@ def _is_lps(name: str, system: object) -> bool:
     raise UserError(f"{name} is in the coordinate system {system}; only RAS and LPS are known.")
 
 
-def _three_numbers(place: str, values: object) -> list[float]:
-    try:
-        numbers = [float(value) for value in values]  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        numbers = []
-    if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
+def _json_position(place: str, values: object) -> list[float]:
+    numbers = values if isinstance(values, list) else []
+    if len(numbers) != 3 or not all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        for value in numbers
+    ):
         raise UserError(f"{place}: the position is not three numbers.")
-    return numbers
+    return [float(value) for value in numbers]
 
 
 def _confidence(place: str, text: str) -> float:
     if not text:
         return math.nan
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = number(text)
     if not 0 <= value <= 1:
         raise UserError(f"{place}: the confidence {text!r} is not between 0 and 1.")
     return value

@@ -40,7 +40,7 @@ class Landmark:
     `index` counts from 1; `side` is "L", "R" or "M" (midline); `role` is "primary" (sits on named
     anatomy) or "secondary" (spread at equal distances between primary points); `mirror` is the
     label of the partner on the other side, its own label on the midline; `afid` is the number of
-    the AFID that is the same point, or None.
+    the AFID that is the same point, or None; `aliases` are other names that files call it by.
     """
 
     index: int
@@ -53,6 +53,7 @@ class Landmark:
     rule: str
     mirror: str
     afid: int | None
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ class Protocol:
                 {
                     key: value
                     for key, value in asdict(landmark).items()
-                    if key not in ("name", "afid")
+                    if key not in ("name", "afid", "aliases")
                 }
                 for landmark in self.landmarks
             ],
@@ -224,6 +225,10 @@ class Protocol:
         data["distances"] = [
             {"name": d.name, "from": d.first, "to": d.second} for d in self.distances
         ]
+        for entry in data["landmarks"]:
+            # Older versions do not know the entry.
+            if not entry["aliases"]:
+                del entry["aliases"]
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -309,7 +314,15 @@ def _build(data: dict[str, Any]) -> Protocol:
             for entry in data.get("chains", [])
         ),
         landmarks=tuple(
-            Landmark(**{"role": "primary", "plane": "", "afid": None, **entry})
+            Landmark(
+                **{
+                    "role": "primary",
+                    "plane": "",
+                    "afid": None,
+                    **entry,
+                    "aliases": tuple(entry.get("aliases", ())),
+                }
+            )
             for entry in data["landmarks"]
         ),
     )
@@ -344,6 +357,15 @@ def _check_landmarks(protocol: Protocol) -> str | None:
         if repeated:
             written = next(name for name in names if name.casefold() == repeated)
             return f"the {kind} {written} is used twice"
+    called = {
+        text.casefold(): landmark
+        for landmark in protocol
+        for text in (landmark.label, landmark.name)
+    }
+    for landmark in protocol:
+        for alias in landmark.aliases:
+            if called.setdefault(alias.casefold(), landmark) is not landmark:
+                return f"two landmarks are called {alias}"
     planes = [plane.name for plane in protocol.planes]
     repeated = _first_repeated(planes)
     if repeated:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from BrainLandmarksLib.conformity import need_plausible
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.formats import (
     read_landmarks,
@@ -351,21 +352,29 @@ def write_review(
     write_mrk_json(path, review.current, {_KEY: to_record(review, source)})
 
 
-def read_review(path: str | os.PathLike[str], protocol: Protocol) -> tuple[Review, dict[str, Any]]:
+def read_review(
+    path: str | os.PathLike[str], protocol: Protocol, *, any_pose: bool = False
+) -> tuple[Review, dict[str, Any]]:
     """Read a file of `write_review`; returns the review and its source.
 
     A file without a record (saved by Slicer itself, by the command line, or as .csv or .fcsv) gives
     a review that starts with its points.
 
+    Args:
+        any_pose: As for `read_landmarks`; a file with a record is this program's own, and its head
+            may always lie as it does in the image.
+
     Raises:
-        UserError: no landmark file of this protocol, or a record that is damaged or too new.
+        UserError: no landmark file of this protocol, points that together cannot be right, or a
+            record that is damaged or too new.
     """
     if not _has_record(path):
-        return Review.of(read_landmarks(path, protocol)), {}
+        return Review.of(read_landmarks(path, protocol, any_pose=any_pose)), {}
     current = read_mrk_json(path, protocol, status="edited")
     name = Path(path).name
     record = json.loads(Path(path).read_text(encoding="utf-8-sig")).get(_KEY)
     if record is None:
+        need_plausible(protocol, current.points, name, any_pose=any_pose)
         return Review.of(current), {}
     return from_record(record, current, name)
 

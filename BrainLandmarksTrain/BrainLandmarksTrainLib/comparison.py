@@ -64,13 +64,15 @@ class Comparison:
         Raises:
             UserError: the folders have no scan in common, or a file cannot be read.
         """
-        files, alone = in_common([predictions, truth])
+        notes: list[str] = []
+        files, alone = in_common([predictions, truth], protocol, notes)
         pairs = [
             [read_landmarks(file, protocol).points for file in each] for each in files.values()
         ]
         found, true = np.array(pairs).transpose(1, 0, 2, 3)
-        notes = (f"in one of the folders only: {', '.join(alone)}",) if alone else ()
-        return cls(protocol, tuple(files), found, true, notes)
+        if alone:
+            notes.append(f"in one of the folders only: {', '.join(alone)}")
+        return cls(protocol, tuple(files), found, true, tuple(notes))
 
     @classmethod
     def of_model(

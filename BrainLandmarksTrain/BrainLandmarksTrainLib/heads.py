@@ -93,7 +93,8 @@ def read_annotated(paths: Sequence[Path], protocol: Protocol, cache: Path) -> li
         volume = read_image(path)
         kept = cache / f"{stem(path)}.mrk.json"
         if kept.exists():
-            landmarks = read_landmarks(kept, protocol)
+            # The head lies as the label map does.
+            landmarks = read_landmarks(kept, protocol, any_pose=True)
         else:
             landmarks = annotate(volume)
             write_landmarks(kept, landmarks)

@@ -80,7 +80,8 @@ def _offspring(parent: AnnotatedMap, number: int, *, mean_shape: np.ndarray, fol
     label_map, points = folder / f"{name}.nii.gz", folder / f"{name}.mrk.json"
     # The landmarks are written last, so they say that both files are there.
     if points.exists():
-        landmarks = read_landmarks(points, parent.landmarks.protocol)
+        # The head lies as the label map does.
+        landmarks = read_landmarks(points, parent.landmarks.protocol, any_pose=True)
         child = AnnotatedMap(parent.name, read_image(label_map), landmarks)
     else:
         child = deformed(parent, mean_shape, number)

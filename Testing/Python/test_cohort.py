@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -83,7 +84,10 @@ def test_results_are_bids_derivatives(dataset, detect, output, tiny_protocol, ca
     about = json.loads((output / "dataset_description.json").read_text(encoding="utf-8"))
     assert about["DatasetType"] == "derivative"
     assert about["GeneratedBy"] == [{"Name": "brainlandmarks", "Version": __version__}]
-    assert about["SourceDatasets"] == [{"URL": "../..", "DOI": "doi:10.0.2.3/x"}]
+    (source,) = about["SourceDatasets"]
+    assert source == {"URL": "bids:raw:", "DOI": "doi:10.0.2.3/x"}
+    # The BIDS validator wants a URI here, and a URI or a relative one below.
+    assert re.fullmatch(r"[a-z][a-z0-9+.-]*:[^\s]+", source["URL"])
     assert about["DatasetLinks"] == {"raw": "../.."}
 
     rows = rows_of(output / f"{STEMS[1]}.tsv")
@@ -261,6 +265,77 @@ def test_array_jobs_do_some_subjects_each_and_the_report_all(detect, output, cap
     assert detect("--participant-label", "sub-01") == 0
     assert main(["report", str(output), "--shown", "0"]) == 0
     assert len(rows_of(output / "cohort.tsv")) == 3
+
+
+def test_a_subject_without_a_scan_is_a_row(detect, output, dataset, blob_head, capsys):
+    (dataset / "sub-03").mkdir()
+    (dataset / "participants.tsv").write_text("participant_id\nsub-01\nsub-04\n")
+    assert detect() == 2
+    printed = capsys.readouterr()
+    assert "3 scans: 3 done" in printed.out
+    assert "subjects without a T1w image: 2" in printed.out
+    assert "sub-03: its folder is empty." in printed.err
+    table = rows_of(output / "cohort.tsv")
+    assert [(row["participant_id"], row["scan"], row["status"]) for row in table[3:]] == [
+        ("sub-03", "n/a", "failed"), ("sub-04", "n/a", "failed"),
+    ]  # fmt: skip
+    assert table[4]["warnings"] == "it is in participants.tsv, but has no folder."
+    assert main(["report", str(output), "--shown", "0"]) == 0
+    assert "sub-03_T1w" in (output / "cohort.html").read_text(encoding="utf-8")
+    # One of them comes, the other one is given up.
+    write_scan(dataset / "sub-03" / "ses-1" / "anat" / "sub-03_ses-1_T1w.nii.gz", blob_head)
+    (dataset / "participants.tsv").unlink()
+    assert detect() == 0
+    table = rows_of(output / "cohort.tsv")
+    assert [(row["participant_id"], row["status"]) for row in table[3:]] == [("sub-03", "ok")]
+    assert not list((output / "logs").iterdir())
+
+
+def test_a_subject_that_was_asked_for_is_a_row(detect, output, capsys):
+    assert detect("--participant-label", "02", "99") == 2
+    printed = capsys.readouterr()
+    assert "1 scans: 1 done" in printed.out
+    assert "sub-99: it has no folder and is not in participants.tsv" in printed.err
+    # Another array job does not know of it.
+    assert detect("--participant-label", "01") == 0
+    assert main(["report", str(output), "--shown", "0"]) == 0
+    rows = [(row["participant_id"], row["status"]) for row in rows_of(output / "cohort.tsv")]
+    assert rows == [("sub-01", "ok"), ("sub-01", "ok"), ("sub-02", "ok"), ("sub-99", "failed")]
+
+
+def test_quality_is_passed_on_and_is_part_of_what_is_done(
+    detect, output, detected, monkeypatch, capsys
+):
+    from BrainLandmarksLib.detection import Detector
+
+    asked = []
+    real = Detector.detect
+
+    def noted(self, volume, **options):
+        asked.append(options["quality"])
+        return real(self, volume, **options)
+
+    monkeypatch.setattr(Detector, "detect", noted)
+    assert detect("--quality", "fast") == 0
+    assert asked == ["fast"] * 3
+    sidecar = json.loads((output / f"{STEMS[0]}.json").read_text(encoding="utf-8"))
+    assert sidecar["Quality"] == "fast"
+    # The same again is done; another one is not.
+    assert detect("--quality", "fast") == 0
+    assert len(asked) == 3
+    assert detect() == 0
+    assert asked[3:] == ["standard"] * 3
+    # Results of before the choice are of the default quality.
+    del sidecar["Quality"]
+    for stem in STEMS:
+        path = output / f"{stem}.json"
+        about = json.loads(path.read_text(encoding="utf-8"))
+        del about["Quality"]
+        path.write_text(json.dumps(about))
+    assert detect() == 0
+    assert len(asked) == 6
+    assert detect("--quality", "fast") == 0
+    assert len(asked) == 9
 
 
 def test_two_kinds_of_image_do_not_collide(detect, output, dataset, blob_head):

@@ -1,5 +1,7 @@
 """Which scans of a BIDS dataset are found."""
 
+import sys
+
 import pytest
 
 from BrainLandmarksLib.cohort.bids import find_scans
@@ -62,6 +64,94 @@ def test_the_same_scan_twice_is_a_problem_of_this_scan(dataset):
 
 
 @pytest.mark.parametrize(
+    "entities",
+    ["inv-1", "flip-2", "mt-on", "inv-2_part-mag", "acq-x_flip-1_mt-off", "dir-AP", "echo-1"],
+)
+def test_all_entities_of_bids_are_names(dataset, entities):
+    path = dataset / "sub-01/anat" / f"sub-01_{entities}_T1w.nii.gz"
+    path.touch()
+    found = find_scans(dataset)
+    assert found.left_out == []
+    assert f"sub-01_{entities}" in [scan.entities for scan in found.scans]
+
+
+@pytest.mark.parametrize("part", ["phase", "real", "imag"])
+def test_a_part_that_is_no_magnitude_is_no_scan(dataset, part):
+    (dataset / f"sub-01/anat/sub-01_part-{part}_T1w.nii.gz").touch()
+    lone = dataset / f"sub-03/anat/sub-03_part-{part}_T1w.nii.gz"
+    lone.parent.mkdir(parents=True)
+    lone.touch()
+    found = find_scans(dataset)
+    assert len(found.scans) == 5
+    assert found.left_out == []
+    (absent,) = found.absent
+    assert (absent.entities, absent.path) == ("sub-03", "")
+    assert absent.problem == "its T1w images are phase, real or imaginary parts only."
+
+
+def test_bidsignore_is_honoured(dataset):
+    lines = ["# not these", "*_run-2_T1w.*", "/sub-A2/ses-late/", "**/anat/*_T2w.nii.gz", "sub-09"]
+    (dataset / ".bidsignore").write_text("\n".join([*lines, "!sub-09_keep", ""]))
+    (dataset / "sub-09/anat").mkdir(parents=True)
+    (dataset / "sub-09/anat/sub-09_T1w.nii.gz").touch()
+    found = find_scans(dataset)
+    assert [scan.path for scan in found.scans] == [NAMES[0], NAMES[1], NAMES[4]]
+    assert found.absent == []
+    # What somebody asks for or lists is told.
+    (dataset / "participants.tsv").write_text("participant_id\tage\nsub-09\t50\n")
+    (absent,) = find_scans(dataset).absent
+    assert (absent.entities, absent.problem) == (
+        "sub-09",
+        "its T1w images are named in .bidsignore.",
+    )
+    with pytest.raises(UserError, match=r"no image sub-\.\.\._T2w"):
+        find_scans(dataset, "T2w")
+
+
+def test_bidsignore_needs_its_library(dataset, monkeypatch):
+    (dataset / ".bidsignore").write_text("*_T2w.nii.gz\n")
+    monkeypatch.setitem(sys.modules, "pathspec", None)
+    with pytest.raises(UserError, match=r"pip install 'brainlandmarks\[cohort\]'"):
+        find_scans(dataset)
+
+
+def test_subjects_without_a_scan_are_told(dataset):
+    for name in ("sub-03", "sub-04/anat", "sub-05/ses-1/anat"):
+        (dataset / name).mkdir(parents=True)
+    (dataset / "sub-04/anat/sub-04_T2w.nii.gz").touch()
+    (dataset / "sub-05/ses-1/anat/Doe_T1w.nii.gz").touch()
+    (dataset / "participants.tsv").write_text(
+        "\ufeffparticipant_id\tsex\nsub-01\tM\nsub-06\tF\n07\tF\nDoe, John\tM\n",
+        encoding="utf-8",
+    )
+    found = find_scans(dataset)
+    assert len(found.scans) == 5
+    assert {scan.entities: scan.problem for scan in found.absent} == {
+        "sub-03": "its folder is empty.",
+        "sub-04": "it has no T1w image in an anat folder.",
+        "sub-05": "it has no T1w image that is named as BIDS says.",
+        "sub-06": "it is in participants.tsv, but has no folder.",
+        "sub-07": "it is in participants.tsv, but has no folder.",
+    }
+    assert all(scan.path == "" for scan in found.absent)
+    found = find_scans(dataset, participants=["01", "sub-06", "99", "99"])
+    assert {scan.participant for scan in found.scans} == {"01"}
+    assert [(s.participant, s.problem) for s in found.absent] == [
+        ("06", "it is in participants.tsv, but has no folder."),
+        ("99", "it has no folder and is not in participants.tsv; check the label."),
+    ]
+    # An array job whose subjects have nothing has something to say, too.
+    assert [s.participant for s in find_scans(dataset, participants=["03"]).absent] == ["03"]
+
+
+def test_a_folder_that_names_no_subject_is_counted_and_not_quoted(dataset):
+    (dataset / "sub-Doe_John").mkdir()
+    (sentence,) = find_scans(dataset).left_out
+    assert sentence.startswith("the dataset has one folder sub-... not named as BIDS says")
+    assert "John" not in sentence
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "John_Doe_T1w.nii.gz",
@@ -88,7 +178,7 @@ def test_other_names_are_counted_and_not_quoted(dataset, name):
     [
         ({"suffix": "T1-w"}, "no suffix of a BIDS name"),
         ({"suffix": "FLAIR"}, "no image sub-..._FLAIR.nii.gz"),
-        ({"participants": ["01", "07"]}, "no subject sub-07"),
+        ({"participants": ["01", "../01"]}, "no subject's label"),
     ],
 )
 def test_nothing_to_find_is_one_sentence(dataset, arguments, sentence):

@@ -223,6 +223,15 @@ def test_what_cannot_be_evaluated(folders, tiny_set, tiny_model, capsys, tmp_pat
         (["--dataset", str(tiny_set), "--split", "all"], "the model finds brain88"),
         (["--predictions", str(folders / "found")], "--predictions and --truth go together"),
         (["--predictions", str(empty), "--truth", str(empty)], "holds no landmark files"),
+        # No option is accepted and then ignored.
+        (
+            ["--predictions", str(empty), "--truth", str(empty), "--quality", "best"],
+            "--quality goes with --dataset or --label-maps",
+        ),
+        (["--dataset", str(tiny_set), "--scans", "3", *model], "--scans goes with --label-maps"),
+        (["--dataset", str(tiny_set), *protocol, *model], "--protocol goes with --predictions"),
+        (["--label-maps", "x", "--split", "all"], "--split goes with --dataset"),
+        (["--label-maps", "x", "--before", "brain88"], "--before goes with --dataset"),
         (
             ["--predictions", str(nothing), "--truth", str(folders / "truth"), *protocol],
             "no landmark is both found and true",

@@ -200,7 +200,148 @@ def test_csv_from_a_spreadsheet(tmp_path, tiny_protocol):
     assert read.status == ["confirmed", "missing", "missing", "missing", "confirmed"]
 
 
+def table_of(points, columns="label,r,a,s", separator=",", decimal="."):
+    """A table of points (label, r, a, s) as a spreadsheet of some country writes it."""
+    lines = [columns.replace(",", separator)]
+    for label, *position in points:
+        cells = [label, *(f"{x:.4f}".replace(".", decimal) for x in position)]
+        lines.append(separator.join(cells))
+    return "\n".join(lines) + "\n"
+
+
+HALVES = [("A_L", -13.1915, 69.772, -3.2115), ("C_R", 14.2918, 70.0494, -6.1725)]
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("decimal", [",", "."])
+@pytest.mark.parametrize("top", ["", "sep={}\n", '"sep={}"\n'])
+def test_csv_of_a_spreadsheet_with_other_separators(
+    tmp_path, tiny_protocol, separator, decimal, top
+):
+    path = tmp_path / "p.csv"
+    path.write_text(top.format(separator) + table_of(HALVES, "label,r,a,s", separator, decimal))
+    read = read_landmarks(path, tiny_protocol)
+    for label, *position in HALVES:
+        np.testing.assert_allclose(read.point(label), position)
+
+
+def test_csv_confidence_with_a_decimal_comma(tmp_path, tiny_protocol):
+    path = tmp_path / "p.csv"
+    path.write_text("label;r;a;s;confidence\nA_L;1;2,5;3;0,75\n")
+    assert read_landmarks(path, tiny_protocol).confidence[0] == 0.75
+
+
+def test_csv_padding_of_a_spreadsheet_is_no_surplus(tmp_path, tiny_protocol):
+    path = tmp_path / "p.csv"
+    path.write_text("label,r,a,s,,\n\n,,,,,\nA_L,1,2,3,,\n")
+    np.testing.assert_allclose(read_landmarks(path, tiny_protocol).point("A_L"), [1, 2, 3])
+
+
+# Labels -------------------------------------------------------------------------------------------
+
+
+def test_spaces_of_labels_do_not_count_in_any_format(tmp_path, tiny_protocol):
+    names = {"  c_r ": [1, 2, 3], "point  A_L": [4, 5, 6], "B_M\t": [7, 8, 9]}
+    (tmp_path / "p.csv").write_text(
+        "label,r,a,s\n" + "".join(f"{n},{x},{y},{z}\n" for n, (x, y, z) in names.items())
+    )
+    points = list(names.values())
+    afids_file(tmp_path / "p.fcsv", tiny_protocol, points, labels=list(names), names=[""] * 3)
+    controls = [{"label": n, "position": [-x, -y, z]} for n, (x, y, z) in names.items()]
+    (tmp_path / "p.mrk.json").write_text(json.dumps({"markups": [{"controlPoints": controls}]}))
+    for name in FORMATS:
+        read = read_landmarks(tmp_path / f"p.{name}", tiny_protocol)
+        for label, position in zip(("C_R", "A_L", "B_M"), points, strict=True):
+            np.testing.assert_allclose(read.point(label), position)
+
+
 # .fcsv --------------------------------------------------------------------------------------------
+
+SLICER5 = """\
+# Markups fiducial file version = slicer-core-5.12.4.0
+# CoordinateSystem = LPS
+# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID
+1,-1.5,-2,3,0,0,0,1,1,1,0,A_L,,,2,0
+2,-4,-5,6,0,0,0,1,1,1,0,A_R,,,0,0
+3,-7,-8,9,0,0,0,1,1,1,0,B_M,"seen, late",,3,0
+4,-7,-8,9,0,0,0,1,1,1,0,C_L,,,1,0
+5,-7,-8,9,0,0,0,1,1,1,0,C_R,,vtkMRMLNode1,2,1
+"""
+
+
+def test_fcsv_of_slicer_5_says_which_points_are_placed(tmp_path, tiny_protocol):
+    path = tmp_path / "p.fcsv"
+    path.write_text(SLICER5)
+    read = read_landmarks(path, tiny_protocol)
+    assert read.status == ["truth", "missing", "missing", "missing", "truth"]
+    np.testing.assert_allclose(read.point("A_L"), [1.5, 2, 3])
+    np.testing.assert_allclose(read.point("C_R"), [7, 8, 9])
+
+
+def padded(separator, quote=""):
+    """SLICER5 as a spreadsheet saves it: all lines of one length, perhaps of quoted cells."""
+    rows = list(csv.reader(SLICER5.splitlines()))
+    width = max(len(row) for row in rows)
+    lines = []
+    for row in rows:
+        cells = row + [""] * (width - len(row))
+        if separator == ";" and not row[0].startswith("#"):
+            cells = [cell.replace("1.5", "1,5") for cell in cells]
+        quoted = [f'"{cell}"' if "," in cell or (quote and cell) else cell for cell in cells]
+        lines.append(separator.join(quoted))
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_fcsv_that_a_spreadsheet_saved_again(tmp_path, tiny_protocol, separator, quote):
+    (tmp_path / "a.fcsv").write_text(SLICER5)
+    (tmp_path / "b.fcsv").write_text(padded(separator, quote))
+    assert ",,,," in padded(",") or ";;;;" in padded(";")
+    plain, saved = (read_landmarks(tmp_path / f"{n}.fcsv", tiny_protocol) for n in "ab")
+    np.testing.assert_allclose(saved.points, plain.points)
+    assert saved.status == plain.status
+
+
+# As the AFIDs project describes its points.
+AFIDS_TEXTS = {
+    4: "PMJ",
+    6: "R superior LMS",
+    13: "L MB",
+    19: "Genu of CC",
+    32: "L olfactory sulcal fundus",
+}
+
+
+@pytest.mark.parametrize("renumbered", [False, True])
+def test_afids_files_with_fewer_rows_are_matched_by_description(
+    tmp_path, afids32, afids_points, renumbered
+):
+    kept = [n - 1 for n in AFIDS_TEXTS]
+    labels = [str(k + 1) for k in (range(len(kept)) if renumbered else kept)]
+    names = list(AFIDS_TEXTS.values())
+    path = afids_file(tmp_path / "a.fcsv", afids32, afids_points[kept], labels=labels, names=names)
+    read = read_landmarks(path, afids32)
+    np.testing.assert_allclose(read.points[kept], afids_points[kept])
+    assert read.missing.sum() == 32 - len(kept)
+    assert [lm.name for lm in afids32][12] == "left mammillary body"
+
+
+def test_numbers_alone_say_nothing_in_a_part_of_a_set(tmp_path, afids32, afids_points):
+    path = afids_file(
+        tmp_path / "a.fcsv", afids32, afids_points[:31], names=[""] * 31,
+        labels=[str(n) for n in range(2, 33)],
+    )  # fmt: skip
+    with pytest.raises(UserError, match="where all 32 are there"):
+        read_landmarks(path, afids32)
+
+
+def test_number_and_description_must_agree_in_a_part_of_a_set(tmp_path, afids32, afids_points):
+    path = afids_file(
+        tmp_path / "a.fcsv", afids32, afids_points[:2], labels=["6", "4"], names=["R MB", "PMJ"]
+    )
+    with pytest.raises(UserError, match="described as R MB"):
+        read_landmarks(path, afids32)
 
 
 @pytest.mark.parametrize(
@@ -272,6 +413,14 @@ BAD_FILES = {
             '[{"label": "A_L", "position": [1, 2, 3]}]}]}',
             "in mm",
         ),
+        "text": (
+            '{"markups": [{"controlPoints": [{"label": "A_L", "position": "123"}]}]}',
+            "three numbers",
+        ),
+        "truths": (
+            '{"markups": [{"controlPoints": [{"label": "A_L", "position": [true, 2, 3]}]}]}',
+            "three numbers",
+        ),
         "frame": (
             '{"markups": [{"coordinateSystem": "IJK", "controlPoints": '
             '[{"label": "A_L", "position": [1, 2, 3]}]}]}',
@@ -288,6 +437,16 @@ BAD_FILES = {
         "twice": ("label,r,a,s\nA_L,1,2,3\na_l,1,2,3\n", "twice"),
         "status": ("label,r,a,s,status\nA_L,1,2,3,guessed\n", "guessed"),
         "confidence": ("label,r,a,s,confidence\nA_L,1,2,3,7\n", "between 0 and 1"),
+        "decimal commas": ("label,r,a,s\nA_L,-13,1915,69,7720,-3,2115\n", "7 cells for 4 columns"),
+        "one decimal comma": ("label,r,a,s\nA_L,-13,69,7720,-3\n", "5 cells for 4 columns"),
+        "an empty surplus cell": ("label,r,a,s\nA_L,-13,69,7720,\n", "5 cells for 4 columns"),
+        "quoted decimal commas": ('label,r,a,s\nA_L,"1,5",2,3\n', "commas within its numbers"),
+        "thousands": ("label;r;a;s\nA_L;1.200,5;2;3\n", "commas within its numbers"),
+        "mixed": ("label;r;a;s\nA_L;1,5;2.5;3\n", "commas within its numbers"),
+        "underscores": ("label,r,a,s\nA_L,1_9,2,3\n", "three numbers"),
+        "column twice": ("label,r,a,s,r\nA_L,1,2,3,4\n", "column r twice"),
+        "quotes": ('label,r,a,s\nA_L,1,2,3\n"A_R,1,2,3\n', "not a table"),
+        "lost decimals": ("label,r,a,s\nA_L,-131915,2,3\nA_R,1,2,3\n", "no head in mm"),
     },
     "p.fcsv": {
         "no header": ("a,1,2,3\n", "not a .fcsv file"),
@@ -298,6 +457,18 @@ BAD_FILES = {
             "three numbers",
         ),
         "no points": (AFIDS_HEADER.format(system="0"), "no points"),
+        "decimal commas": (
+            AFIDS_HEADER.format(system="0") + "a,1,5,2,5,3,5,0,0,0,1,1,1,0,A_L,,\n",
+            "17 cells|did you mean|does not know|three numbers",
+        ),
+        "surplus": (
+            AFIDS_HEADER.format(system="0") + "a,1,2,3,0,0,0,1,1,1,0,A_L,,,2,0,7\n",
+            "17 cells for 16 columns",
+        ),
+        "position status": (
+            AFIDS_HEADER.format(system="0") + "a,1,2,3,0,0,0,1,1,1,0,A_L,,,9,0\n",
+            "position status '9'",
+        ),
     },
 }
 

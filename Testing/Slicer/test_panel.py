@@ -18,8 +18,9 @@ from waiting import until
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.detection import Detector
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.formats import read_landmarks
+from BrainLandmarksLib.formats import read_landmarks, write_landmarks
 from BrainLandmarksLib.images import read_image
+from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.mrml.nodes import LandmarkNodes
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.review import Review, read_review, write_review
@@ -425,6 +426,19 @@ def test_a_broken_installation(desktop, panel, monkeypatch):
     panel.ui.qualityCombo.currentText = "fast"
     detect(desktop, panel)
     assert panel.panel.session is not None
+
+
+def test_landmarks_that_lie_the_other_way_round_are_asked_about(desktop, panel, tmp_path):
+    placed = read_landmarks(resources.sample_landmarks("brain88"), PROTOCOL)
+    turned = LandmarkSet.from_points(PROTOCOL, placed.points * [-1, -1, 1], "edited")
+    write_landmarks(tmp_path / "head.mrk.json", turned)
+    panel.ui.sampleButton.click()
+    for answer in (False, True):
+        desktop.dialogs.choose(tmp_path / "head.mrk.json")
+        desktop.dialogs.answer(answer)
+        panel.ui.loadButton.click()
+        assert "all left landmarks are on the patient's right" in desktop.dialogs.shown[-1].text
+        assert (panel.panel.session is not None) is answer
 
 
 def test_a_folder_that_cannot_be_written_to(desktop, detected, tmp_path):

@@ -65,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{len(ratings.heads)} heads, {len(ratings.raters)} people, distances in mm")
     if ratings.left_out:
         print(f"left out, not annotated by all: {', '.join(ratings.left_out)}")
+    for note in (*ratings.notes, *(corrected.notes if corrected is not None else ())):
+        print(f"note: {note}")
     print(group_table(ratings).plain())
     if corrected is not None:
         print(f"\nafter correction\n{group_table(corrected).plain()}")

@@ -52,7 +52,9 @@ def need_none(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Detect the landmarks of a dataset's scans; returns the exit code: 2 if any scan failed.
+    """Detect the landmarks of a dataset's scans; returns the exit code.
+
+    It is 2 if any scan failed, or if a subject has none.
 
     Raises:
         UserError: nothing can be done at all: no dataset, model or output folder, or no cluster.
@@ -66,7 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.models import model_identity, model_protocol
 
     participants = arguments.participant_label or ()
-    found = find_scans(arguments.bids, arguments.suffix or DEFAULT_SUFFIX, participants)
+    suffix = arguments.suffix or DEFAULT_SUFFIX
+    found = find_scans(arguments.bids, suffix, participants)
     model_name, checksum = model_identity(arguments.model)
     protocol = model_protocol(arguments.model)
     results = Derivatives.prepare(arguments.output, arguments.bids, protocol)
@@ -83,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             device=arguments.device,
             overwrite=arguments.overwrite,
             assume_orientation=arguments.assume_orientation,
+            quality=arguments.quality,
         )
         for scan in found.scans
     ]
@@ -99,16 +103,21 @@ def run(arguments: argparse.Namespace) -> int:
         if outcome.bug:
             print(outcome.bug, file=sys.stderr, flush=True)
     progress.show(len(jobs), len(jobs), "")
+    absent = results.write_absent(found.absent, suffix, participants)
+    for scan in absent:
+        progress.report(UserError(f"{scan.entities}: {scan.problem}"))
     print(
         f"{len(jobs)} scans: {counts['found']} done, {counts['kept']} were done before, "
         f"{counts['failed']} failed"
     )
+    if absent:
+        print(f"subjects without a {suffix} image: {len(absent)}")
     if participants:
         print(f"when all jobs are done: brainlandmarks report {arguments.output}")
     else:
         write_table(results, [Case.of(record) for record in results.records()])
         print(f"wrote {arguments.output / TABLE_FILE}")
-    return 2 if counts["failed"] or found.left_out else 0
+    return 2 if counts["failed"] or found.left_out or absent else 0
 
 
 def _check(arguments: argparse.Namespace) -> None:

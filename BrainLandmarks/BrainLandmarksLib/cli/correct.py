@@ -75,7 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     protocol = load_protocol(arguments.protocol)
     for name in arguments.group or ():
         protocol.members(name)
-    inputs, outputs = _files(arguments.annotation, arguments.output)
+    notes: list[str] = []
+    inputs, outputs = _files(arguments.annotation, arguments.output, protocol, notes)
     if not arguments.dry_run:
         need_writable(outputs[0].absolute().parent)
         if not arguments.overwrite:
@@ -106,6 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
         from BrainLandmarksLib.tables import Table
 
         print(Table(header, rows).plain())
+    for note in notes:
+        print(f"note: {note}")
     if arguments.dry_run:
         print("dry run: nothing was written")
     else:
@@ -149,12 +152,14 @@ def _summary(
     )
 
 
-def _files(annotation: Path, output: Path | None) -> tuple[list[Path], list[Path]]:
-    """What to read and what to write."""
+def _files(
+    annotation: Path, output: Path | None, protocol: Protocol, notes: list[str]
+) -> tuple[list[Path], list[Path]]:
+    """What to read and what to write; sentences on choices are added to the notes."""
     from BrainLandmarksLib.pairing import ANNOTATION_SUFFIXES, find_annotations
 
     if annotation.is_dir():
-        inputs = list(find_annotations(annotation).values())
+        inputs = list(find_annotations(annotation, protocol, notes).values())
         folder = output or annotation.with_name(f"{annotation.absolute().name}_corrected")
         return inputs, [folder / path.name for path in inputs]
     if output is not None:

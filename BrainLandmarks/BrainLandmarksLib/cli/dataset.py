@@ -133,7 +133,7 @@ def create(arguments: argparse.Namespace) -> int:
     if not arguments.add:
         need_empty(folder)
     protocol = load_protocol(arguments.protocol)
-    found = pair_up(arguments.sources)
+    found = pair_up(arguments.sources, protocol)
     if not found.pairs:
         raise UserError(
             f"no image has a landmark file of its name ({len(found.lone_images)} images and "
@@ -141,7 +141,9 @@ def create(arguments: argparse.Namespace) -> int:
             "are head.mrk.json, head.csv or head.fcsv."
         )
     dataset: Dataset | None = Dataset.open(folder, protocol) if arguments.add else None
-    rows, failures = [], 0
+    rows, failures = [], len(found.problems)
+    for problem in found.problems:
+        progress.report(UserError(problem))
     for number, pair in enumerate(found.pairs):
         progress.show(number, len(found.pairs), stem(pair.image))
         try:
@@ -192,6 +194,8 @@ def _tell_created(
 
     header = ("head", "subject", "image", "landmarks", "placed", "cut off by the survey")
     print(Table(header, rows).plain())
+    for note in found.notes:
+        print(f"note: {note}")
     for what, lone in (
         ("images without landmarks", found.lone_images),
         ("landmark files without an image", found.lone_landmarks),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,15 +56,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Print one line per landmark that both files have, and a summary; returns 0.
 
     Raises:
-        UserError: a file cannot be read, or the two have no landmark in common.
+        UserError: a file cannot be read, the two have no landmark in common, or the head lies the
+            other way round in one of them.
     """
     from BrainLandmarksLib.formats import read_landmarks
     from BrainLandmarksLib.protocol import load_protocol
 
     protocol = load_protocol(arguments.protocol)
     other = load_protocol(arguments.reference_protocol or arguments.protocol)
-    found = read_landmarks(arguments.found, protocol)
-    reference = read_landmarks(resources.landmarks_path(arguments.reference, other.name), other)
+    path = resources.landmarks_path(arguments.reference, other.name)
+    found = read_landmarks(arguments.found, protocol, any_pose=True)
+    reference = read_landmarks(path, other, any_pose=True)
+    _need_one_way_round([(arguments.found, found), (path, reference)])
     rows = distances(found, reference)
     if not rows:
         raise UserError(
@@ -78,6 +82,16 @@ def run(arguments: argparse.Namespace) -> int:
         f"largest {np.max(values):.2f} mm"
     )
     return 0
+
+
+def _need_one_way_round(files: Sequence[tuple[Path, LandmarkSet]]) -> None:
+    """Check that a head which was turned as a whole was so in all files."""
+    from BrainLandmarksLib.conformity import turned_round
+
+    turned = [turned_round(landmarks.protocol, landmarks.points) for _, landmarks in files]
+    for (path, _), sentence in zip(files, turned, strict=True):
+        if sentence and not all(turned):
+            raise UserError(f"{path}: {sentence}; write the file again in the system it states.")
 
 
 def distances(found: LandmarkSet, reference: LandmarkSet) -> list[tuple[str, float]]:

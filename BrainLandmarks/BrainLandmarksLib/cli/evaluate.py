@@ -23,6 +23,21 @@ examples:
 """
 
 
+# What each of the three ways of evaluating can do something with, of the options that are not
+# for all of them; the value is what an option is without being given.
+_OPTIONS: dict[str, tuple[tuple[str, ...], object]] = {
+    "truth": (("predictions",), None),
+    "protocol": (("predictions",), "brain88"),
+    "before": (("dataset",), None),
+    "split": (("dataset",), "test"),
+    "heads": (("label_maps",), None),
+    "scans": (("label_maps",), 10),
+    "model": (("dataset", "label_maps"), "brain88"),
+    "quality": (("dataset", "label_maps"), "standard"),
+    "device": (("dataset", "label_maps"), "auto"),
+}
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser(
@@ -78,8 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if (arguments.predictions is None) != (arguments.truth is None):
         raise UserError("--predictions and --truth go together: a folder each.")
-    if arguments.before and not arguments.dataset:
-        raise UserError("--before goes with --dataset.")
+    _need_no_others(arguments)
     need_writable(arguments.output)
     if arguments.label_maps:
         print(_of_label_maps(arguments))
@@ -89,6 +103,19 @@ def run(arguments: argparse.Namespace) -> int:
         print(_of_folders(arguments))
     print(f"wrote {arguments.output / 'errors.md'}, numbers and plots")
     return 0
+
+
+def _need_no_others(arguments: argparse.Namespace) -> None:
+    """Check that every option that is given does something.
+
+    Raises:
+        UserError: one does not.
+    """
+    for name, (ways, without) in _OPTIONS.items():
+        used = any(getattr(arguments, way) is not None for way in ways)
+        if not used and getattr(arguments, name) != without:
+            where = " or ".join(f"--{way.replace('_', '-')}" for way in ways)
+            raise UserError(f"--{name} goes with {where}.")
 
 
 def _of_label_maps(arguments: argparse.Namespace) -> str:

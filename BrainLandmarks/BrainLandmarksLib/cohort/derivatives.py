@@ -26,6 +26,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 PIPELINE = "brainlandmarks"
 BIDS_VERSION = "1.10.1"
+DEFAULT_QUALITY = "standard"
 DESCRIPTION_FILE = "dataset_description.json"
 PROTOCOL_FILE = "protocol.json"
 LOGS = "logs"
@@ -220,17 +222,22 @@ class Derivatives:
         stem = f"{scan.entities}_desc-{label}_landmarks"
         return Files(self.folder / scan.folder, stem, self.folder / LOGS / f"{stem}.json")
 
-    def is_done(self, scan: Scan, source_sha256: str, model_sha256: str) -> bool:
-        """Whether a scan has whole results of this image and this model."""
+    def is_done(
+        self, scan: Scan, source_sha256: str, model_sha256: str, quality: str = DEFAULT_QUALITY
+    ) -> bool:
+        """Whether a scan has whole results of this image, this model and this quality."""
         files = self.files(scan)
         about = _read_json(files.sidecar)
         if about.get("SourceSHA256") != source_sha256:
             return False
         if about.get("Model", {}).get("SHA256") != model_sha256:
             return False
+        # Results of before there was a choice are of the quality that is the default.
+        if about.get("Quality", DEFAULT_QUALITY) != quality:
+            return False
         try:
             whole = file_sha256(files.table) == about.get("TableSHA256")
-            read_review(files.markups, self.protocol)
+            read_review(files.markups, self.protocol, any_pose=True)
         except UserError:
             return False
         return whole
@@ -238,7 +245,7 @@ class Derivatives:
     def is_corrected(self, scan: Scan) -> bool:
         """Whether a person has changed or confirmed landmarks of a scan."""
         try:
-            review, _ = read_review(self.files(scan).markups, self.protocol)
+            review, _ = read_review(self.files(scan).markups, self.protocol, any_pose=True)
         except UserError:
             return False
         return bool(review.corrected.any())
@@ -250,6 +257,7 @@ class Derivatives:
         deviation: FloatArray,
         source_sha256: str,
         model: dict[str, str],
+        quality: str = DEFAULT_QUALITY,
     ) -> None:
         """Write the results of one scan; whoever dies meanwhile leaves it as not done.
 
@@ -257,6 +265,7 @@ class Derivatives:
             deviation: (K,) standard deviations, NaN where unknown.
             source_sha256: Checksum of the image's file.
             model: Its "Name" and "SHA256".
+            quality: How carefully it looked.
 
         Raises:
             UserError: the disk is full or read-only.
@@ -280,6 +289,7 @@ class Derivatives:
             "TableSHA256": checksum,
             "Protocol": {"Name": self.protocol.name, "SHA256": self.protocol.hash},
             "Model": model,
+            "Quality": quality,
             "GeneratedBy": {"Name": PIPELINE, "Version": __version__},
             "Device": detection.device,
             "Precision": detection.precision,
@@ -298,11 +308,48 @@ class Derivatives:
             UserError: the disk is full or read-only.
         """
         failure = self.files(scan).failure
-        about = {"Sources": [f"bids:{RAW}:{scan.path}"], "Error": sentence}
+        about = {"Sources": [f"bids:{RAW}:{scan.place}"], "Error": sentence}
+        if not scan.path:
+            about["Absent"] = scan.suffix
         with whole_files(failure.parent, failure.stem) as unfinished:
             (unfinished / failure.name).write_text(_json(about), encoding="utf-8")
 
     # All scans -----------------------------------------------------------------------------------
+
+    def write_absent(
+        self, absent: Sequence[Scan], suffix: str, subjects: Sequence[str] = ()
+    ) -> list[Scan]:
+        """Keep which subjects have no scan, in place of what was known of them.
+
+        A subject that has results of another kind of image is not missed.
+
+        Args:
+            absent: Subjects that have none, of those that were looked at.
+            suffix: Kind of image that was looked for.
+            subjects: Labels of the subjects that were looked at; all if there are none.
+
+        Returns:
+            Those that are missed.
+
+        Raises:
+            UserError: the disk is full or read-only.
+        """
+        looked = {label.removeprefix("sub-") for label in subjects}
+        for path in self._logs():
+            about = _read_json(path)
+            scan = _scan_of(about)
+            if scan is None or about.get("Absent") != suffix:
+                continue
+            if not looked or scan.participant in looked:
+                path.unlink(missing_ok=True)
+        known = {record.scan.participant for record in self.records()} if absent else set()
+        missed = [scan for scan in absent if scan.participant not in known]
+        for scan in missed:
+            self.write_failure(scan, scan.problem)
+        return missed
+
+    def _logs(self) -> list[Path]:
+        return sorted((self.folder / LOGS).glob("*_landmarks.json"))
 
     def records(self) -> list[Record]:
         """What the folder says of every scan that was worked on, in the order of their names."""
@@ -313,18 +360,30 @@ class Derivatives:
             if scan is not None and self.files(scan).sidecar == path:
                 found[scan.path] = self._record(scan, about)
         raw = self.raw()
-        for path in sorted((self.folder / LOGS).glob("*_landmarks.json")):
+        absent = {}
+        for path in self._logs():
             about = _read_json(path)
             scan = _scan_of(about)
-            # A bad image that was removed is not missed.
-            if scan is not None and (raw is None or os.path.lexists(raw / scan.path)):
-                found[scan.path] = Record(scan, str(about.get("Error", "it failed.")))
+            if scan is None:
+                continue
+            record = Record(scan, str(about.get("Error", "it failed.")))
+            if not scan.path:
+                absent[scan.entities] = record
+            elif raw is None or os.path.lexists(raw / scan.path):
+                # A bad image that was removed is not missed.
+                found[scan.path] = record
+        with_scans = {record.scan.participant for record in found.values()}
+        found |= {
+            name: record
+            for name, record in absent.items()
+            if record.scan.participant not in with_scans
+        }
         return [found[path] for path in sorted(found)]
 
     def _record(self, scan: Scan, about: dict[str, Any]) -> Record:
         files = self.files(scan)
         try:
-            review, _ = read_review(files.markups, self.protocol)
+            review, _ = read_review(files.markups, self.protocol, any_pose=True)
             deviation = _read_deviation(files.table, self.protocol)
         except UserError as error:
             return Record(scan, f"its results are damaged ({error}) Detect it again.")
@@ -360,7 +419,8 @@ def _description(target: Path, raw: Path) -> dict[str, Any]:
         link = Path(os.path.relpath(raw, target)).as_posix()
     except ValueError:  # on another drive
         link = raw.as_uri()
-    source = {"URL": link}
+    # A URI: the validator takes a relative path as a link only. The link says where it leads.
+    source = {"URL": f"bids:{RAW}:"}
     original = _read_json(raw / DESCRIPTION_FILE)
     if original.get("DatasetDOI"):
         source["DOI"] = str(original["DatasetDOI"])
@@ -404,6 +464,8 @@ def _scan_of(about: dict[str, Any]) -> Scan | None:
     """The scan that a sidecar or a failure is of."""
     sources = about.get("Sources") or [""]
     path = str(sources[0]).removeprefix(f"bids:{RAW}:")
+    if about.get("Absent"):
+        return Scan(path, str(about["Absent"]), "")
     name, _, suffix = path.rpartition("/")[2].partition(".")[0].rpartition("_")
     return Scan(name, suffix, path) if name else None
 

@@ -63,7 +63,7 @@ def write_report(
     cases = sorted((Case.of(record) for record in results.records()), key=lambda c: c.urgency)
     if not cases:
         raise UserError(f"{results.folder} has no scans yet; run brainlandmarks detect --bids.")
-    write_table(results, sorted(cases, key=lambda case: case.record.scan.path))
+    write_table(results, sorted(cases, key=lambda case: case.record.scan.place))
     source = Path(raw) if raw is not None else results.raw()
     bundle = find_bundle()
     drawn = [number for number, case in enumerate(cases) if case.status != "failed"][:shown]

@@ -30,7 +30,9 @@ SIDECAR_FILE = "cohort.json"
 _COLUMNS: dict[str, dict[str, Any]] = {
     "participant_id": {"Description": "Subject, as in BIDS."},
     "session_id": {"Description": "Session, as in BIDS; n/a if the dataset has none."},
-    "scan": {"Description": "The image, from the source dataset's folder."},
+    "scan": {
+        "Description": "The image, from the source dataset's folder; n/a for a subject without one."
+    },
     "status": {
         "Description": "What became of the scan.",
         "Levels": {

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cohort.bids import Scan
-from BrainLandmarksLib.cohort.derivatives import Derivatives
+from BrainLandmarksLib.cohort.derivatives import DEFAULT_QUALITY, Derivatives
 from BrainLandmarksLib.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Job:
         overwrite: Do it again, whatever is there.
         threads: CPU threads to compute with; 0 leaves it to PyTorch.
         assume_orientation: As for `images.read_image`.
+        quality: How carefully to look, one of `detection.QUALITIES`.
     """
 
     raw: str
@@ -51,6 +52,7 @@ class Job:
     overwrite: bool = False
     threads: int = 0
     assume_orientation: str | None = None
+    quality: str = DEFAULT_QUALITY
 
 
 @dataclass(frozen=True)
@@ -104,22 +106,22 @@ def _detect(job: Job, results: Derivatives) -> str:
         raise UserError(f"{path} does not exist; fetch the image, or mend the link to it.")
     source = file_sha256(path)
     if not job.overwrite:
-        if results.is_done(job.scan, source, job.model_sha256):
+        if results.is_done(job.scan, source, job.model_sha256, job.quality):
             results.files(job.scan).failure.unlink(missing_ok=True)
             return "kept"
         if results.is_corrected(job.scan):
             raise UserError(
                 f"{results.files(job.scan).markups.name} was corrected by a person, for another "
-                "image or model; move it away, or add --overwrite to replace it."
+                "image, model or quality; move it away, or add --overwrite to replace it."
             )
     volume = read_image(path, assume_orientation=job.assume_orientation)
     detector = _detector(job.model, job.model_sha256, job.device, job.threads)
-    detection = detector.detect(volume)
+    detection = detector.detect(volume, quality=job.quality)
     shape = detector.model.shape
     points = detection.landmarks.points
     deviation = np.full(len(points), np.nan) if shape is None else shape.deviation(points)
     model = {"Name": job.model_name, "SHA256": job.model_sha256}
-    results.write(job.scan, detection, deviation, source, model)
+    results.write(job.scan, detection, deviation, source, model, job.quality)
     return "found"
 
 

@@ -149,7 +149,10 @@ class DetectionRun:
 
     def _found(self, message: Message) -> Found | Failure:
         try:
-            landmarks = read_landmarks(message["output"], self._protocol, status="model")
+            # The head lies as it does in the volume, whatever that is.
+            landmarks = read_landmarks(
+                message["output"], self._protocol, status="model", any_pose=True
+            )
         except UserError as error:
             return Failure(str(error))
         source = {

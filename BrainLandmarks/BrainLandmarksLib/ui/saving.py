@@ -8,6 +8,7 @@ from typing import Any
 import qt
 import slicer.util
 
+from BrainLandmarksLib.conformity import turned_round
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.formats import write_csv, write_fcsv
 from BrainLandmarksLib.models import load_shape
@@ -69,7 +70,12 @@ class SaveSection(Section):
         if not chosen:
             return
         protocol = self.panel.protocol()
-        review, source = read_review(str(chosen), protocol)
+        review, source = read_review(str(chosen), protocol, any_pose=True)
+        turned = turned_round(protocol, review.current.points)
+        if turned and not slicer.util.confirmOkCancelDisplay(
+            f"{Path(str(chosen)).name}: {turned}. Load it?"
+        ):
+            return
         if self._would_lose() and not slicer.util.confirmOkCancelDisplay(
             "The landmarks of this volume have corrections that the file replaces. Load it?"
         ):

@@ -13,6 +13,7 @@ Progress = Callable[[str, float, "float | None"], None]
 
 def add(message: Message, progress: Progress) -> dict[str, Any]:
     """Add an image and its review to a dataset folder, made if there is none."""
+    from BrainLandmarksLib.conformity import need_plausible
     from BrainLandmarksLib.dataset import Dataset
     from BrainLandmarksLib.images import read_image
     from BrainLandmarksLib.protocol import load_protocol
@@ -20,8 +21,9 @@ def add(message: Message, progress: Progress) -> dict[str, Any]:
 
     progress("read", 0.0, None)
     protocol = load_protocol(message["protocol"])
-    volume = read_image(message["image"])
     review, source = read_review(message["landmarks"], protocol)
+    need_plausible(protocol, review.current.points, "the head")
+    volume = read_image(message["image"])
     progress("add", 0.3, None)
     dataset = Dataset.open_or_create(message["dataset"], protocol)
     entry = dataset.add(volume, review, source)
