@@ -99,7 +99,6 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel = Panel(self.ui, root, shared_host(), setting, pictures)
         self.ui.reviewerEdit.setText(setting("reviewer") or "")
         self.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.panel.set_volume)
-        self.ui.sampleButton.connect("clicked(bool)", self.onSampleHead)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
@@ -152,12 +151,6 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if parameterNode is not None:
             self._guiTag = parameterNode.connectGui(self.ui)
 
-    def onSampleHead(self, checked=False):
-        """Load the sample head and choose it."""
-        volume = self.logic.loadSampleHead()
-        self.ui.inputSelector.setCurrentNode(volume)
-        slicer.util.setSliceViewerLayers(background=volume, fit=True)
-
 
 class BrainLandmarksLogic(ScriptedLoadableModuleLogic):
     """What a script can do without the panel."""
@@ -167,9 +160,9 @@ class BrainLandmarksLogic(ScriptedLoadableModuleLogic):
 
     def loadSampleHead(self):
         """Load the sample head (Colin27, comes with the extension); returns its volume node."""
-        from BrainLandmarksLib import resources
+        from BrainLandmarksLib.mrml.sample import load_sample_head
 
-        return slicer.util.loadVolume(str(resources.sample_head()), {"name": "Colin27"})
+        return load_sample_head()
 
     def detect(self, volume, model="brain88", device="auto", quality="standard"):
         """Find the landmarks of a volume node, show them in lists, and wait until they are there.

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+import qt
+
 from BrainLandmarksLib.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,16 +17,28 @@ if TYPE_CHECKING:
 
 
 def told(method: Callable[..., None]) -> Callable[..., None]:
-    """Show in the panel what a slot raises.
+    """Show in the panel what a slot raises; for what a user does.
 
     What the user can put right is one sentence. Anything else is a mistake of ours: Qt would only
     print it, so the panel says so, too, and keeps the trace for the diagnostics.
     """
+    return _telling(method, anew=True)
 
+
+def heard(method: Callable[..., None]) -> Callable[..., None]:
+    """As `told`, for what happens by itself: an answer, a timer, a change in the scene.
+
+    The sentence that is shown stays until there is another one.
+    """
+    return _telling(method, anew=False)
+
+
+def _telling(method: Callable[..., None], *, anew: bool) -> Callable[..., None]:
     @wraps(method)
     def call(self: Any, *arguments: Any) -> None:
         say = self.say
-        say("")
+        if anew:
+            say("")
         try:
             method(self, *arguments)
         except UserError as error:
@@ -38,6 +52,11 @@ def told(method: Callable[..., None]) -> Callable[..., None]:
             raise
 
     return call
+
+
+def later(function: Callable[[], None]) -> None:
+    """Call a function when Qt and the scene are done with what goes on now."""
+    qt.QTimer.singleShot(0, function)
 
 
 class Part:

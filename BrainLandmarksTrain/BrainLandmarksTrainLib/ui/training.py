@@ -14,7 +14,7 @@ from BrainLandmarksLib.cli import PROGRAM
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.models import summarise
 from BrainLandmarksLib.ui.settings import title_of, usable_models
-from BrainLandmarksLib.ui.slots import told
+from BrainLandmarksLib.ui.slots import heard, told
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
 from BrainLandmarksTrainLib.background_run import BackgroundRun
 from BrainLandmarksTrainLib.choices import (
@@ -134,6 +134,7 @@ class TrainingTab(Part):
             self._filling = False
         self._model_chosen(combo.currentIndex)
 
+    @heard
     def _model_chosen(self, index: int) -> None:
         if not self._filling and self.panel.parameters is not None:
             self.panel.parameters.startModel = str(self.ui.startCombo.itemData(index) or "")
@@ -350,6 +351,7 @@ class TrainingTab(Part):
         self._timer.start()
         self.update()
 
+    @heard
     def poll(self) -> None:
         """Show what is new."""
         run = self.run
