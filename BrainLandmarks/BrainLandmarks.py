@@ -106,15 +106,17 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def cleanup(self):
-        from BrainLandmarksLib.ui.host import stop_shared_host
-
         self.setParameterNode(None)
-        if self.panel is not None:
-            self.panel.close()
-        stop_shared_host()
         self.removeObservers()
+        if self.panel is not None:
+            from BrainLandmarksLib.ui.host import stop_shared_host
+
+            self.panel.close()
+            stop_shared_host()
 
     def enter(self):
+        if self.panel is None:  # setup failed; Slicer has said why
+            return
         self.initializeParameterNode()
         self.panel.fill_models()
         self.panel.detecting.prepare()
@@ -125,11 +127,12 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._guiTag = None
 
     def onSceneStartClose(self, caller, event):
-        self.panel.close()
+        if self.panel is not None:
+            self.panel.close()
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event):
-        if self.parent.isEntered:
+        if self.panel is not None and self.parent.isEntered:
             self.initializeParameterNode()
             self.panel.set_volume(self.ui.inputSelector.currentNode())
 

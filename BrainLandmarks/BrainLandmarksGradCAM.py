@@ -85,15 +85,17 @@ class BrainLandmarksGradCAMWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         self.initializeParameterNode()
 
     def cleanup(self):
-        from BrainLandmarksLib.ui.host import stop_shared_host
-
         self.setParameterNode(None)
-        if self.panel is not None:
-            self.panel.close()
-        stop_shared_host()
         self.removeObservers()
+        if self.panel is not None:
+            from BrainLandmarksLib.ui.host import stop_shared_host
+
+            self.panel.close()
+            stop_shared_host()
 
     def enter(self):
+        if self.panel is None:  # setup failed; Slicer has said why
+            return
         self.initializeParameterNode()
         self.panel.choosing.prepare()
 
@@ -103,11 +105,12 @@ class BrainLandmarksGradCAMWidget(ScriptedLoadableModuleWidget, VTKObservationMi
             self._guiTag = None
 
     def onSceneStartClose(self, caller, event):
-        self.panel.close()
+        if self.panel is not None:
+            self.panel.close()
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event):
-        if self.parent.isEntered:
+        if self.panel is not None and self.parent.isEntered:
             self.initializeParameterNode()
             self.panel.set_volume(self.ui.inputSelector.currentNode())
 

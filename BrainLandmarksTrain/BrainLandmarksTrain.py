@@ -136,6 +136,8 @@ class BrainLandmarksTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.removeObservers()
 
     def enter(self):
+        if self.panel is None:  # setup failed; Slicer has said why
+            return
         self.initializeParameterNode()
 
     def exit(self):
@@ -147,7 +149,7 @@ class BrainLandmarksTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event):
-        if self.parent.isEntered:
+        if self.panel is not None and self.parent.isEntered:
             self.initializeParameterNode()
 
     def initializeParameterNode(self):
@@ -165,10 +167,12 @@ class BrainLandmarksTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         if parameterNode is not None:
             self._guiTag = parameterNode.connectGui(self.ui)
             self.addObserver(parameterNode, modified, self.onParametersModified)
-        self.panel.bind(parameterNode)
+        if self.panel is not None:
+            self.panel.bind(parameterNode)
 
     def onParametersModified(self, caller, event):
-        self.panel.parameters_changed()
+        if self.panel is not None:
+            self.panel.parameters_changed()
 
 
 class BrainLandmarksTrainLogic(ScriptedLoadableModuleLogic):

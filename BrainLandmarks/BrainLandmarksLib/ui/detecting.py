@@ -204,6 +204,7 @@ class DetectSection(Section):
 
     # Packages ------------------------------------------------------------------------------------
 
+    @heard
     def _installed(self) -> None:
         self._asked = ("", "", "")
 

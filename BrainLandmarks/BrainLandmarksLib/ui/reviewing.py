@@ -25,7 +25,6 @@ class ReviewSection(Section):
         ui.soloButton.connect("toggled(bool)", self._solo)
         ui.zoomButton.connect("toggled(bool)", self._zoom)
         ui.slicesButton.connect("toggled(bool)", show_slices_in_3d)
-        ui.zoomButton.setVisible(zoom.available())
         ui.searchEdit.connect("textChanged(QString)", self._filter)
         ui.filterCombo.connect("currentTextChanged(QString)", self._filter)
 

@@ -10,17 +10,25 @@ from typing import TYPE_CHECKING, Any
 import qt
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.ui import requirements
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.mrml.session import Session
     from BrainLandmarksLib.ui.panel import Panel
 
 
+_UNEXPECTED = (
+    "something unexpected happened; copy the diagnostics and report it. Your landmarks are as they "
+    "were."
+)
+
+
 def told(method: Callable[..., None]) -> Callable[..., None]:
     """Show in the panel what a slot raises; for what a user does.
 
-    What the user can put right is one sentence. Anything else is a mistake of ours: Qt would only
-    print it, so the panel says so, too, and keeps the trace for the diagnostics.
+    What the user can put right is one sentence, and so is a package that is not installed yet.
+    Anything else is a mistake of ours: Qt would only print it, so the panel says so, too, and keeps
+    the trace for the diagnostics.
     """
     return _telling(method, anew=True)
 
@@ -43,12 +51,14 @@ def _telling(method: Callable[..., None], *, anew: bool) -> Callable[..., None]:
             method(self, *arguments)
         except UserError as error:
             say(str(error))
+        except ModuleNotFoundError as error:
+            sentence = requirements.lacking(error)
+            if sentence is None:
+                say(_UNEXPECTED, traceback.format_exc())
+                raise
+            say(sentence)
         except Exception:
-            say(
-                "something unexpected happened; copy the diagnostics and report it. Your landmarks "
-                "are as they were.",
-                traceback.format_exc(),
-            )
+            say(_UNEXPECTED, traceback.format_exc())
             raise
 
     return call

@@ -6,10 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import slicer
 import slicer.util
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.ui import requirements
+from BrainLandmarksLib.ui.busy import installing, need_no_installation
 from BrainLandmarksLib.ui.host import WorkerHost
 from BrainLandmarksLib.ui.messages import Messages
 from BrainLandmarksLib.ui.settings import setting
@@ -133,16 +135,21 @@ class TrainPanel(Messages):
             training: Those for training as well.
 
         Raises:
-            UserError: installing failed.
+            UserError: installing failed, or another panel is at it.
         """
         needed = requirements.missing(training=training)
         if not needed:
             return True
+        need_no_installation()
         if not slicer.util.confirmOkCancelDisplay(needed.sentence):
             return False
-        try:
-            requirements.install(needed, log=self.status)
-        except RuntimeError as error:
-            raise UserError(str(error)) from error
+        self.status("Installing; this takes some minutes …")
+        with installing([self.ui.tabs]):
+            slicer.app.processEvents()
+            try:
+                requirements.install(needed, log=self.status)
+            except RuntimeError as error:
+                raise UserError(str(error)) from error
+        self.status("Installed.")
         self.host.worker.stop()  # one that was started without them
         return not requirements.missing(training=training)

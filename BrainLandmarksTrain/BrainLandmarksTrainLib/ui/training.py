@@ -51,6 +51,9 @@ _ENDED = {
     "failed": "Training failed; the last line of the log says why.",
     "lost": "The training was ended from outside. Start goes on from its last checkpoint.",
 }
+_UNKNOWN = (
+    "Packages are missing, so it cannot be seen whether a training runs here; Start installs them."
+)
 _PAUSED = "Paused after a checkpoint; Resume goes on from it."
 
 _FREE = (
@@ -282,6 +285,8 @@ class TrainingTab(Part):
             return
         if not self.panel.ready(training=True):
             return
+        if folder is not None and self._attach(folder):  # it could not be seen before
+            return
         resume = self._paused or bool(self.panel.parameters.resume)
         output = Path(self._keep().output)
         self._forget_log()
@@ -334,8 +339,13 @@ class TrainingTab(Part):
         run = BackgroundRun.attach(folder)
         if run is None:
             return False
-        if run.state() != "running":
-            if run.state() == "lost":
+        try:
+            state = run.state()
+        except ImportError:  # packages are gone, as after an upgrade of Slicer
+            self.panel.status(_UNKNOWN)
+            return False
+        if state != "running":
+            if state == "lost":
                 self.panel.status(_ENDED["lost"])
             return False
         self._forget_log()
