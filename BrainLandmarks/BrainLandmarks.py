@@ -57,7 +57,9 @@ def registerSampleData():
         category="Brain Landmarks",
         sampleName=SAMPLE_NAME,
         uris=head.as_uri(),  # a file of this computer: nothing is downloaded
-        fileNames=head.name,
+        # What Slicer's cache calls it, in which other extensions have files, too.
+        fileNames=f"BrainLandmarks_{head.name}",
+        checksums=f"SHA256:{resources.sample_sha256()}",
         nodeNames="Colin27",
         thumbnailFileName=str(icon),
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import sys
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import numpy as np
 import pytest
@@ -343,6 +346,18 @@ def test_cancelling_and_detecting_again(desktop, panel, scene):
     assert not folder.exists()
     detect(desktop, panel)
     assert panel.panel.session is not None
+
+
+def test_every_sample_has_a_checksum(desktop, panel):
+    """Without one Slicer would take what an earlier version left in its cache."""
+    desktop.start_up()
+    entries = desktop.sample_data.sources["Brain Landmarks"]
+    assert entries
+    for source in entries:
+        assert len(source.checksums) == len(source.uris)
+        for checksum, uri in zip(source.checksums, source.uris, strict=True):
+            digest = hashlib.sha256(Path(url2pathname(urlparse(uri).path)).read_bytes()).hexdigest()
+            assert checksum == f"SHA256:{digest}"
 
 
 def test_the_sample_head_is_among_slicers_sample_data(desktop, panel, scene):
