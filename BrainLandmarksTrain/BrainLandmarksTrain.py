@@ -193,19 +193,66 @@ class BrainLandmarksTrainLogic(ScriptedLoadableModuleLogic):
 
 
 class BrainLandmarksTrainTest(ScriptedLoadableModuleTest):
-    """Runs in Slicer: the library's command starts and answers."""
+    """Runs in Slicer: commands run, and a model is trained for a few steps."""
 
     def setUp(self):
         slicer.mrmlScene.Clear()
 
     def runTest(self):
-        for name in sorted(n for n in dir(self) if n.startswith("test_")):
-            self.setUp()
-            getattr(self, name)()
+        from BrainLandmarksLib.mrml.self_test import run_all
+
+        run_all(self)
 
     def test_command(self):
         self.assertEqual(BrainLandmarksTrainLogic().run(["--version"]), 0)
         self.assertEqual(BrainLandmarksTrainLogic().run(["no-such-command"]), 2)
+
+    def test_training(self):
+        """From images and landmark files to a dataset, and to a model trained for a few steps."""
+        import tempfile
+
+        from BrainLandmarksLib.models import summarise
+        from BrainLandmarksLib.mrml.self_test import need_packages
+        from BrainLandmarksTrainLib.choices import Choices, arguments_of, keep_recipe, recipe_from
+
+        need_packages(self, training=True)
+        run = BrainLandmarksTrainLogic().run
+        with tempfile.TemporaryDirectory() as folder:
+            heads, dataset, output = (pathlib.Path(folder, n) for n in ("heads", "set", "run"))
+            self.writeHeads(heads)
+            self.assertEqual(run(["dataset", "create", str(heads), "-o", str(dataset)]), 0)
+            self.assertEqual(run(["dataset", "split", str(dataset)]), 0)
+            choices = Choices(
+                "fine-tune", dataset=dataset, output=output, size=16, amount=3, device="cpu"
+            )
+            keep_recipe(recipe_from(choices))
+            self.assertEqual(run(arguments_of(output)), 0)
+            self.assertEqual(summarise(output / "model").protocol, "brain88")
+            self.assertTrue((output / "fine" / "log.csv").is_file())
+
+    def writeHeads(self, folder, count=4):
+        """Small copies of the sample head with its landmarks, as files."""
+        import shutil
+
+        from BrainLandmarksLib import resources
+        from BrainLandmarksLib.mrml.sample import load_sample_head
+
+        folder.mkdir()
+        head = load_sample_head()
+        matrix = vtk.vtkMatrix4x4()
+        head.GetIJKToRASMatrix(matrix)
+        every = 4
+        for row in range(3):
+            for column in range(3):
+                matrix.SetElement(row, column, every * matrix.GetElement(row, column))
+        small = slicer.util.addVolumeFromArray(
+            slicer.util.arrayFromVolume(head)[::every, ::every, ::every].copy(), matrix
+        )
+        for number in range(count):
+            image = folder / f"head{number}.nii.gz"
+            self.assertTrue(slicer.util.saveNode(small, str(image), {}))
+            points = resources.sample_landmarks("brain88")
+            shutil.copy(points, folder / f"head{number}.mrk.json")
 
 
 def findLibraries():

@@ -76,7 +76,11 @@ class Desktop:
         checkout = os.environ.get("HARNESS_SLICER_PYTHON")
         slicer.__path__.append(checkout or str(HERE / "slicer_python"))
         names = ["i18n", "ScriptedLoadableModule", "parameterNodeWrapper"]
-        for name in [*names, "packaging"] if checkout else names:
+        if checkout:
+            sys.path.append(str(Path(checkout).parent))  # sitkUtils and vtkAddon, beside it
+            if (Path(checkout) / "packaging.py").is_file():  # since Slicer 5.12
+                names.append("packaging")
+        for name in names:
             importlib.import_module(f"slicer.{name}")
         sys.modules["SampleData"] = importlib.import_module(f"{__package__}.sampledata")
         self.sample_data = sys.modules["SampleData"].SampleDataLogic
