@@ -249,10 +249,12 @@ class BrainLandmarksTrainTest(ScriptedLoadableModuleTest):
             slicer.util.arrayFromVolume(head)[::every, ::every, ::every].copy(), matrix
         )
         for number in range(count):
-            image = folder / f"head{number}.nii.gz"
+            slicer.util.arrayFromVolume(small)[0, 0, 0] = number  # no two of them alike
+            slicer.util.arrayFromVolumeModified(small)
+            image = folder / f"sub-{number:02d}_T1w.nii.gz"
             self.assertTrue(slicer.util.saveNode(small, str(image), {}))
             points = resources.sample_landmarks("brain88")
-            shutil.copy(points, folder / f"head{number}.mrk.json")
+            shutil.copy(points, folder / f"sub-{number:02d}_T1w.mrk.json")
 
 
 def findLibraries():

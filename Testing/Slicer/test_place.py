@@ -6,8 +6,6 @@ after the event that tells of the point, so a list that is removed in it ends th
 
 from __future__ import annotations
 
-import gc
-
 import numpy as np
 import pytest
 import slicer
@@ -47,7 +45,6 @@ def click(desktop, red):
     def click(x=HERE[0], y=HERE[1]):
         desktop.app.processEvents()
         red.sliceView().click(x, y)
-        gc.collect()  # no name of Python's keeps a list alive
         desktop.app.processEvents()
 
     return click
