@@ -210,6 +210,7 @@ class BrainLandmarksTrainTest(ScriptedLoadableModuleTest):
     def test_training(self):
         """From images and landmark files to a dataset, and to a model trained for a few steps."""
         import tempfile
+        from dataclasses import replace
 
         from BrainLandmarksLib.models import summarise
         from BrainLandmarksLib.mrml.self_test import need_packages
@@ -225,7 +226,12 @@ class BrainLandmarksTrainTest(ScriptedLoadableModuleTest):
             choices = Choices(
                 "fine-tune", dataset=dataset, output=output, size=16, amount=3, device="cpu"
             )
-            keep_recipe(recipe_from(choices))
+            recipe = recipe_from(choices)
+            fine = replace(
+                recipe.fine, validation_scans=1, recalibration_batches=1, tensorboard=False
+            )
+            scans = replace(recipe.scans, augmented_share=0.0)
+            keep_recipe(replace(recipe, fine=fine, scans=scans, detail=None))
             self.assertEqual(run(arguments_of(output)), 0)
             self.assertEqual(summarise(output / "model").protocol, "brain88")
             self.assertTrue((output / "fine" / "log.csv").is_file())

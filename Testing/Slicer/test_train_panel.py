@@ -407,8 +407,3 @@ def test_the_panel_needs_no_window(desktop, panel):
     desktop.close_modules()
     with desktop.headless():
         desktop.load(MODULE).widgetRepresentation()
-
-
-def test_the_module_tests_itself(desktop):
-    desktop.load(MODULE)
-    slicer.modules.BrainLandmarksTrainInstance.runTest()
