@@ -57,7 +57,9 @@ def registerSampleData():
         category="Brain Landmarks",
         sampleName=SAMPLE_NAME,
         uris=head.as_uri(),  # a file of this computer: nothing is downloaded
-        fileNames=head.name,
+        # What Slicer's cache calls it, in which other extensions have files, too.
+        fileNames=f"BrainLandmarks_{head.name}",
+        checksums=f"SHA256:{resources.sample_sha256()}",
         nodeNames="Colin27",
         thumbnailFileName=str(icon),
     )
@@ -99,7 +101,6 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel = Panel(self.ui, root, shared_host(), setting, pictures)
         self.ui.reviewerEdit.setText(setting("reviewer") or "")
         self.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.panel.set_volume)
-        self.ui.sampleButton.connect("clicked(bool)", self.onSampleHead)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
@@ -107,15 +108,17 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def cleanup(self):
-        from BrainLandmarksLib.ui.host import stop_shared_host
-
         self.setParameterNode(None)
-        if self.panel is not None:
-            self.panel.close()
-        stop_shared_host()
         self.removeObservers()
+        if self.panel is not None:
+            from BrainLandmarksLib.ui.host import stop_shared_host
+
+            self.panel.close()
+            stop_shared_host()
 
     def enter(self):
+        if self.panel is None:  # setup failed; Slicer has said why
+            return
         self.initializeParameterNode()
         self.panel.fill_models()
         self.panel.detecting.prepare()
@@ -126,11 +129,12 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._guiTag = None
 
     def onSceneStartClose(self, caller, event):
-        self.panel.close()
+        if self.panel is not None:
+            self.panel.close()
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event):
-        if self.parent.isEntered:
+        if self.panel is not None and self.parent.isEntered:
             self.initializeParameterNode()
             self.panel.set_volume(self.ui.inputSelector.currentNode())
 
@@ -152,12 +156,6 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if parameterNode is not None:
             self._guiTag = parameterNode.connectGui(self.ui)
 
-    def onSampleHead(self, checked=False):
-        """Load the sample head and choose it."""
-        volume = self.logic.loadSampleHead()
-        self.ui.inputSelector.setCurrentNode(volume)
-        slicer.util.setSliceViewerLayers(background=volume, fit=True)
-
 
 class BrainLandmarksLogic(ScriptedLoadableModuleLogic):
     """What a script can do without the panel."""
@@ -167,9 +165,9 @@ class BrainLandmarksLogic(ScriptedLoadableModuleLogic):
 
     def loadSampleHead(self):
         """Load the sample head (Colin27, comes with the extension); returns its volume node."""
-        from BrainLandmarksLib import resources
+        from BrainLandmarksLib.mrml.sample import load_sample_head
 
-        return slicer.util.loadVolume(str(resources.sample_head()), {"name": "Colin27"})
+        return load_sample_head()
 
     def detect(self, volume, model="brain88", device="auto", quality="standard"):
         """Find the landmarks of a volume node, show them in lists, and wait until they are there.
@@ -197,21 +195,121 @@ class BrainLandmarksLogic(ScriptedLoadableModuleLogic):
 
 
 class BrainLandmarksTest(ScriptedLoadableModuleTest):
-    """Runs in Slicer: the module loads, and lists of landmarks can be made."""
+    """Runs in Slicer: from the sample head to landmarks that were corrected and saved.
+
+    The sample head comes with the extension, so no test needs a network. What needs packages that
+    are not installed, or a window that is not there, is skipped.
+    """
 
     def setUp(self):
         slicer.mrmlScene.Clear()
 
     def runTest(self):
-        for name in sorted(n for n in dir(self) if n.startswith("test_")):
-            self.setUp()
-            getattr(self, name)()
+        from BrainLandmarksLib.mrml.self_test import run_all
 
-    def test_lists(self):
+        run_all(self)
+
+    def test_detect(self):
+        """Landmarks are found where a person has placed them on the sample head."""
+        import numpy as np
+
         from BrainLandmarksLib.mrml.nodes import LandmarkNodes
+        from BrainLandmarksLib.mrml.self_test import need_packages, placed_landmarks
+
+        need_packages(self)
+        logic = BrainLandmarksLogic()
+        volume = logic.loadSampleHead()
+        lists = logic.detect(volume, quality="fast")
+        nodes = LandmarkNodes.of_volume(volume)
+        self.assertEqual(len(lists), len(nodes.protocol.groups))
+        found = nodes.read()
+        self.assertFalse(found.missing.any())
+        apart = np.linalg.norm(found.points - placed_landmarks(nodes.protocol).points, axis=1)
+        self.assertLess(np.nanmedian(apart), 5.0)
+
+    def test_place_by_click(self):
+        """A click with the mouse moves a landmark, can be undone, and leaves nothing behind."""
+        import numpy as np
+
+        from BrainLandmarksLib.mrml.self_test import click_in_slice
+
+        panel, label = self.reviewed()
+        review = panel.session.review
+        before = review.current.point(label)
+        own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "the user's")
+        slicer.modules.markups.logic().SetActiveListID(own)
+        count = slicer.mrmlScene.GetNumberOfNodes()
+        panel.ui.placeButton.click()
+        there = before + np.array([6.0, 9.0, 0.0])
+        click_in_slice(self, there)
+        np.testing.assert_allclose(review.current.point(label), there, atol=2.0)
+        self.assertFalse(panel.ui.placeButton.checked)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), count)
+        self.assertEqual(slicer.modules.markups.logic().GetActiveListID(), own.GetID())
+        self.assertEqual(own.GetNumberOfControlPoints(), 0)
+        panel.ui.undoButton.click()
+        np.testing.assert_allclose(review.current.point(label), before, atol=1e-3)
+        panel.ui.redoButton.click()
+        np.testing.assert_allclose(review.current.point(label), there, atol=2.0)
+
+    def test_review_save_and_load(self):
+        """Correct, confirm and mark missing; a file and a scene bring all of it back."""
+        import tempfile
+
+        import numpy as np
+
+        from BrainLandmarksLib.mrml.nodes import LandmarkNodes
+        from BrainLandmarksLib.review import read_review, write_review
+
+        panel, label = self.reviewed()
+        session = panel.session
+        node, index = session.nodes.place_of(label)
+        there = session.review.current.point(label) + np.array([0.0, 3.0, 4.0])
+        node.SetNthControlPointPositionWorld(index, *(float(v) for v in there))  # as a drag does
+        panel.reviewing.next_doubtful()
+        confirmed = session.active
+        panel.ui.confirmButton.click()
+        gone = session.active
+        panel.ui.missingButton.click()
+        panel.ui.undoButton.click()
+        panel.ui.missingButton.click()
+        wanted = session.review.current
+
+        def check(review):
+            status = dict(zip(review.protocol.labels, review.current.status, strict=True))
+            self.assertEqual(status[label], "edited")
+            self.assertEqual(status[confirmed], "confirmed")
+            self.assertEqual(status[gone], "missing")
+            np.testing.assert_allclose(review.current.points, wanted.points, atol=1e-3)
+            np.testing.assert_allclose(review.current.point(label), there, atol=1e-3)
+            self.assertIn("moved", [edit.kind for edit in review.edits])
+
+        with tempfile.TemporaryDirectory() as folder:
+            file, scene = Path(folder, "landmarks.mrk.json"), Path(folder, "scene.mrb")
+            write_review(file, session.review, session.source)
+            self.assertTrue(slicer.util.saveScene(str(scene), {}))
+            slicer.mrmlScene.Clear()
+            check(read_review(file, wanted.protocol)[0])
+            slicer.util.loadScene(str(scene), {})
+            volume = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")[0]
+            check(LandmarkNodes.of_volume(volume).restore()[0])
+
+    def reviewed(self):
+        """The panel with the sample head's landmarks, and the label of the active one."""
+        from BrainLandmarksLib.mrml.self_test import placed_landmarks
+        from BrainLandmarksLib.mrml.session import Session
         from BrainLandmarksLib.protocol import load_protocol
 
+        if slicer.util.mainWindow() is not None:
+            slicer.util.selectModule("BrainLandmarks")
+        panel = slicer.util.getModuleWidget("BrainLandmarks").panel
         volume = BrainLandmarksLogic().loadSampleHead()
-        nodes = LandmarkNodes.create(volume, load_protocol("brain88"))
-        self.assertTrue(nodes.complete)
-        self.assertEqual(len(nodes.lists), 7)
+        Session.begin(
+            volume, placed_landmarks(load_protocol("brain88")), {"model": "brain88"}
+        ).end()
+        slicer.util.setSliceViewerLayers(background=volume, fit=True)
+        panel.choose(volume)
+        panel.set_volume(volume)
+        panel.reviewing.activate("CC_G")
+        self.assertEqual(panel.session.active, "CC_G")
+        return panel, "CC_G"

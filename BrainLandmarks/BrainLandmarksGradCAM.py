@@ -10,6 +10,7 @@ from typing import Annotated
 
 import slicer
 import slicer.util
+import vtk
 from slicer import vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import Choice, Default, WithinRange, parameterNodeWrapper
@@ -85,15 +86,17 @@ class BrainLandmarksGradCAMWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         self.initializeParameterNode()
 
     def cleanup(self):
-        from BrainLandmarksLib.ui.host import stop_shared_host
-
         self.setParameterNode(None)
-        if self.panel is not None:
-            self.panel.close()
-        stop_shared_host()
         self.removeObservers()
+        if self.panel is not None:
+            from BrainLandmarksLib.ui.host import stop_shared_host
+
+            self.panel.close()
+            stop_shared_host()
 
     def enter(self):
+        if self.panel is None:  # setup failed; Slicer has said why
+            return
         self.initializeParameterNode()
         self.panel.choosing.prepare()
 
@@ -103,11 +106,12 @@ class BrainLandmarksGradCAMWidget(ScriptedLoadableModuleWidget, VTKObservationMi
             self._guiTag = None
 
     def onSceneStartClose(self, caller, event):
-        self.panel.close()
+        if self.panel is not None:
+            self.panel.close()
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event):
-        if self.parent.isEntered:
+        if self.panel is not None and self.parent.isEntered:
             self.initializeParameterNode()
             self.panel.set_volume(self.ui.inputSelector.currentNode())
 
@@ -138,15 +142,15 @@ class BrainLandmarksGradCAMLogic(ScriptedLoadableModuleLogic):
 
 
 class BrainLandmarksGradCAMTest(ScriptedLoadableModuleTest):
-    """Runs in Slicer: a map becomes a volume that follows its scan."""
+    """Runs in Slicer: maps are made, and become volumes that follow their scan."""
 
     def setUp(self):
         slicer.mrmlScene.Clear()
 
     def runTest(self):
-        for name in sorted(n for n in dir(self) if n.startswith("test_")):
-            self.setUp()
-            getattr(self, name)()
+        from BrainLandmarksLib.mrml.self_test import run_all
+
+        run_all(self)
 
     def test_a_map(self):
         import numpy as np
@@ -162,3 +166,30 @@ class BrainLandmarksGradCAMTest(ScriptedLoadableModuleTest):
         self.assertEqual(maps.all, [node])
         self.assertAlmostEqual(slicer.util.arrayFromVolume(node).max(), 1.0)
         maps.close()
+
+    def test_a_map_of_the_sample_head(self):
+        """What speaks for a landmark lies around it."""
+        import numpy as np
+
+        from BrainLandmarksLib.mrml.sample import load_sample_head
+        from BrainLandmarksLib.mrml.self_test import need_packages, placed_landmarks, wait_for
+
+        need_packages(self)
+        widget = slicer.util.getModuleWidget("BrainLandmarksGradCAM")
+        panel = widget.panel
+        volume = load_sample_head()
+        widget.ui.inputSelector.setCurrentNode(volume)
+        panel.set_volume(volume)
+        panel.choosing.choose(("CC_G",))
+        wait_for(lambda: panel.maps.all or widget.ui.messageLabel.text)
+        self.assertEqual(widget.ui.messageLabel.text, "")
+        (node,) = panel.maps.all
+        values = slicer.util.arrayFromVolume(node)
+        self.assertAlmostEqual(float(values.max()), 1.0, places=5)
+        k, j, i = np.argwhere(values > 0.5).mean(axis=0)
+        matrix = vtk.vtkMatrix4x4()
+        node.GetIJKToRASMatrix(matrix)
+        middle = np.array(matrix.MultiplyPoint((i, j, k, 1.0))[:3])
+        there = placed_landmarks(panel.choosing.protocol).point("CC_G")
+        self.assertLess(np.linalg.norm(middle - there), 40.0)
+        panel.close()

@@ -136,6 +136,8 @@ class BrainLandmarksTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.removeObservers()
 
     def enter(self):
+        if self.panel is None:  # setup failed; Slicer has said why
+            return
         self.initializeParameterNode()
 
     def exit(self):
@@ -147,7 +149,7 @@ class BrainLandmarksTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event):
-        if self.parent.isEntered:
+        if self.panel is not None and self.parent.isEntered:
             self.initializeParameterNode()
 
     def initializeParameterNode(self):
@@ -165,10 +167,12 @@ class BrainLandmarksTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         if parameterNode is not None:
             self._guiTag = parameterNode.connectGui(self.ui)
             self.addObserver(parameterNode, modified, self.onParametersModified)
-        self.panel.bind(parameterNode)
+        if self.panel is not None:
+            self.panel.bind(parameterNode)
 
     def onParametersModified(self, caller, event):
-        self.panel.parameters_changed()
+        if self.panel is not None:
+            self.panel.parameters_changed()
 
 
 class BrainLandmarksTrainLogic(ScriptedLoadableModuleLogic):
@@ -189,19 +193,74 @@ class BrainLandmarksTrainLogic(ScriptedLoadableModuleLogic):
 
 
 class BrainLandmarksTrainTest(ScriptedLoadableModuleTest):
-    """Runs in Slicer: the library's command starts and answers."""
+    """Runs in Slicer: commands run, and a model is trained for a few steps."""
 
     def setUp(self):
         slicer.mrmlScene.Clear()
 
     def runTest(self):
-        for name in sorted(n for n in dir(self) if n.startswith("test_")):
-            self.setUp()
-            getattr(self, name)()
+        from BrainLandmarksLib.mrml.self_test import run_all
+
+        run_all(self)
 
     def test_command(self):
         self.assertEqual(BrainLandmarksTrainLogic().run(["--version"]), 0)
         self.assertEqual(BrainLandmarksTrainLogic().run(["no-such-command"]), 2)
+
+    def test_training(self):
+        """From images and landmark files to a dataset, and to a model trained for a few steps."""
+        import tempfile
+        from dataclasses import replace
+
+        from BrainLandmarksLib.models import summarise
+        from BrainLandmarksLib.mrml.self_test import need_packages
+        from BrainLandmarksTrainLib.choices import Choices, arguments_of, keep_recipe, recipe_from
+
+        need_packages(self, training=True)
+        run = BrainLandmarksTrainLogic().run
+        with tempfile.TemporaryDirectory() as folder:
+            heads, dataset, output = (pathlib.Path(folder, n) for n in ("heads", "set", "run"))
+            self.writeHeads(heads)
+            self.assertEqual(run(["dataset", "create", str(heads), "-o", str(dataset)]), 0)
+            self.assertEqual(run(["dataset", "split", str(dataset)]), 0)
+            choices = Choices(
+                "fine-tune", dataset=dataset, output=output, size=16, amount=3, device="cpu"
+            )
+            recipe = recipe_from(choices)
+            fine = replace(
+                recipe.fine, validation_scans=1, recalibration_batches=1, tensorboard=False
+            )
+            scans = replace(recipe.scans, augmented_share=0.0)
+            keep_recipe(replace(recipe, fine=fine, scans=scans, detail=None))
+            self.assertEqual(run(arguments_of(output)), 0)
+            self.assertEqual(summarise(output / "model").protocol, "brain88")
+            self.assertTrue((output / "fine" / "log.csv").is_file())
+
+    def writeHeads(self, folder, count=4):
+        """Small copies of the sample head with its landmarks, as files."""
+        import shutil
+
+        from BrainLandmarksLib import resources
+        from BrainLandmarksLib.mrml.sample import load_sample_head
+
+        folder.mkdir()
+        head = load_sample_head()
+        matrix = vtk.vtkMatrix4x4()
+        head.GetIJKToRASMatrix(matrix)
+        every = 4
+        for row in range(3):
+            for column in range(3):
+                matrix.SetElement(row, column, every * matrix.GetElement(row, column))
+        small = slicer.util.addVolumeFromArray(
+            slicer.util.arrayFromVolume(head)[::every, ::every, ::every].copy(), matrix
+        )
+        for number in range(count):
+            slicer.util.arrayFromVolume(small)[0, 0, 0] = number  # no two of them alike
+            slicer.util.arrayFromVolumeModified(small)
+            image = folder / f"sub-{number:02d}_T1w.nii.gz"
+            self.assertTrue(slicer.util.saveNode(small, str(image), {}))
+            points = resources.sample_landmarks("brain88")
+            shutil.copy(points, folder / f"sub-{number:02d}_T1w.mrk.json")
 
 
 def findLibraries():

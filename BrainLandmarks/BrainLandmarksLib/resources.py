@@ -17,6 +17,7 @@ from BrainLandmarksLib.errors import UserError
 
 SAMPLE_PREFIX = "sample:"
 _SAMPLES = {"colin27": "ch2.nii.gz"}
+_SHA256 = {"colin27": "a009051127f64dc3dd554d5f5b589870ea72106d9642c21b4e7093e478cfc309"}
 
 
 def folder(name: str) -> Path:
@@ -68,6 +69,11 @@ def sample_head(name: str = "colin27") -> Path:
             f"there is no sample head called {name!r}; the library has {', '.join(_SAMPLES)}."
         )
     return folder("sample") / _SAMPLES[name]
+
+
+def sample_sha256(name: str = "colin27") -> str:
+    """Return the SHA-256 of a sample head's file, by which a stale copy of it is known."""
+    return _SHA256[name]
 
 
 def sample_landmarks(protocol: str, name: str = "colin27") -> Path:

@@ -231,3 +231,52 @@ def test_both_base_classes_are_initialised_and_observers_removed(path):
             for base in node.bases:
                 assert f"{ast.unparse(base)}.__init__(self" in text
             assert "removeObservers()" in text
+
+
+def _handed_over(cls):
+    """Methods of a class that are given to somebody to call: self.f, or self.f(...) in a lambda."""
+    called = {id(n.func) for n in ast.walk(cls) if isinstance(n, ast.Call)}
+    in_lambdas = {
+        id(n) for f in ast.walk(cls) if isinstance(f, ast.Lambda) for n in ast.walk(f.body)
+    }
+    for node in ast.walk(cls):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self":
+            given = id(node) not in called or id(node) in in_lambdas
+            if given and isinstance(node.ctx, ast.Load):
+                yield node.attr
+
+
+@pytest.mark.parametrize("path", [p for p in GLUE if "ui" in p.parts], ids=name)
+def test_what_a_callback_raises_is_told(path):
+    """Qt, a timer, the worker's answers and VTK only print what their callbacks raise."""
+    for cls in ast.walk(tree(path)):
+        if not isinstance(cls, ast.ClassDef):
+            continue
+        if not {ast.unparse(b) for b in cls.bases} & {"Part", "Section", "Messages"}:
+            continue  # it calls back a class that is
+        methods = {m.name: m for m in cls.body if isinstance(m, ast.FunctionDef)}
+        for handed in _handed_over(cls):
+            if handed in methods:
+                how = {ast.unparse(d) for d in methods[handed].decorator_list}
+                assert how & {"told", "heard", "property"}, handed
+
+
+@pytest.mark.parametrize("path", UI_FILES, ids=name)
+def test_numbers_in_a_ui_file_are_numbers(path):
+    root = ET.parse(path)
+    for number in (*root.iter("number"), *root.iter("double")):
+        float(number.text)
+    assert {flag.text for flag in root.iter("bool")} <= {"true", "false"}
+
+
+@pytest.mark.parametrize("path", UI_FILES, ids=name)
+def test_a_path_field_says_whether_it_is_a_file_or_a_folder(path):
+    """Without filters its button asks for a file, whatever it is for."""
+    for widget in ET.parse(path).iter("widget"):
+        if widget.get("class") == "ctkPathLineEdit":
+            given = {p.get("name"): p for p in widget.findall("property")}
+            flags = given["filters"].findtext("set")
+            assert ("::Dirs" in flags) != ("::Files" in flags)
+            # Slicer's connector would write back what is being typed, and CTK keeps to itself
+            # what does not fit a name filter.
+            assert not {"SlicerParameterName", "nameFilters"} & set(given)

@@ -12,6 +12,7 @@ the event loop later, not at once. A dialog would wait for ever: here it ends th
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -45,15 +46,26 @@ def parse(arguments: list[str]) -> tuple[dict[str, object], list[str]]:
     return known, left
 
 
-class Redirect:
-    """PythonQt's sys.stdout and sys.stderr: no fileno, no encoding, no buffer."""
+C = ctypes.CDLL("ucrtbase" if os.name == "nt" else None)
 
-    def __init__(self, stream):
-        self.__stream = stream
+
+class Redirect:
+    """PythonQt's sys.stdout and sys.stderr: no fileno, no encoding, and nothing to flush.
+
+    A text goes to std::cout or std::cerr. The first keeps it in C's buffer where it is no terminal;
+    the second does not.
+    """
+
+    def __init__(self, descriptor):
+        self.__descriptor = descriptor
 
     def write(self, text):
-        self.__stream.write(text)
-        self.__stream.flush()
+        data = text.encode("utf-8")
+        if self.__descriptor == 1:
+            for byte in data:
+                C.putchar(byte)
+        else:
+            os.write(self.__descriptor, data)
 
     def flush(self):
         pass
@@ -72,7 +84,7 @@ def main() -> int:
     import slicer
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sys.stdout, sys.stderr = Redirect(sys.__stdout__), Redirect(sys.__stderr__)
+    sys.stdout, sys.stderr = Redirect(1), Redirect(2)
     sys.excepthook = sys.__excepthook__
 
     def shown(*values, **_options):
@@ -110,4 +122,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     # The views' windows have no orderly end without an application.
-    os._exit(main())
+    code = main()
+    C.fflush(None)
+    os._exit(code)

@@ -495,11 +495,6 @@ def test_the_panel_is_made_without_a_main_window(desktop, scene):
         widget.self().cleanup()
 
 
-def test_the_modules_own_test_runs(desktop, scene):
-    desktop.load(MODULE)
-    slicer.modules.BrainLandmarksGradCAMInstance.runTest()
-
-
 # What is wrong is said in the panel ---------------------------------------------------------------
 
 

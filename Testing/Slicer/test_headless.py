@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -232,6 +233,38 @@ def test_slicer_runs_a_command_and_leaves_with_its_code(tmp_path):
     done = run_slicer("--", "train", "nosuch.json", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("brainlandmarks: error:")
+
+
+SHOWING = """
+from BrainLandmarksTrainLib.mrml import headless
+headless._show("a line of a long training", False)
+import time
+time.sleep({seconds})
+"""
+
+
+def test_what_is_printed_is_seen_at_once(tmp_path):
+    """Slicer's output is kept in a buffer where it is a pipe, as in a batch system's log."""
+    script = tmp_path / "script.py"
+    script.write_text(SHOWING.format(seconds=TIMEOUT_S))
+    library = os.pathsep.join(
+        str(ROOT / name) for name in ("BrainLandmarks", "BrainLandmarksTrain")
+    )
+    process = subprocess.Popen(
+        slicer_program(script=script), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env={**os.environ, "PYTHONPATH": library},
+    )  # fmt: skip
+    ending = threading.Timer(TIMEOUT_S / 5, process.kill)
+    ending.start()
+    try:
+        heard = iter(process.stdout.readline, "")
+        line = next((line for line in heard if "long training" in line), None)
+    finally:
+        ending.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert line == "a line of a long training\n"
 
 
 @pytest.mark.parametrize("error", ["RuntimeError('bug')", "SystemExit(5)", "KeyboardInterrupt"])

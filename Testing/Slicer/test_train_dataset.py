@@ -87,6 +87,30 @@ def test_the_table_and_a_case_in_the_first_module(desktop, panel, heads):
     assert not case().changed
 
 
+def test_a_case_takes_the_place_of_what_the_first_module_showed(panel, scene, volume):
+    slicer.util.selectModule("BrainLandmarks")
+    first = slicer.util.getModuleWidget("BrainLandmarks")
+    first.ui.inputSelector.setCurrentNode(volume)
+    slicer.util.selectModule("BrainLandmarksTrain")
+    panel.ui.caseTable.setCurrentCell(1, 0)
+    panel.ui.caseTable.cellDoubleClicked(1, 0)
+    assert slicer.util.selectedModule() == "BrainLandmarks"
+    assert first.panel.volume() is case().volume
+    assert first.panel.session is not None
+
+
+def test_a_case_that_cannot_be_loaded_is_told(panel, heads):
+    """A double click says what the button says."""
+    (heads / Dataset.open(heads).entries[1].image).write_bytes(b"no image")
+    panel.ui.caseTable.setCurrentCell(1, 0)
+    panel.ui.caseTable.cellDoubleClicked(1, 0)
+    assert "cannot read" in panel.ui.messageLabel.text
+    assert slicer.util.selectedModule() == "BrainLandmarksTrain"
+    panel.ui.blindedCheck.checked = True
+    panel.ui.caseTable.cellDoubleClicked(1, 0)
+    assert "second rater's name" in panel.ui.messageLabel.text
+
+
 def test_only_files_that_changed_are_read_again(panel, heads, monkeypatch):
     """A table of a thousand cases must not freeze Slicer whenever one of them is loaded."""
     read, original = [], Dataset.read_landmarks

@@ -96,7 +96,7 @@ def test_the_choices_of_the_module_are_those_of_the_library(panel):
 
     fields = type(panel.logic.getParameterNode()).allParameters
     for name, known in (("method", METHODS), ("size", SIZES)):
-        notes = fields[name].annotation.__metadata__
+        notes = fields[name].unalteredType.__metadata__
         (choice,) = [note for note in notes if isinstance(note, Choice)]
         assert list(choice.choices) == list(known)
 
@@ -109,6 +109,52 @@ def test_without_choices_nothing_can_start(panel):
     panel.logic.getParameterNode().amount = 7  # every widget is written anew
     for name in ("datasetPath", "policyFile", "recipePath", "outputPath"):
         assert getattr(panel.ui, name).currentPath == ""
+
+
+FOLDERS, FILES = ("datasetPath", "outputPath"), ("policyFile", "recipePath")
+FIELDS = {"datasetPath": "dataset", "outputPath": "output", "policyFile": "policyFile",
+          "recipePath": "recipe"}  # fmt: skip
+
+
+def line_of(edit):
+    (line,) = [child for child in edit.children() if child.className() == "QLineEdit"]
+    return line
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, *FILES])
+def test_the_button_of_a_path_asks_for_what_it_is(desktop, panel, name, tmp_path):
+    """A folder with the dialog for folders, a file with the one for files that are there."""
+    desktop.dialogs.choose(tmp_path)
+    getattr(panel.ui, name).browse()
+    dialog = "getExistingDirectory" if name in FOLDERS else "getOpenFileName"
+    assert desktop.dialogs.shown[-1].title == dialog
+    assert panel.logic.getParameterNode().getValue(FIELDS[name]) == tmp_path
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, *FILES])
+def test_a_path_can_be_typed_as_it_is_written_and_taken_away(panel, name):
+    edit, line = getattr(panel.ui, name), line_of(getattr(panel.ui, name))
+
+    def value():
+        return panel.logic.getParameterNode().getValue(FIELDS[name])
+
+    for typed in ".", "/", "n", "o", "/", "w":
+        line.insert(typed)
+    assert line.text == "./no/w"
+    assert value() == Path("no/w")
+    line.setCursorPosition(4)
+    for typed in "/", "./", "x":  # in the middle
+        line.insert(typed)
+    assert line.text == "./no/./x/w"
+    assert line.cursorPosition == 8
+    assert value() == Path("no/x/w")
+    line.text = ""
+    assert value() == Path()
+    edit.currentPath = "again"
+    panel.logic.getParameterNode().setValue(FIELDS[name], Path("by a script"))
+    assert edit.currentPath == "by a script"
+    panel.logic.getParameterNode().setValue(FIELDS[name], Path())
+    assert edit.currentPath == ""
 
 
 def test_what_is_missing_is_one_sentence(panel, tmp_path):
@@ -361,8 +407,3 @@ def test_the_panel_needs_no_window(desktop, panel):
     desktop.close_modules()
     with desktop.headless():
         desktop.load(MODULE).widgetRepresentation()
-
-
-def test_the_module_tests_itself(desktop):
-    desktop.load(MODULE)
-    slicer.modules.BrainLandmarksTrainInstance.runTest()

@@ -11,7 +11,7 @@ import slicer.util
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml.place import PlaceOnce
 from BrainLandmarksLib.mrml.session import Session
-from BrainLandmarksLib.ui.slots import Section, told
+from BrainLandmarksLib.ui.slots import Section, heard, later, told
 
 _ON_A_POINT = (
     "confirmButton",
@@ -30,7 +30,7 @@ class CorrectSection(Section):
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
         ui = self.ui
-        self._place = PlaceOnce(self._placed)
+        self._place = PlaceOnce(self._placed, later)
         self._preview: dict[str, Any] | None = None
         ui.previewBar.setVisible(False)
         self.on_click(
@@ -112,6 +112,7 @@ class CorrectSection(Section):
         ):
             session.revert(None)
 
+    @heard
     def _snap_changed(self, text: str) -> None:
         if self.session is not None:
             self.session.snap = str(text)
@@ -134,6 +135,7 @@ class CorrectSection(Section):
             raise UserError("choose a landmark in the table first, then click where it is.")
         self._place.start(session.active)
 
+    @heard
     def _placed(self, label: str, point: Any | None) -> None:
         self.ui.placeButton.checked = False
         if point is not None and self.session is not None:

@@ -11,11 +11,12 @@ import slicer.util
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.models import load_shape
 from BrainLandmarksLib.mrml.detection_run import DetectionRun, Failure, Found
+from BrainLandmarksLib.mrml.sample import load_sample_head
 from BrainLandmarksLib.mrml.session import Session
 from BrainLandmarksLib.mrml.views import look_at
 from BrainLandmarksLib.ui import requirements
 from BrainLandmarksLib.ui.installing import Installer
-from BrainLandmarksLib.ui.slots import Section, told
+from BrainLandmarksLib.ui.slots import Section, heard, told
 from BrainLandmarksLib.worker.messages import Message
 
 DEVICES = {"cpu": "the CPU", "cuda": "the GPU", "mps": "the GPU (MPS)"}
@@ -33,7 +34,11 @@ class DetectSection(Section):
         ui.progressBar.setVisible(False)
         self._installer = Installer(panel, [ui.detectButton, ui.offlineButton], self._installed)
         self.on_click(
-            {"detectButton": self.detect_or_cancel, "offlineButton": self._install_from_folder}
+            {
+                "sampleButton": self._load_sample,
+                "detectButton": self.detect_or_cancel,
+                "offlineButton": self._install_from_folder,
+            }
         )
         for combo in (ui.deviceCombo, ui.qualityCombo, ui.modelCombo):
             combo.connect("currentTextChanged(QString)", self.prepare)
@@ -47,6 +52,7 @@ class DetectSection(Section):
 
     # Before --------------------------------------------------------------------------------------
 
+    @heard
     def prepare(self, _text: str = "") -> None:
         """Start the worker and ask it what it would run on and how long a detection takes."""
         choice = (self.panel.model(), self._device(), self._quality())
@@ -70,6 +76,14 @@ class DetectSection(Section):
         )
         self.panel.host.watch()
 
+    @told
+    def _load_sample(self) -> None:
+        """Load the sample head and choose it."""
+        volume = load_sample_head()
+        self.panel.choose(volume)
+        slicer.util.setSliceViewerLayers(background=volume, fit=True)
+
+    @heard
     def _device_known(self, choice: tuple[str, str, str], message: Message) -> None:
         if choice != self._asked:
             return
@@ -79,6 +93,7 @@ class DetectSection(Section):
         elif message["type"] == "result":
             self.ui.deviceInfoLabel.setText(self._where(message))
 
+    @heard
     def _estimate_known(self, choice: tuple[str, str, str], message: Message) -> None:
         if choice == self._asked and message["type"] == "result":
             self._estimate = float(message["seconds"])
@@ -136,6 +151,7 @@ class DetectSection(Section):
         self.panel.host.watch()
         self.panel.refresh()
 
+    @heard
     def _progress(self, words: str, fraction: float, seconds: float | None) -> None:
         self.ui.progressBar.setValue(round(1000 * fraction))
         left = "" if seconds is None else f", about {max(seconds, 1):.0f} s left"
@@ -143,6 +159,7 @@ class DetectSection(Section):
 
     # After ---------------------------------------------------------------------------------------
 
+    @heard
     def _ended(self, volume: Any, outcome: Found | Failure | None) -> None:
         self.run = None
         self.ui.progressBar.setVisible(False)
@@ -187,6 +204,7 @@ class DetectSection(Section):
 
     # Packages ------------------------------------------------------------------------------------
 
+    @heard
     def _installed(self) -> None:
         self._asked = ("", "", "")
 

@@ -9,6 +9,7 @@ import slicer
 import slicer.util
 
 from BrainLandmarksLib.ui import requirements
+from BrainLandmarksLib.ui.busy import installing, need_no_installation
 from BrainLandmarksLib.ui.messages import Messages
 
 
@@ -33,9 +34,14 @@ class Installer:
         self._ready = False
 
     def ready(self) -> bool:
-        """Whether the packages are there; asks and installs them if not."""
+        """Whether the packages are there; asks and installs them if not.
+
+        Raises:
+            UserError: another panel is installing some.
+        """
         if self._ready:  # looking takes 30 ms, and nobody takes packages away
             return True
+        need_no_installation()
         needed = requirements.missing()
         if needed and slicer.util.confirmOkCancelDisplay(needed.sentence):
             self.install(needed, None)
@@ -43,21 +49,20 @@ class Installer:
         return self._ready
 
     def install(self, needed: requirements.Missing, folder: str | None) -> None:
-        """Install packages, from a folder of wheels if one is given."""
+        """Install packages, from a folder of wheels if one is given.
+
+        Raises:
+            UserError: another panel is installing some.
+        """
         self._panel.status("Installing; this takes some minutes …")
-        # Showing the sentence lets other clicks in.
-        for button in self._buttons:
-            button.setEnabled(False)
-        slicer.app.processEvents()
-        try:
-            requirements.install(needed, folder, log=self._panel.status)
-        except RuntimeError as error:
-            self._panel.status("")
-            self._panel.say(str(error), str(error.__cause__ or ""))
-        else:
-            self._panel.status("Installed.")
-            self._panel.host.worker.stop()  # one that was started without them
-            self._on_installed()
-        finally:
-            for button in self._buttons:
-                button.setEnabled(True)
+        with installing(self._buttons):
+            slicer.app.processEvents()
+            try:
+                requirements.install(needed, folder, log=self._panel.status)
+            except RuntimeError as error:
+                self._panel.status("")
+                self._panel.say(str(error), str(error.__cause__ or ""))
+            else:
+                self._panel.status("Installed.")
+                self._panel.host.worker.stop()  # one that was started without them
+                self._on_installed()

@@ -11,7 +11,7 @@ from BrainLandmarksLib import measures
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.mrml.session import Session
-from BrainLandmarksLib.ui.slots import Section
+from BrainLandmarksLib.ui.slots import Section, heard
 
 
 class MeasureSection(Section):
@@ -34,6 +34,7 @@ class MeasureSection(Section):
         """Measure again."""
         self.show()
 
+    @heard
     def show(self, _choice: Any = None) -> None:
         """Fill the table; a closed section costs nothing."""
         if self.session is None or self.ui.measureSection.collapsed:

@@ -22,7 +22,7 @@ from BrainLandmarksLib.ui.messages import Messages
 from BrainLandmarksLib.ui.reviewing import ReviewSection
 from BrainLandmarksLib.ui.saving import SaveSection
 from BrainLandmarksLib.ui.settings import title_of, usable_models
-from BrainLandmarksLib.ui.slots import told
+from BrainLandmarksLib.ui.slots import heard, told
 
 KEYS = {
     "N": "nextButton",
@@ -136,6 +136,7 @@ class Panel(Messages):
         for section in self._sections:
             section.refresh(self.session)
 
+    @heard
     def _changed(self, labels: list[str]) -> None:
         assert self.session is not None
         for section in self._sections:
@@ -171,6 +172,7 @@ class Panel(Messages):
         """Initials for the record; may be empty."""
         return str(self.ui.reviewerEdit.text).strip()
 
+    @heard
     def _reviewer_changed(self) -> None:
         self.setting("reviewer", self.reviewer())
         if self.session is not None:

@@ -35,6 +35,9 @@ TRAINING = (
 
 PYTORCH = "torch>=2.3"
 
+_IMPORTED = {"PyYAML": "yaml"}
+"""Name of a package to the name that is imported, where they differ by more than a hyphen."""
+
 _OPERATOR = re.compile(r"^([A-Za-z0-9_.-]+)>=([0-9.]+)$")
 
 
@@ -63,6 +66,21 @@ def missing(*, training: bool = False) -> Missing:
     """What has to be installed before the worker can run, or a training."""
     wanted = (*REQUIREMENTS, *TRAINING) if training else REQUIREMENTS
     return Missing(tuple(r for r in wanted if not _satisfied(r)), not _satisfied(PYTORCH))
+
+
+def lacking(error: ModuleNotFoundError) -> str | None:
+    """What to do about a package that could not be imported; None if it is none of these."""
+    imported = (error.name or "").partition(".")[0]
+    for requirement in (*REQUIREMENTS, *TRAINING, PYTORCH):
+        match = _OPERATOR.match(requirement)
+        if match is not None and imported == _IMPORTED.get(match[1], match[1].replace("-", "_")):
+            where = (
+                "Start training in Brain Landmarks Training"
+                if requirement in TRAINING
+                else "Detect landmarks in Brain Landmarks"
+            )
+            return f"Slicer's Python lacks {match[1]}; click {where} once, which installs it."
+    return None
 
 
 def _satisfied(requirement: str) -> bool:

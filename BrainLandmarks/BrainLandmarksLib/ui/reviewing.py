@@ -9,7 +9,7 @@ import qt
 from BrainLandmarksLib.mrml.session import Session
 from BrainLandmarksLib.mrml.views import show_slices_in_3d
 from BrainLandmarksLib.ui import zoom
-from BrainLandmarksLib.ui.slots import Section
+from BrainLandmarksLib.ui.slots import Section, heard
 from BrainLandmarksLib.ui.table import LandmarkTable, picture_of, tool_tip
 
 
@@ -25,7 +25,6 @@ class ReviewSection(Section):
         ui.soloButton.connect("toggled(bool)", self._solo)
         ui.zoomButton.connect("toggled(bool)", self._zoom)
         ui.slicesButton.connect("toggled(bool)", show_slices_in_3d)
-        ui.zoomButton.setVisible(zoom.available())
         ui.searchEdit.connect("textChanged(QString)", self._filter)
         ui.filterCombo.connect("currentTextChanged(QString)", self._filter)
 
@@ -59,6 +58,7 @@ class ReviewSection(Section):
 
     # From point to point -------------------------------------------------------------------------
 
+    @heard
     def activate(self, label: str) -> None:
         """Go to a landmark: views, table, definition, and it can be dragged."""
         session = self.session
@@ -74,6 +74,7 @@ class ReviewSection(Section):
             self._zoom(True)
         self.panel.refresh()
 
+    @heard
     def next_doubtful(self) -> None:
         """To the most doubtful point that nobody has looked at, after the active one."""
         if self.session is None:
@@ -89,6 +90,7 @@ class ReviewSection(Section):
         self._visited.append(waiting[0])
         self.activate(waiting[0])
 
+    @heard
     def previous_doubtful(self) -> None:
         """Back to the doubtful point before."""
         if len(self._visited) > 1:
@@ -111,6 +113,7 @@ class ReviewSection(Section):
 
     # What is shown -------------------------------------------------------------------------------
 
+    @heard
     def _solo(self, on: bool) -> None:
         session = self.session
         if session is None:
@@ -122,10 +125,12 @@ class ReviewSection(Section):
         self.table.tick(labels)
         session.nodes.show_only(labels)
 
+    @heard
     def _show(self, labels: set[str]) -> None:
         if self.session is not None:
             self.session.nodes.show_only(labels)
 
+    @heard
     def _zoom(self, on: bool) -> None:
         if on:
             zoom.close_up()
@@ -134,5 +139,6 @@ class ReviewSection(Section):
         else:
             zoom.whole()
 
+    @heard
     def _filter(self, _text: str = "") -> None:
         self.table.show_only(str(self.ui.searchEdit.text), str(self.ui.filterCombo.currentText))

@@ -16,7 +16,7 @@ from BrainLandmarksLib.mrml.dataset_run import add_to_dataset
 from BrainLandmarksLib.mrml.detection_run import Failure
 from BrainLandmarksLib.mrml.session import Session
 from BrainLandmarksLib.review import read_review, write_review
-from BrainLandmarksLib.ui.slots import Section, told
+from BrainLandmarksLib.ui.slots import Section, heard, told
 
 SUFFIX = ".mrk.json"
 
@@ -104,6 +104,7 @@ class SaveSection(Section):
         add_to_dataset(self.panel.host.worker, session, str(folder), self._added)
         self.panel.host.watch()
 
+    @heard
     def _added(self, outcome: int | Failure) -> None:
         if isinstance(outcome, Failure):
             self.panel.status("")

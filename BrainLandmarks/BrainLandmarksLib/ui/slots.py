@@ -7,37 +7,66 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+import qt
+
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.ui import requirements
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.mrml.session import Session
     from BrainLandmarksLib.ui.panel import Panel
 
 
+_UNEXPECTED = (
+    "something unexpected happened; copy the diagnostics and report it. Your landmarks are as they "
+    "were."
+)
+
+
 def told(method: Callable[..., None]) -> Callable[..., None]:
-    """Show in the panel what a slot raises.
+    """Show in the panel what a slot raises; for what a user does.
 
-    What the user can put right is one sentence. Anything else is a mistake of ours: Qt would only
-    print it, so the panel says so, too, and keeps the trace for the diagnostics.
+    What the user can put right is one sentence, and so is a package that is not installed yet.
+    Anything else is a mistake of ours: Qt would only print it, so the panel says so, too, and keeps
+    the trace for the diagnostics.
     """
+    return _telling(method, anew=True)
 
+
+def heard(method: Callable[..., None]) -> Callable[..., None]:
+    """As `told`, for what happens by itself: an answer, a timer, a change in the scene.
+
+    The sentence that is shown stays until there is another one.
+    """
+    return _telling(method, anew=False)
+
+
+def _telling(method: Callable[..., None], *, anew: bool) -> Callable[..., None]:
     @wraps(method)
     def call(self: Any, *arguments: Any) -> None:
         say = self.say
-        say("")
+        if anew:
+            say("")
         try:
             method(self, *arguments)
         except UserError as error:
             say(str(error))
+        except ModuleNotFoundError as error:
+            sentence = requirements.lacking(error)
+            if sentence is None:
+                say(_UNEXPECTED, traceback.format_exc())
+                raise
+            say(sentence)
         except Exception:
-            say(
-                "something unexpected happened; copy the diagnostics and report it. Your landmarks "
-                "are as they were.",
-                traceback.format_exc(),
-            )
+            say(_UNEXPECTED, traceback.format_exc())
             raise
 
     return call
+
+
+def later(function: Callable[[], None]) -> None:
+    """Call a function when Qt and the scene are done with what goes on now."""
+    qt.QTimer.singleShot(0, function)
 
 
 class Part:

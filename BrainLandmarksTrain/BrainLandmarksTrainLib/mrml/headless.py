@@ -25,6 +25,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml.scene_files import SEPARATOR, export_scene, is_scene
 from BrainLandmarksLib.ui import requirements
 from BrainLandmarksLib.worker.command import CommandRun
+from BrainLandmarksTrainLib.mrml.c_output import flush
 
 EXPECTED = {
     "images": "image",
@@ -66,6 +67,8 @@ def run(arguments: Sequence[str]) -> int:
     except BaseException:
         traceback.print_exc()
         return 1
+    finally:
+        flush()
 
 
 def _run_command(arguments: Sequence[str]) -> int:
@@ -96,7 +99,8 @@ def _run_command(arguments: Sequence[str]) -> int:
 
 
 def _show(line: str, error: bool) -> None:
-    print(line, file=sys.stderr if error else sys.stdout, flush=True)
+    print(line, file=sys.stderr if error else sys.stdout)
+    flush()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import slicer.util
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.files import whole_file
-from BrainLandmarksLib.ui.slots import told
+from BrainLandmarksLib.ui.slots import heard, told
 from BrainLandmarksLib.worker.command import CommandRun
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig, Record, load_augmentation
 from BrainLandmarksTrainLib.augmentation.config import MEMBERS, SIDES, Policy
@@ -221,6 +221,7 @@ class AugmentationTab(Part):
             self._clean()
             self.update()
 
+    @heard
     def _show(self, folder: Path) -> None:
         case = Case.in_scene()
         if case is None or self._case is None or case.volume is not self._case.volume:
@@ -237,6 +238,7 @@ class AugmentationTab(Part):
         gone = f" {lost} landmarks are missing now." if lost else ""
         self.ui.previewLabel.setText(f"{record.policy}: {' '.join(steps.split())}.{gone}")
 
+    @heard
     def _show_sheet(self, folder: Path) -> None:
         self.show_picture(self.ui.sheetPicture, folder / _SHEET_FILE)
 

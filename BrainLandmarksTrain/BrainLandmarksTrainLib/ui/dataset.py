@@ -15,7 +15,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.models import model_protocol
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.second_rater import mean_distances, raters_of, ratings_of
-from BrainLandmarksLib.ui.slots import told
+from BrainLandmarksLib.ui.slots import heard, told
 from BrainLandmarksLib.worker.messages import Message
 from BrainLandmarksTrainLib.mrml.case import Case
 from BrainLandmarksTrainLib.ui import first_module
@@ -68,6 +68,7 @@ class DatasetTab(Part):
         elif "blinded" in names:
             self.show()
 
+    @heard
     def _rater_changed(self) -> None:
         self.show()
 
@@ -200,6 +201,7 @@ class DatasetTab(Part):
         entries = () if self.dataset is None else self.dataset.entries
         return entries[row] if 0 <= row < len(entries) else None
 
+    @heard
     def update(self) -> None:
         """What can be clicked now."""
         case, there = Case.in_scene(), self.dataset is not None
@@ -210,6 +212,7 @@ class DatasetTab(Part):
 
     # Cases ---------------------------------------------------------------------------------------
 
+    @told
     def _double_clicked(self, _row: int, _column: int) -> None:
         if self.load_case():
             case = Case.in_scene()

@@ -27,8 +27,8 @@ def take_up(volume: Any) -> None:
 
 def correct(volume: Any) -> None:
     """Open it with a volume."""
+    slicer.util.selectModule(NAME)  # first: it shows the scene's choice when it is entered
     slicer.util.getModuleWidget(NAME).panel.choose(volume)
-    slicer.util.selectModule(NAME)
     take_up(volume)
 
 

@@ -124,16 +124,20 @@ class ImportSection(Part):
             return
         place = Path(tempfile.mkdtemp(prefix="brainlandmarks-"))
         self.ui.datasetInfoLabel.setText("Placing the landmarks by rule …")
-
-        def hear(message: Message) -> None:
-            if message["type"] == "result":
-                self._add(image, message["output"], place, message["notes"])
-            elif message["type"] != "progress":
-                self._ended(message, place)
-
-        output = str(place / "landmarks.mrk.json")
-        self.panel.host.worker.request("annotate", hear, labels=labels, output=output)
+        self.panel.host.worker.request(
+            "annotate",
+            lambda message: self._annotated(message, image, place),
+            labels=labels,
+            output=str(place / "landmarks.mrk.json"),
+        )
         self.panel.host.watch()
+
+    @told
+    def _annotated(self, message: Message, image: str, place: Path) -> None:
+        if message["type"] == "result":
+            self._add(image, message["output"], place, message["notes"])
+        elif message["type"] != "progress":
+            self._ended(message, place)
 
     def _add(
         self, image: str, landmarks: str, place: Path | None, notes: Sequence[str] = ()

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import slicer
 import slicer.util
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.ui import requirements
+from BrainLandmarksLib.ui.busy import installing, need_no_installation
 from BrainLandmarksLib.ui.host import WorkerHost
 from BrainLandmarksLib.ui.messages import Messages
 from BrainLandmarksLib.ui.settings import setting
+from BrainLandmarksLib.ui.slots import heard
 from BrainLandmarksTrainLib.ui.augmenting import AugmentationTab
 from BrainLandmarksTrainLib.ui.dataset import DatasetTab
 from BrainLandmarksTrainLib.ui.guidelines import GuidelinesSection
 from BrainLandmarksTrainLib.ui.importing import ImportSection
+from BrainLandmarksTrainLib.ui.paths import NOWHERE, PathField
 from BrainLandmarksTrainLib.ui.raters import RatersSection
 from BrainLandmarksTrainLib.ui.reporting import ReportSection
 from BrainLandmarksTrainLib.ui.training import TrainingTab
 
-_PATHS = ("datasetPath", "policyFile", "recipePath", "outputPath")
+_PATHS = {
+    "dataset": "datasetPath",
+    "policyFile": "policyFile",
+    "recipe": "recipePath",
+    "output": "outputPath",
+}
+"""Path of the parameter node to its field."""
 
 
 class TrainPanel(Messages):
@@ -45,8 +56,10 @@ class TrainPanel(Messages):
         self.guidelines = GuidelinesSection(self)
         self.raters = RatersSection(self)
         self._tabs = (self.dataset, self.augmentation, self.training)
-        for name in _PATHS:
-            getattr(ui, name).connect("currentPathChanged(QString)", self._empty_paths)
+        self._paths = {
+            name: PathField(getattr(ui, field), partial(self._path_chosen, name))
+            for name, field in _PATHS.items()
+        }
         self.say("")
 
     def bind(self, parameters: Any) -> None:
@@ -55,9 +68,11 @@ class TrainPanel(Messages):
         if parameters is not None:
             self.guidelines.forget()
             self._known = self._values()
+            self._show_paths()
             for tab in self._tabs:
                 tab.bind()
 
+    @heard
     def parameters_changed(self) -> None:
         """The parameter node has other values: from the widgets, a script or Undo."""
         if self.parameters is None:
@@ -65,17 +80,18 @@ class TrainPanel(Messages):
         before, self._known = self._known, self._values()
         changed = {name for name, value in self._known.items() if before.get(name) != value}
         if changed:
+            self._show_paths()
             for tab in self._tabs:
                 tab.changed_parameters(changed)
 
-    def _empty_paths(self, _written: str = "") -> None:
-        """Show nothing where nothing is chosen; the parameter node's connector writes a dot."""
-        for name in _PATHS:
-            edit = getattr(self.ui, name)
-            if edit.currentPath == str(Path()):
-                edit.blockSignals(True)
-                edit.currentPath = ""
-                edit.blockSignals(False)
+    @heard
+    def _path_chosen(self, name: str, path: Path) -> None:
+        if self.parameters is not None:
+            self.parameters.setValue(name, path)
+
+    def _show_paths(self) -> None:
+        for name, field in self._paths.items():
+            field.show(self.parameters.getValue(name))
 
     def _values(self) -> dict[str, Any]:
         names = self.parameters.allParameters
@@ -96,8 +112,8 @@ class TrainPanel(Messages):
 
     def path(self, name: str) -> Path | None:
         """A path of the parameter node; None where it is empty."""
-        value = Path() if self.parameters is None else self.parameters.getValue(name)
-        return None if value == Path() else value
+        value = NOWHERE if self.parameters is None else self.parameters.getValue(name)
+        return None if value == NOWHERE else value
 
     def need_dataset(self) -> Path:
         """The dataset folder.
@@ -119,16 +135,21 @@ class TrainPanel(Messages):
             training: Those for training as well.
 
         Raises:
-            UserError: installing failed.
+            UserError: installing failed, or another panel is at it.
         """
         needed = requirements.missing(training=training)
         if not needed:
             return True
+        need_no_installation()
         if not slicer.util.confirmOkCancelDisplay(needed.sentence):
             return False
-        try:
-            requirements.install(needed, log=self.status)
-        except RuntimeError as error:
-            raise UserError(str(error)) from error
+        self.status("Installing; this takes some minutes …")
+        with installing([self.ui.tabs]):
+            slicer.app.processEvents()
+            try:
+                requirements.install(needed, log=self.status)
+            except RuntimeError as error:
+                raise UserError(str(error)) from error
+        self.status("Installed.")
         self.host.worker.stop()  # one that was started without them
         return not requirements.missing(training=training)

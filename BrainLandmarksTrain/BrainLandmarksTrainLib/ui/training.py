@@ -14,7 +14,7 @@ from BrainLandmarksLib.cli import PROGRAM
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.models import summarise
 from BrainLandmarksLib.ui.settings import title_of, usable_models
-from BrainLandmarksLib.ui.slots import told
+from BrainLandmarksLib.ui.slots import heard, told
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
 from BrainLandmarksTrainLib.background_run import BackgroundRun
 from BrainLandmarksTrainLib.choices import (
@@ -51,6 +51,9 @@ _ENDED = {
     "failed": "Training failed; the last line of the log says why.",
     "lost": "The training was ended from outside. Start goes on from its last checkpoint.",
 }
+_UNKNOWN = (
+    "Packages are missing, so it cannot be seen whether a training runs here; Start installs them."
+)
 _PAUSED = "Paused after a checkpoint; Resume goes on from it."
 
 _FREE = (
@@ -134,6 +137,7 @@ class TrainingTab(Part):
             self._filling = False
         self._model_chosen(combo.currentIndex)
 
+    @heard
     def _model_chosen(self, index: int) -> None:
         if not self._filling and self.panel.parameters is not None:
             self.panel.parameters.startModel = str(self.ui.startCombo.itemData(index) or "")
@@ -281,6 +285,8 @@ class TrainingTab(Part):
             return
         if not self.panel.ready(training=True):
             return
+        if folder is not None and self._attach(folder):  # it could not be seen before
+            return
         resume = self._paused or bool(self.panel.parameters.resume)
         output = Path(self._keep().output)
         self._forget_log()
@@ -333,8 +339,13 @@ class TrainingTab(Part):
         run = BackgroundRun.attach(folder)
         if run is None:
             return False
-        if run.state() != "running":
-            if run.state() == "lost":
+        try:
+            state = run.state()
+        except ImportError:  # packages are gone, as after an upgrade of Slicer
+            self.panel.status(_UNKNOWN)
+            return False
+        if state != "running":
+            if state == "lost":
                 self.panel.status(_ENDED["lost"])
             return False
         self._forget_log()
@@ -350,6 +361,7 @@ class TrainingTab(Part):
         self._timer.start()
         self.update()
 
+    @heard
     def poll(self) -> None:
         """Show what is new."""
         run = self.run

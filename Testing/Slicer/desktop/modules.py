@@ -9,6 +9,7 @@ from pathlib import Path
 import slicer
 from PySide6 import QtCore, QtWidgets
 
+from . import errors
 from .pythonqt import PythonQtError, stored
 from .widgets import qSlicerWidget, widget
 
@@ -69,7 +70,10 @@ class qSlicerScriptedLoadableModuleWidget(qSlicerWidget):
         name = self._module.name
         self._self = getattr(sys.modules[name], name + "Widget")(self)
         setattr(slicer.modules, name + "Widget", self._self)
-        self._self.setup()
+        try:
+            self._self.setup()
+        except Exception as error:  # printed, and the panel is entered and left all the same
+            errors.report(error)
 
     def enter(self):
         self._entered = True

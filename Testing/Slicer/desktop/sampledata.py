@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,10 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import slicer
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _tuple(value) -> tuple:
@@ -76,6 +81,9 @@ class SampleDataLogic:
             path = Path(url2pathname(urlparse(uri).path))
             if urlparse(uri).scheme != "file":
                 raise OSError(f"there is no network in a test: {uri}")
+            checksum = source.checksums[index] if index < len(source.checksums) else None
+            if checksum is not None and checksum != f"SHA256:{_digest(path)}":
+                raise ValueError(f"{path} is another file than {checksum}")
             properties = dict(source.loadFileProperties)
             if index < len(source.nodeNames):
                 properties["name"] = source.nodeNames[index]

@@ -10,6 +10,7 @@ desktop.close_modules()
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -28,6 +29,15 @@ from .ui_files import UiLoader
 from .views import LayoutManager
 
 HERE = Path(__file__).resolve().parent
+
+
+def _lets_go(wrapper: Path) -> bool:
+    """Whether Slicer's wrapper takes its observers away when a panel is left, as since 5.12.
+
+    Before, they stay at the node. Python's collector finds them to be garbage with the wrapper and
+    empties them, and the node's next event ends the process; so without the collector.
+    """
+    return "_guiVtkObserverTags" in wrapper.read_text(encoding="utf-8")
 
 
 class Desktop:
@@ -76,8 +86,15 @@ class Desktop:
         checkout = os.environ.get("HARNESS_SLICER_PYTHON")
         slicer.__path__.append(checkout or str(HERE / "slicer_python"))
         names = ["i18n", "ScriptedLoadableModule", "parameterNodeWrapper"]
-        for name in [*names, "packaging"] if checkout else names:
+        if checkout:
+            sys.path.append(str(Path(checkout).parent))  # sitkUtils and vtkAddon, beside it
+            if (Path(checkout) / "packaging.py").is_file():  # since Slicer 5.12
+                names.append("packaging")
+        for name in names:
             importlib.import_module(f"slicer.{name}")
+        wrapper = sys.modules["slicer.parameterNodeWrapper"]
+        if checkout and not _lets_go(Path(wrapper.__file__).with_name("wrapper.py")):
+            gc.disable()
         sys.modules["SampleData"] = importlib.import_module(f"{__package__}.sampledata")
         self.sample_data = sys.modules["SampleData"].SampleDataLogic
 

@@ -1,17 +1,21 @@
 """Qt Designer's files: a QUiLoader that knows the custom widgets and forgives nothing.
 
-Qt passes over a class, property or connection that it does not know; here each of them is an error.
+Qt passes over a class, property or connection that it does not know, and reads a value that is none
+as 0; here each of them is an error.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 import xml.etree.ElementTree as ElementTree
 
 from PySide6 import QtCore, QtUiTools
 
 from .pythonqt import PythonQtError
 from .widgets import WIDGETS
+
+NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 def _is_ours(kind: str, name: str) -> bool:
@@ -38,6 +42,12 @@ class UiLoader(QtUiTools.QUiLoader):
         unknown = {w.get("class") for w in root.iter("widget")} - known
         if unknown:
             raise PythonQtError(f"no such widgets: {sorted(unknown)}")
+        for number in (*root.iter("number"), *root.iter("double")):
+            if not NUMBER.fullmatch(number.text or ""):
+                raise PythonQtError(f"'{number.text}' is no number")
+        for flag in root.iter("bool"):
+            if flag.text not in ("true", "false"):
+                raise PythonQtError(f"'{flag.text}' is neither true nor false")
         links = [c for group in root.iter("connections") for c in group]
         for group in root.findall("connections"):
             root.remove(group)

@@ -192,6 +192,9 @@ class SliceWidget:
     def sliceView(self):
         return self._view
 
+    def interactorStyle(self):
+        return self._view.interactorStyle()
+
     def sliceLogic(self):
         return self._logic
 

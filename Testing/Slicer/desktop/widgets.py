@@ -8,6 +8,7 @@ parameterNodeWrapper asks for; they exist and cannot be made.
 from __future__ import annotations
 
 import os
+import re
 
 import shiboken6
 import vtk
@@ -98,35 +99,61 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
 
 @widget
 class ctkPathLineEdit(QWidget):
-    """A file or folder, typed or chosen."""
+    """A file or folder, typed or chosen.
+
+    As in CTK the text decides: writing it again moves the cursor to the end, a text that the
+    validator refuses (without name filters, the empty one) is no path and nobody hears of it but by
+    validInputChanged, and what the button asks for is a matter of `filters`: files, unless they are
+    left out.
+    """
 
     validInputChanged, currentPathChanged = Signal(bool), Signal(str)
     CPP_SIGNALS = ("validInputChanged(bool)", "currentPathChanged(QString)")
-    Dirs, Files, Drives, NoSymLinks, Readable, Writable, Executable = 1, 2, 4, 8, 16, 32, 64
+    Dirs, Files, Drives, NoSymLinks, AllEntries = 1, 2, 4, 8, 7
+    Readable, Writable, Executable, Hidden = 0x10, 0x20, 0x40, 0x100
+    NoDotAndDotDot = 0x1000
+    DEFAULT = AllEntries | Readable | Executable | 0x6000  # QDir's NoDotAndDotDot is another one
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        self._path = ""
+        self._valid = False
         self._line, self._button = QtWidgets.QLineEdit(self), QtWidgets.QToolButton(self)
-        self._line.textChanged.connect(self.setCurrentPath)
+        self._validate()
+        self._line.textChanged.connect(self._changed)
         self._button.setText("...")
         self._button.clicked.connect(self.browse)
         row = QtWidgets.QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self._line, 1)
         row.addWidget(self._button)
+        self.setFocusProxy(self._line)
+
+    def _validate(self):
+        words = " ".join(re.findall(r"\(([^)]*)\)", " ".join(self.nameFilters))).split()
+        endings = [match[1] for word in words if (match := re.search(r"\*\.(\w+)", word))]
+        # The question mark is CTK's.
+        pattern = "|".join(rf".*\.{ending}?$" for ending in endings)
+        self._pattern = QtCore.QRegularExpression(f"({pattern})" if endings else ".+")
+        self._line.setValidator(QtGui.QRegularExpressionValidator(self._pattern, self))
+
+    def _changed(self, text):
+        before, self._valid = self._valid, self._line.hasAcceptableInput()
+        if self._valid:
+            self.currentPathChanged.emit(text)
+        if self._valid != before:
+            self.validInputChanged.emit(self._valid)
 
     def setCurrentPath(self, path):
-        if path != self._path:
-            self._path = path
-            self._line.setText(path)
-            self.currentPathChanged.emit(path)
-            self.validInputChanged.emit(os.path.exists(path))
+        self._line.setText(path)
 
     def browse(self):
-        dialog = QtWidgets.QFileDialog
-        folders = not self.filters & self.Files
-        path = (dialog.getExistingDirectory if folders else dialog.getOpenFileName)(self)
+        dialog, filters = QtWidgets.QFileDialog, self.filters
+        if not filters & self.Files:
+            path = dialog.getExistingDirectory(self)
+        elif filters & self.Writable:
+            path = dialog.getSaveFileName(self)
+        else:
+            path = dialog.getOpenFileName(self)
         if path:
             self.setCurrentPath(path)
 
@@ -136,9 +163,9 @@ class ctkPathLineEdit(QWidget):
     def retrieveHistory(self):
         pass
 
-    currentPath = Property(str, lambda s: s._path, setCurrentPath)
-    filters = stored("filters", int, 7)
-    nameFilters = stored("nameFilters", "QStringList", ())
+    currentPath = Property(str, lambda s: s._line.text, setCurrentPath)
+    filters = stored("filters", int, DEFAULT)
+    nameFilters = stored("nameFilters", "QStringList", (), _validate)
     settingKey, label = stored("settingKey", str, ""), stored("label", str, "")
     showHistoryButton = stored("showHistoryButton", bool, True)
     showBrowseButton = stored(
@@ -148,14 +175,14 @@ class ctkPathLineEdit(QWidget):
 
 @widget
 class ctkDirectoryButton(QWidget):
-    """A folder, on a button that asks for another."""
+    """A folder, on a button that asks for another; there is always one, and it cannot be typed."""
 
     directoryChanged, directorySelected = Signal(str), Signal(str)
     CPP_SIGNALS = ("directoryChanged(QString)", "directorySelected(QString)")
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        self._directory, self._button = os.path.abspath("."), QtWidgets.QPushButton(self)
+        self._directory, self._button = ".", QtWidgets.QPushButton(self)
         self._button.clicked.connect(self.browse)
         row = QtWidgets.QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
@@ -163,18 +190,21 @@ class ctkDirectoryButton(QWidget):
         self._label()
 
     def _label(self):
-        self._button.setText(self.text or self._directory)
+        self._button.setText(self.text or os.path.abspath(self._directory))
 
     def _choose(self, path):
         path = os.path.abspath(path or ".")
-        changed, self._directory = path != self._directory, path
-        self._label()
-        if changed:
+        if path != os.path.abspath(self._directory):
+            self._directory = path
+            self._label()
+            self.directorySelected.emit(path)
             self.directoryChanged.emit(path)
-        self.directorySelected.emit(path)
+        else:
+            self.directorySelected.emit(path)
 
     def browse(self):
-        path = QtWidgets.QFileDialog.getExistingDirectory(self, self.caption, self._directory)
+        caption = self.caption or self.toolTip
+        path = QtWidgets.QFileDialog.getExistingDirectory(self, caption, self._directory)
         if path:
             self._choose(path)
         return path

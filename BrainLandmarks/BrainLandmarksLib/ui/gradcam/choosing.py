@@ -13,7 +13,7 @@ from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.ui import requirements
 from BrainLandmarksLib.ui.gradcam.models import ModelBox
 from BrainLandmarksLib.ui.gradcam.tree import ChoiceTree
-from BrainLandmarksLib.ui.slots import Part, told
+from BrainLandmarksLib.ui.slots import Part, heard, told
 from BrainLandmarksLib.worker.messages import Message
 
 DEFAULT_LAYER = "default"
@@ -108,6 +108,7 @@ class ChooseSection(Part):
         )
         self.panel.host.watch()
 
+    @heard
     def _layers_known(self, asked: tuple[str, str], message: Message) -> None:
         if asked != self._asked:
             return
@@ -151,10 +152,12 @@ class ChooseSection(Part):
                 nodes.active = labels[0]  # the other module goes along
         self.panel.mapping.show()
 
+    @heard
     def _followed(self, label: str) -> None:
         if self.tree.chosen != (label,):
             self.choose((label,))
 
+    @heard
     def _follow(self, on: bool) -> None:
         self.follower.stop()
         if on and self.panel.maps is not None:
@@ -162,6 +165,7 @@ class ChooseSection(Part):
             if self.follower.label is not None:
                 self._followed(self.follower.label)
 
+    @heard
     def _search(self, text: str) -> None:
         self.tree.show_only(str(text))
 

@@ -11,7 +11,7 @@ import slicer.util
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.gradcam import SETS
 from BrainLandmarksLib.gradcam.output import file_names
-from BrainLandmarksLib.ui.slots import Part, told
+from BrainLandmarksLib.ui.slots import Part, heard, told
 from BrainLandmarksLib.worker.messages import Message
 
 NAME = "head"
@@ -62,6 +62,7 @@ class ExportSection(Part):
         )
         self.panel.host.watch()
 
+    @heard
     def _hear(self, message: Message) -> None:
         if message["type"] == "result":
             count = len(message["files"]) - 1

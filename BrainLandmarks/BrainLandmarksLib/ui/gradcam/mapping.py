@@ -15,7 +15,7 @@ from BrainLandmarksLib.mrml.map_run import MapRequest, Maps
 from BrainLandmarksLib.mrml.views import jump_to, look_at
 from BrainLandmarksLib.ui.detecting import DEVICES
 from BrainLandmarksLib.ui.gradcam.showing import LEFT, RIGHT
-from BrainLandmarksLib.ui.slots import Part, told
+from BrainLandmarksLib.ui.slots import Part, heard, told
 
 PATIENCE_S = 0.3
 """What takes longer shows a bar; another landmark's map is there before."""
@@ -90,6 +90,7 @@ class MapSection(Part):
         self._bar(False)
         self.panel.host.watch()
 
+    @told
     def cancelled(self) -> None:
         """The user gives up what is under way."""
         self.cancel()
@@ -98,6 +99,7 @@ class MapSection(Part):
 
     # Hearing -------------------------------------------------------------------------------------
 
+    @heard
     def _progress(self, words: str, fraction: float, seconds: float | None) -> None:
         listing = self.queue.collecting
         if not listing and time.monotonic() - self._since < PATIENCE_S:
@@ -107,6 +109,7 @@ class MapSection(Part):
         left = "" if seconds is None or listing else f", about {max(seconds, 1):.0f} s left"
         self.panel.status(f"{words[0].upper()}{words[1:]}{left} …")
 
+    @heard
     def _changed(self) -> None:
         self._since = time.monotonic()
         if not self.queue.busy:

@@ -7,7 +7,7 @@ from typing import Any
 import slicer
 
 from BrainLandmarksLib.mrml import map_views
-from BrainLandmarksLib.ui.slots import Part, told
+from BrainLandmarksLib.ui.slots import Part, heard, told
 
 LEFT, RIGHT = "left", "right"
 """Slots of the two maps that are shown; without a comparison there is the left one."""
@@ -120,6 +120,7 @@ class ShowSection(Part):
     def _toggled(self, _on: bool) -> None:
         self.draw()
 
+    @heard
     def _opacity(self, _value: float) -> None:
         map_views.set_opacity(self._visible)
 

@@ -83,10 +83,10 @@ ACCEPTED = {int: (int,), float: (int, float), str: (str,), bool: (bool,), Path: 
 
 
 class Field:
-    """One typed value of a parameter node."""
+    """One typed value of a parameter node; basename, default and unalteredType as in Slicer."""
 
     def __init__(self, name, annotation, default=None):
-        self.name, self.annotation = name, annotation
+        self.basename, self.unalteredType = name, annotation
         arguments = typing.get_args(typing.Annotated[annotation, None])
         self.kind, self.notes = arguments[0], arguments[1:-1]
         self.is_enum = isinstance(self.kind, type) and issubclass(self.kind, enum.Enum)
@@ -103,30 +103,30 @@ class Field:
     def check(self, value):
         if not (self.is_node and value is None):
             if not isinstance(value, ACCEPTED.get(self.kind, (self.kind,))):
-                raise TypeError(f"'{self.name}' is {self.kind.__name__}, not {type(value)}")
+                raise TypeError(f"'{self.basename}' is {self.kind.__name__}, not {type(value)}")
             for note in self.notes:
                 if hasattr(note, "allows") and not note.allows(value):
-                    raise ValueError(f"'{self.name}' cannot be {value!r}: {note}")
+                    raise ValueError(f"'{self.basename}' cannot be {value!r}: {note}")
 
     def is_in(self, node):
-        return node.HasParameter(self.name)
+        return node.HasParameter(self.basename)
 
     def write(self, node, value):
         self.check(value)
         if self.is_node:
-            node.SetParameter(self.name, "")
-            node.SetNodeReferenceID(self.name, value.GetID() if value is not None else None)
+            node.SetParameter(self.basename, "")
+            node.SetNodeReferenceID(self.basename, value.GetID() if value is not None else None)
         elif self.is_enum:
-            node.SetParameter(self.name, value.name)
+            node.SetParameter(self.basename, value.name)
         else:
-            node.SetParameter(self.name, str(self.kind(value)))
+            node.SetParameter(self.basename, str(self.kind(value)))
 
     def read(self, node):
         if not self.is_in(node):
             self.write(node, self.default.value)
         if self.is_node:
-            return node.GetNodeReference(self.name)
-        text = node.GetParameter(self.name)
+            return node.GetNodeReference(self.basename)
+        text = node.GetParameter(self.basename)
         if self.is_enum:
             return self.kind[text]
         return text == "True" if self.kind is bool else self.kind(text)
@@ -148,6 +148,7 @@ class Binding:
         (float, ctk.ctkSliderWidget): ("value", "valueChanged(double)"),
         (str, qt.QLineEdit): ("text", "textChanged(QString)"),
         (Path, ctk.ctkPathLineEdit): ("currentPath", "currentPathChanged(QString)"),
+        (Path, ctk.ctkDirectoryButton): ("directory", "directoryChanged(QString)"),
     }
 
     def __init__(self, field, widget, changed):
@@ -164,14 +165,16 @@ class Binding:
             if "value" in self.signal:
                 self._bound(widget)
         else:
-            raise RuntimeError(f"no way to show '{field.name}: {field.annotation}' in {kind}")
-        self.changed = lambda: changed(field.name, self.read())
+            raise RuntimeError(
+                f"no way to show '{field.basename}: {field.unalteredType}' in {kind}"
+            )
+        self.changed = lambda: changed(field.basename, self.read())
 
     def _bound(self, widget):
         low, high = self.field.note(WithinRange, Minimum), self.field.note(WithinRange, Maximum)
         limit = 2**31 - 1 if self.field.kind is int else float("inf")
         if type(widget) in (qt.QSlider, ctk.ctkSliderWidget) and not (low and high):
-            raise RuntimeError(f"a slider needs bounds, and '{self.field.name}' has none")
+            raise RuntimeError(f"a slider needs bounds, and '{self.field.basename}' has none")
         widget.setRange(low.minimum if low else -limit, high.maximum if high else limit)
 
     def _fill(self, choices):
@@ -195,7 +198,10 @@ class Binding:
         else:
             if self.choices:
                 value = self.choices.index(value)
-            setattr(self.widget, self.property, str(value) if self.field.kind is Path else value)
+            value = str(value) if self.field.kind is Path else value
+            # Writing a text moves the cursor, so Slicer asks first; of a path it does not.
+            if self.property != "text" or value != self.widget.text:
+                setattr(self.widget, self.property, value)
 
     def connect(self):
         self.widget.connect(self.signal, self.changed)
@@ -225,7 +231,7 @@ class _Methods:
         return self._field(name).default
 
     def dataType(self, name):
-        return self._field(name).annotation
+        return self._field(name).unalteredType
 
     def isCached(self, name):
         return not self._field(name).is_node
@@ -247,7 +253,7 @@ class _Methods:
         changed = lambda name, value: None if self._updating else self.setValue(name, value)  # noqa: E731
         bindings = [Binding(self._field(n), widget, changed) for n, widget in mapping.items()]
         for binding in bindings:
-            binding.write(self.getValue(binding.field.name))
+            binding.write(self.getValue(binding.field.basename))
             binding.connect()
         tag = self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda caller, event: self._update())
         self._bindings[tag] = bindings
@@ -264,7 +270,7 @@ class _Methods:
         self._updating = True
         try:
             for binding in [b for group in self._bindings.values() for b in group]:
-                binding.write(self.getValue(binding.field.name))
+                binding.write(self.getValue(binding.field.basename))
         finally:
             self._updating = False
 
