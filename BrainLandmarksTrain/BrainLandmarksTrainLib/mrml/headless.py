@@ -15,16 +15,19 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import slicer
 
 from BrainLandmarksLib.cli import build_parser, joined, report
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml.scene_files import SEPARATOR, export_scene, is_scene
 from BrainLandmarksLib.ui import requirements
 from BrainLandmarksLib.worker.command import CommandRun
+from BrainLandmarksLib.worker.launcher import Launcher
 
 EXPECTED = {
     "images": "image",
@@ -51,6 +54,8 @@ def run(arguments: Sequence[str]) -> int:
     """Do what `brainlandmarks` does with these arguments; returns its exit code, whatever happens.
 
     Ctrl-C and SIGTERM stop the command as Ctrl-C stops `brainlandmarks`, a second one ends it.
+    SIGTERM is mostly sent to Slicer's launcher, which ends and passes nothing on: its end stops the
+    command as well.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="brainlandmarks-") as folder:
@@ -83,20 +88,36 @@ def _run_command(arguments: Sequence[str]) -> int:
             "which installs them.",
             file=sys.stderr,
         )
+    launcher = Launcher(*_launcher_names())
     command = CommandRun(arguments)
     with _stopped_by_signals(command):
         try:
             while (code := command.poll(_show)) is None:
+                if launcher.gone and not command.stopping:
+                    command.stop()
                 time.sleep(POLL_S)
         finally:
             command.kill()
-    if code > 128 and code != 130:
-        report(f"the command was ended by signal {code - 128}, perhaps because memory ran out.")
+    ending = command.ending
+    if ending is not None and ending.out_of_memory:
+        report("memory ran out, and the system ended the command.")
+    elif ending is not None and ending.killed:
+        report("the command was ended from outside (killed), perhaps because memory ran out.")
+    elif ending is not None and (ending.crash or (ending.code or 0) < 0):
+        report(f"the command crashed ({ending.name}).")
     return code
 
 
 def _show(line: str, error: bool) -> None:
-    print(line, file=sys.stderr if error else sys.stdout, flush=True)
+    # A terminal or a pipe that is gone is no reason to end what runs.
+    with suppress(OSError):
+        print(line, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def _launcher_names() -> list[str]:
+    """What Slicer's launcher is called here; an application made of Slicer has another name."""
+    path = str(getattr(slicer.app, "launcherExecutableFilePath", ""))
+    return [Path(path).stem] if path else []
 
 
 @contextmanager
