@@ -8,6 +8,7 @@ from typing import Any
 import slicer
 import slicer.util
 
+from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.ui import requirements
 from BrainLandmarksLib.ui.messages import Messages
 
@@ -33,17 +34,30 @@ class Installer:
         self._ready = False
 
     def ready(self) -> bool:
-        """Whether the packages are there; asks and installs them if not."""
+        """Whether the packages are there; asks once and installs them if not."""
         if self._ready:  # looking takes 30 ms, and nobody takes packages away
             return True
         needed = requirements.missing()
+        if needed and not self._possible(needed):
+            return False
         if needed and slicer.util.confirmOkCancelDisplay(needed.sentence):
             self.install(needed, None)
         self._ready = not requirements.missing()
         return self._ready
 
+    def _possible(self, needed: requirements.Missing) -> bool:
+        """Whether it can be installed here; says so if not."""
+        try:
+            needed.need_possible()
+        except UserError as error:
+            self._panel.say(str(error))
+            return False
+        return True
+
     def install(self, needed: requirements.Missing, folder: str | None) -> None:
         """Install packages, from a folder of wheels if one is given."""
+        if not self._possible(needed):
+            return
         self._panel.status("Installing; this takes some minutes …")
         # Showing the sentence lets other clicks in.
         for button in self._buttons:
@@ -51,9 +65,9 @@ class Installer:
         slicer.app.processEvents()
         try:
             requirements.install(needed, folder, log=self._panel.status)
-        except RuntimeError as error:
+        except requirements.InstallError as error:
             self._panel.status("")
-            self._panel.say(str(error), str(error.__cause__ or ""))
+            self._panel.say(str(error), error.detail)
         else:
             self._panel.status("Installed.")
             self._panel.host.worker.stop()  # one that was started without them

@@ -77,17 +77,7 @@ def _run_command(arguments: Sequence[str]) -> int:
     training = bool(arguments) and arguments[0] in TRAINING
     missing = requirements.missing(training=training)
     if missing:
-        names = [*missing.packages, *["PyTorch"] * missing.pytorch]
-        button = (
-            "Start training in Brain Landmarks Training"
-            if training
-            else ("Detect landmarks in Brain Landmarks")
-        )
-        print(
-            f"brainlandmarks: note: Slicer's Python lacks {', '.join(names)}; click {button} once, "
-            "which installs them.",
-            file=sys.stderr,
-        )
+        print(f"brainlandmarks: note: {_note(missing, training)}", file=sys.stderr)
     launcher = Launcher(*_launcher_names())
     command = CommandRun(arguments)
     with _stopped_by_signals(command):
@@ -106,6 +96,21 @@ def _run_command(arguments: Sequence[str]) -> int:
     elif ending is not None and (ending.crash or (ending.code or 0) < 0):
         report(f"the command crashed ({ending.name}).")
     return code
+
+
+def _note(missing: requirements.Missing, training: bool) -> str:
+    """What to do about packages that are missing; the command may not even need them."""
+    try:
+        missing.need_possible()
+    except UserError as error:
+        return str(error)
+    names = [*missing.packages, *["PyTorch"] * missing.pytorch]
+    button = (
+        "Start training in Brain Landmarks Training"
+        if training
+        else "Detect landmarks in Brain Landmarks"
+    )
+    return f"Slicer's Python lacks {', '.join(names)}; click {button} once, which installs them."
 
 
 def _show(line: str, error: bool) -> None:

@@ -119,11 +119,12 @@ class TrainPanel(Messages):
             training: Those for training as well.
 
         Raises:
-            UserError: installing failed.
+            UserError: installing failed, or is not possible here.
         """
         needed = requirements.missing(training=training)
         if not needed:
             return True
+        needed.need_possible()
         if not slicer.util.confirmOkCancelDisplay(needed.sentence):
             return False
         try:
