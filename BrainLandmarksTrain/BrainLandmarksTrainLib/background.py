@@ -26,7 +26,7 @@ from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.worker.last_words import BEAT_S, LastWords, spoken
 from BrainLandmarksLib.worker.launcher import interrupt_main, stop_once
 
-from .background_run import RUN_FILE, STOP_FILE, WORDS_FILE, first_words, write_run
+from .background_run import RUN_FILE, STOP_FILE, STOPPED, WORDS_FILE, first_words, write_run
 
 WATCH_S = 0.2
 _BUG = 1
@@ -51,6 +51,8 @@ def _run(folder: Path, arguments: Sequence[str], words: LastWords) -> int:
         code = main(arguments)
     except SystemExit as error:  # the parser has said why
         code = error.code if isinstance(error.code, int) else _BUG
+    except KeyboardInterrupt:  # before the command had begun, or after it had ended
+        code = STOPPED
     finally:
         (folder / STOP_FILE).unlink(missing_ok=True)
         write_run(folder / RUN_FILE, {**about, "exit": code})

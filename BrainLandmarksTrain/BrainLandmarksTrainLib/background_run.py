@@ -46,7 +46,7 @@ SAME_START_S = 2.0
 """Two processes of one number that started farther apart than this are not the same; clocks are
 corrected now and then."""
 
-STOPPED = 130
+STOPPED = last_words.STOPPED
 """Exit code of a command that was asked to stop."""
 
 START_S = 60.0

@@ -42,6 +42,9 @@ SILENT_S = 30.0
 KILLED = -9
 """Exit code of a process that was killed, as `subprocess` has it; Windows' too."""
 
+STOPPED = 130
+"""Exit code of a command that was asked to stop."""
+
 _LOCK_TRIES, _LOCK_WAIT_S = 20, 0.05
 _LOCKED_BYTE = 1 << 30
 """Windows keeps others from reading what is locked, so a byte that nobody reads is."""
@@ -123,6 +126,8 @@ def spoken(words: LastWords | None, work: Callable[[], int]) -> int:
         elif isinstance(error.code, int):
             code = error.code
         raise
+    except KeyboardInterrupt:  # before the command had begun, or after it had ended
+        code = STOPPED
     finally:
         if words is not None:
             words.end(code)

@@ -121,7 +121,8 @@ def _show(line: str, error: bool) -> None:
 
 def _launcher_names() -> list[str]:
     """What Slicer's launcher is called here; an application made of Slicer has another name."""
-    path = str(getattr(slicer.app, "launcherExecutableFilePath", ""))
+    application = getattr(slicer, "app", None)  # there is none without Slicer's program
+    path = str(getattr(application, "launcherExecutableFilePath", ""))
     return [Path(path).stem] if path else []
 
 
