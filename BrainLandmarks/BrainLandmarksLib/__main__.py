@@ -3,6 +3,7 @@
 import sys
 
 from BrainLandmarksLib.cli import main
+from BrainLandmarksLib.worker import launcher
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(launcher.run(main))

@@ -94,6 +94,8 @@ def main() -> int:
     desktop.dialogs._ask = shown
     desktop.dialogs.delay_display = shown
     loop = QtCore.QEventLoop()
+    # A test may have put a launcher in front.
+    type(slicer.app).launcherExecutableFilePath = os.environ.get("SLICER_LAUNCHER", "")
     slicer.app._headless = "--no-main-window" in options
     slicer.app._on_exit = loop.exit
     for folder in options.get("--additional-module-paths", ()):

@@ -278,6 +278,39 @@ def test_slicer_leaves_whatever_happens(tmp_path, error):
     assert error.partition("(")[0] in done.stderr
 
 
+@pytest.fixture
+def launched(tmp_path, monkeypatch):
+    """The command line of a Slicer without a window behind its launcher, PythonSlicer likewise."""
+    sys.path.append(str(ROOT / "Testing" / "Python"))
+    from launched import make_launcher
+
+    folder = tmp_path / "Slicer folder"
+    folder.mkdir()
+    make_launcher(folder)
+    _, *program = slicer_program("--")
+    slicer_launcher = make_launcher(folder, "Slicer", [sys.executable, *program])
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SLICER_LAUNCHER", str(slicer_launcher))
+    return lambda *arguments: [str(slicer_launcher), *arguments]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+def test_sigterm_to_the_launcher_reaches_the_command(launched):
+    """Neither launcher passes it on; whatever they launched must end all the same."""
+    process = subprocess.Popen(
+        launched("serve"), text=True, encoding="utf-8", stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": ""},
+    )  # fmt: skip
+    line = ""
+    while '"hello"' not in line:
+        line = process.stdout.readline()
+        assert line or process.poll() is None
+    process.terminate()
+    assert process.wait(TIMEOUT_S) == -signal.SIGTERM
+    # The pipe ends when the last process that holds it has ended.
+    assert "Traceback" not in process.communicate(timeout=TIMEOUT_S)[0]
+
+
 @pytest.mark.slow
 def test_detect_from_a_scene(scene, tmp_path):
     from BrainLandmarksLib import resources
@@ -297,9 +330,11 @@ def test_detect_from_a_scene(scene, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_stopped_writes_a_checkpoint(tmp_path, number):
-    sys.path.append(str(ROOT / "Testing" / "Python"))
+@pytest.mark.parametrize(
+    ("number", "to"),
+    [(signal.SIGINT, "slicer"), (signal.SIGTERM, "slicer"), (signal.SIGTERM, "launcher")],
+)
+def test_a_run_that_is_stopped_writes_a_checkpoint(tmp_path, launched, number, to):
     import nibabel as nib
     from phantom import phantom_head
 
@@ -317,6 +352,7 @@ def test_a_run_that_is_stopped_writes_a_checkpoint(tmp_path, number):
     }  # fmt: skip
     (tmp_path / "tiny.json").write_text(json.dumps(recipe))
     process = subprocess.Popen(
+        launched("train", "tiny.json") if to == "launcher" else
         slicer_program("--", "train", "tiny.json"), cwd=tmp_path, text=True, encoding="utf-8",
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": ""},
     )  # fmt: skip
@@ -331,6 +367,7 @@ def test_a_run_that_is_stopped_writes_a_checkpoint(tmp_path, number):
         out = process.communicate(timeout=TIMEOUT_S)[0]
     finally:
         process.kill()
-    assert process.returncode == 130, out
+    # The launcher is gone at once; what it launched goes on until the checkpoint is written.
+    assert process.returncode == (130 if to == "slicer" else -signal.SIGTERM), out
     assert "goes on from here" in out
     assert list((tmp_path / "out").rglob("state.json"))

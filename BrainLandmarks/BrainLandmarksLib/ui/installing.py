@@ -8,6 +8,7 @@ from typing import Any
 import slicer
 import slicer.util
 
+from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.ui import requirements
 from BrainLandmarksLib.ui.busy import installing, need_no_installation
 from BrainLandmarksLib.ui.messages import Messages
@@ -34,7 +35,7 @@ class Installer:
         self._ready = False
 
     def ready(self) -> bool:
-        """Whether the packages are there; asks and installs them if not.
+        """Whether the packages are there; asks once and installs them if not.
 
         Raises:
             UserError: another panel is installing some.
@@ -43,10 +44,21 @@ class Installer:
             return True
         need_no_installation()
         needed = requirements.missing()
+        if needed and not self._possible(needed):
+            return False
         if needed and slicer.util.confirmOkCancelDisplay(needed.sentence):
             self.install(needed, None)
         self._ready = not requirements.missing()
         return self._ready
+
+    def _possible(self, needed: requirements.Missing) -> bool:
+        """Whether it can be installed here; says so if not."""
+        try:
+            needed.need_possible()
+        except UserError as error:
+            self._panel.say(str(error))
+            return False
+        return True
 
     def install(self, needed: requirements.Missing, folder: str | None) -> None:
         """Install packages, from a folder of wheels if one is given.
@@ -54,14 +66,16 @@ class Installer:
         Raises:
             UserError: another panel is installing some.
         """
+        if not self._possible(needed):
+            return
         self._panel.status("Installing; this takes some minutes …")
         with installing(self._buttons):
             slicer.app.processEvents()
             try:
                 requirements.install(needed, folder, log=self._panel.status)
-            except RuntimeError as error:
+            except requirements.InstallError as error:
                 self._panel.status("")
-                self._panel.say(str(error), str(error.__cause__ or ""))
+                self._panel.say(str(error), error.detail)
             else:
                 self._panel.status("Installed.")
                 self._panel.host.worker.stop()  # one that was started without them

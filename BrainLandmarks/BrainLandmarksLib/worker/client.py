@@ -10,8 +10,6 @@ import contextlib
 import os
 import platform
 import queue
-import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -20,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from BrainLandmarksLib import __version__
+from BrainLandmarksLib.worker.last_words import Ending
 from BrainLandmarksLib.worker.messages import (
     FINAL,
     LONGEST_LINE,
@@ -145,9 +144,11 @@ class Worker:
         if run is None:
             self._send_waiting()
             return
-        exit_code = run.tree.poll()
-        if exit_code is not None and run.reader is not None:
-            run.reader.join(1.0)  # the last lines
+        ending = run.tree.ending()
+        if ending is not None:
+            for thread in (run.reader, run.log_reader):  # the last lines
+                if thread is not None:
+                    thread.join(1.0)
         while self._run is run:
             try:
                 line = run.lines.get_nowait()
@@ -157,8 +158,8 @@ class Worker:
             self._receive(line)
         if self._run is not run:
             return
-        if exit_code is not None:
-            self._ended(exit_code)
+        if ending is not None:
+            self._ended(ending)
         elif time.monotonic() - run.heard_at > SILENCE_S:
             self._end("silent", f"The worker has not answered for {SILENCE_S:.0f} s and was ended.")
         else:
@@ -235,24 +236,30 @@ class Worker:
                 thread.join(1.0)
         run.tree.close()
 
-    def _ended(self, exit_code: int) -> None:
-        """The process has left by itself."""
-        killed = exit_code < 0 and -exit_code == getattr(signal, "SIGKILL", 0)
+    def _ended(self, ending: Ending) -> None:
+        """The process has left by itself, or was ended by somebody else."""
         if self._run is not None and not self._run.greeted:
             self._drop()
             said = f": {self._log[-1]}" if self._log else ""
-            name = _exit_name(exit_code)
-            self._last_end = f"The worker does not start ({name}){said}"
-            self._fail_all("not_started", f"The worker does not start ({name}){said}.")
+            self._last_end = f"The worker does not start ({ending.name}){said}"
+            self._fail_all("not_started", f"{self._last_end}.")
             return
-        if killed:
-            sentence = (
-                "The worker was ended by the system, most likely because memory ran out; close "
-                "other programs, or crop or resample the volume."
+        self._log.extend(ending.crash.splitlines())
+        relief = "close other programs, or crop or resample the volume."
+        if ending.out_of_memory:
+            self._end("killed", f"Memory ran out, and the system ended the worker; {relief}")
+        elif ending.killed:
+            self._end(
+                "killed",
+                f"The worker was ended from outside, most likely because memory ran out; {relief}",
+            )
+        elif ending.terminated:
+            self._end(
+                "killed",
+                f"The worker was ended from outside ({ending.name}); the next click starts it.",
             )
         else:
-            sentence = f"The worker crashed ({_exit_name(exit_code)}); the next click starts it."
-        self._end("killed" if killed else "crashed", sentence)
+            self._end("crashed", f"The worker crashed ({ending.name}); the next click starts it.")
 
     def _end(self, code: str, sentence: str) -> None:
         """End the process, whatever is left of it, and with an error every request sent to it."""
@@ -354,10 +361,3 @@ def _read_lines(stream: BinaryIO, take: Callable[[bytes], Any]) -> None:
     with contextlib.suppress(OSError, ValueError):
         while line := stream.readline(LONGEST_LINE + 2):
             take(line)
-
-
-def _exit_name(code: int) -> str:
-    if code < 0 and sys.platform != "win32":
-        with contextlib.suppress(ValueError):
-            return signal.Signals(-code).name
-    return f"exit code {code}"

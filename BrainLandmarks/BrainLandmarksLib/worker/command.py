@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
+from BrainLandmarksLib.worker.last_words import Ending
 from BrainLandmarksLib.worker.process import ProcessTree, environment, interpreter
-
-GRACE_S = 60.0
-"""How long a command may take to stop, for a checkpoint or the image at hand."""
 
 LIBRARIES = ("BrainLandmarksLib", "BrainLandmarksTrainLib")
 
@@ -25,6 +24,9 @@ class CommandRun:
 
     Args:
         arguments: As for `brainlandmarks`.
+
+    Attributes:
+        ending: How it ended, once `poll` has returned an exit code.
 
     Raises:
         OSError: Python cannot be started.
@@ -45,6 +47,7 @@ class CommandRun:
         for reader in self._readers:
             reader.start()
         self._end: float | None = None
+        self.ending: Ending | None = None
 
     @property
     def stopping(self) -> bool:
@@ -62,22 +65,29 @@ class CommandRun:
         """
         if self._end is not None and time.monotonic() > self._end:
             self._tree.kill()
-        code = self._tree.poll()
-        if code is not None:
+        ending = self._tree.ending()
+        if ending is not None:
             for reader in self._readers:
                 reader.join(1.0)
         while not self._lines.empty():
             on_line(*self._lines.get())
-        if code is None:
+        if ending is None or ending.code is None:
             return None
         self._tree.close()
-        return 128 - code if code < 0 else code
+        self.ending = ending
+        for line in ending.crash.splitlines():
+            on_line(line, True)
+        return 128 - ending.code if ending.code < 0 else ending.code
 
-    def stop(self, grace_s: float = GRACE_S) -> None:
-        """Stop it as Ctrl-C does, and end it if that takes longer than ``grace_s``."""
+    def stop(self, grace_s: float | None = None) -> None:
+        """Stop it as Ctrl-C does, and wait for a checkpoint, or the image at hand.
+
+        Args:
+            grace_s: It is ended if that takes longer; by default it may take what it takes.
+        """
         if self._end is None:
             self._tree.stdin.close()
-        self._end = time.monotonic() + grace_s
+        self._end = math.inf if grace_s is None else time.monotonic() + grace_s
 
     def kill(self) -> None:
         """End it and all it started, at once."""

@@ -8,10 +8,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+from BrainLandmarksLib.worker import last_words
+from BrainLandmarksLib.worker.last_words import Ending
+
+_END_S = 5.0
+"""How long a process that was ended may take to be gone."""
 
 
 def interpreter() -> str:
@@ -56,14 +64,23 @@ class ProcessTree:
             )
         else:
             options["start_new_session"] = True
-        self._process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=None if environment is None else dict(environment),
-            **options,
-        )
+        self._words = _new_file()
+        variables = dict(os.environ if environment is None else environment)
+        if self._words is not None:
+            variables[last_words.VARIABLE] = str(self._words)
+        try:
+            self._process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=variables,
+                **options,
+            )
+        except OSError:
+            self._forget()
+            raise
+        self._ending: Ending | None = None
         self._job: Any = None
         if sys.platform == "win32":
             self._job = _job_with(self._process)
@@ -78,14 +95,26 @@ class ProcessTree:
 
     def poll(self) -> int | None:
         """Exit code, or None while it runs; minus the signal's number if one ended it."""
-        return self._process.poll()
+        ending = self.ending()
+        return None if ending is None else ending.code
+
+    def ending(self) -> Ending | None:
+        """How it ended, or None while it runs."""
+        code = self._process.poll()
+        if code is None or (self._words is not None and last_words.alive(self._words)):
+            return None
+        if self._ending is None:
+            self._ending = last_words.ending(self._words, code)
+        return self._ending
 
     def wait(self, timeout_s: float) -> int | None:
         """Exit code, or None if it still runs after ``timeout_s``."""
-        try:
-            return self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
+        end = time.monotonic() + timeout_s
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_s)
+        while (code := self.poll()) is None and time.monotonic() < end:
+            time.sleep(0.01)
+        return code
 
     def kill(self) -> None:
         """End the child and all it started, at once."""
@@ -105,13 +134,31 @@ class ProcessTree:
                 os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(OSError):
             self._process.kill()
-        self.wait(5.0)
+        self.wait(_END_S)
 
     def close(self) -> None:
-        """Close the pipes; reading threads end."""
+        """Close the pipes; reading threads end. Its last words are known, and go as well."""
+        self.ending()
         for stream in (self.stdin, self.stdout, self.stderr):
             with contextlib.suppress(OSError):
                 stream.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._words is not None:
+            with contextlib.suppress(OSError):
+                self._words.unlink()
+            self._words = None
+
+
+def _new_file() -> Path | None:
+    """An empty file for last words; None where there is no place for it."""
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="brainlandmarks-", suffix=".words")
+    except OSError:
+        return None
+    os.close(descriptor)
+    return Path(path)
 
 
 if sys.platform == "win32":

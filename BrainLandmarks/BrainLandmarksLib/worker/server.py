@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.worker import last_words
 from BrainLandmarksLib.worker.jobs import Jobs
 from BrainLandmarksLib.worker.messages import (
     LONGEST_LINE,
@@ -169,9 +170,23 @@ def serve() -> None:
 
     Whatever a library prints goes to standard error: standard output carries messages alone.
     """
+    words = last_words.begin()
+    if words is not None:
+        words.tell_sigterm()
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     requests = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
-    Server(requests, replies).run()
+    code = 1
+    try:
+        Server(requests, replies).run()
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+    except Exception:
+        traceback.print_exc()
+    if words is not None:
+        words.end(code)
+        if code == 0:
+            words.forget()  # the client is gone, or wants to hear no more
     # Not sys.exit: a job's thread may be deep in a convolution, and there is nobody to wait for it.
-    os._exit(0)
+    os._exit(code)

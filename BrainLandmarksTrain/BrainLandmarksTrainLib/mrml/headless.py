@@ -15,16 +15,19 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import slicer
 
 from BrainLandmarksLib.cli import build_parser, joined, report
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml.scene_files import SEPARATOR, export_scene, is_scene
 from BrainLandmarksLib.ui import requirements
 from BrainLandmarksLib.worker.command import CommandRun
+from BrainLandmarksLib.worker.launcher import Launcher
 from BrainLandmarksTrainLib.mrml.c_output import flush
 
 EXPECTED = {
@@ -52,6 +55,8 @@ def run(arguments: Sequence[str]) -> int:
     """Do what `brainlandmarks` does with these arguments; returns its exit code, whatever happens.
 
     Ctrl-C and SIGTERM stop the command as Ctrl-C stops `brainlandmarks`, a second one ends it.
+    SIGTERM is mostly sent to Slicer's launcher, which ends and passes nothing on: its end stops the
+    command as well.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="brainlandmarks-") as folder:
@@ -75,32 +80,54 @@ def _run_command(arguments: Sequence[str]) -> int:
     training = bool(arguments) and arguments[0] in TRAINING
     missing = requirements.missing(training=training)
     if missing:
-        names = [*missing.packages, *["PyTorch"] * missing.pytorch]
-        button = (
-            "Start training in Brain Landmarks Training"
-            if training
-            else ("Detect landmarks in Brain Landmarks")
-        )
-        print(
-            f"brainlandmarks: note: Slicer's Python lacks {', '.join(names)}; click {button} once, "
-            "which installs them.",
-            file=sys.stderr,
-        )
+        print(f"brainlandmarks: note: {_note(missing, training)}", file=sys.stderr)
+    launcher = Launcher(*_launcher_names())
     command = CommandRun(arguments)
     with _stopped_by_signals(command):
         try:
             while (code := command.poll(_show)) is None:
+                if launcher.gone and not command.stopping:
+                    command.stop()
                 time.sleep(POLL_S)
         finally:
             command.kill()
-    if code > 128 and code != 130:
-        report(f"the command was ended by signal {code - 128}, perhaps because memory ran out.")
+    ending = command.ending
+    if ending is not None and ending.out_of_memory:
+        report("memory ran out, and the system ended the command.")
+    elif ending is not None and ending.killed:
+        report("the command was ended from outside (killed), perhaps because memory ran out.")
+    elif ending is not None and (ending.crash or (ending.code or 0) < 0):
+        report(f"the command crashed ({ending.name}).")
     return code
 
 
+def _note(missing: requirements.Missing, training: bool) -> str:
+    """What to do about packages that are missing; the command may not even need them."""
+    try:
+        missing.need_possible()
+    except UserError as error:
+        return str(error)
+    names = [*missing.packages, *["PyTorch"] * missing.pytorch]
+    button = (
+        "Start training in Brain Landmarks Training"
+        if training
+        else "Detect landmarks in Brain Landmarks"
+    )
+    return f"Slicer's Python lacks {', '.join(names)}; click {button} once, which installs them."
+
+
 def _show(line: str, error: bool) -> None:
-    print(line, file=sys.stderr if error else sys.stdout)
-    flush()
+    # A terminal or a pipe that is gone is no reason to end what runs.
+    with suppress(OSError):
+        print(line, file=sys.stderr if error else sys.stdout)
+        flush()
+
+
+def _launcher_names() -> list[str]:
+    """What Slicer's launcher is called here; an application made of Slicer has another name."""
+    application = getattr(slicer, "app", None)  # there is none without Slicer's program
+    path = str(getattr(application, "launcherExecutableFilePath", ""))
+    return [Path(path).stem] if path else []
 
 
 @contextmanager

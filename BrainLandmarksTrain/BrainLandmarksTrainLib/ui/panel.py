@@ -135,12 +135,13 @@ class TrainPanel(Messages):
             training: Those for training as well.
 
         Raises:
-            UserError: installing failed, or another panel is at it.
+            UserError: installing failed, is not possible here, or another panel is at it.
         """
         needed = requirements.missing(training=training)
         if not needed:
             return True
         need_no_installation()
+        needed.need_possible()
         if not slicer.util.confirmOkCancelDisplay(needed.sentence):
             return False
         self.status("Installing; this takes some minutes …")
@@ -148,7 +149,7 @@ class TrainPanel(Messages):
             slicer.app.processEvents()
             try:
                 requirements.install(needed, log=self.status)
-            except RuntimeError as error:
+            except requirements.InstallError as error:
                 raise UserError(str(error)) from error
         self.status("Installed.")
         self.host.worker.stop()  # one that was started without them
