@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.formats import (
+    PLAUSIBILITY,
     read_landmarks,
     read_mrk_json,
     write_landmarks,
@@ -348,7 +349,8 @@ def write_review(
     if not _has_record(path):
         write_landmarks(path, review.current)
         return
-    write_mrk_json(path, review.current, {_KEY: to_record(review, source)})
+    record = {_KEY: to_record(review, source)}
+    write_mrk_json(path, review.current, record, plausibility=plausibility_of(source or {}))
 
 
 def read_review(path: str | os.PathLike[str], protocol: Protocol) -> tuple[Review, dict[str, Any]]:
@@ -364,10 +366,18 @@ def read_review(path: str | os.PathLike[str], protocol: Protocol) -> tuple[Revie
         return Review.of(read_landmarks(path, protocol)), {}
     current = read_mrk_json(path, protocol, status="edited")
     name = Path(path).name
-    record = json.loads(Path(path).read_text(encoding="utf-8-sig")).get(_KEY)
+    content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    record = content.get(_KEY)
     if record is None:
-        return Review.of(current), {}
+        stated = plausibility_of(content)
+        return Review.of(current), {} if stated is None else {PLAUSIBILITY: stated}
     return from_record(record, current, name)
+
+
+def plausibility_of(source: Mapping[str, Any]) -> float | None:
+    """How plausible the model's answer is (`detection.plausibility`); None if nothing says so."""
+    value = source.get(PLAUSIBILITY)
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _has_record(path: str | os.PathLike[str]) -> bool:

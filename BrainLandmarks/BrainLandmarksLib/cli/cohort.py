@@ -82,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             model_sha256=checksum,
             device=arguments.device,
             overwrite=arguments.overwrite,
+            force=arguments.force,
         )
         for scan in found.scans
     ]

@@ -37,6 +37,7 @@ class Job:
         model_sha256: Checksum of the model's files (`models.model_identity`).
         device: "auto", "cpu", "cuda" or "mps".
         overwrite: Do it again, whatever is there.
+        force: Keep what was found even where it is no head.
         threads: CPU threads to compute with; 0 leaves it to PyTorch.
     """
 
@@ -48,6 +49,7 @@ class Job:
     model_sha256: str
     device: str = "auto"
     overwrite: bool = False
+    force: bool = False
     threads: int = 0
 
 
@@ -112,7 +114,7 @@ def _detect(job: Job, results: Derivatives) -> str:
             )
     volume = read_image(path)
     detector = _detector(job.model, job.model_sha256, job.device, job.threads)
-    detection = detector.detect(volume)
+    detection = detector.detect(volume, force=job.force)
     shape = detector.model.shape
     points = detection.landmarks.points
     deviation = np.full(len(points), np.nan) if shape is None else shape.deviation(points)

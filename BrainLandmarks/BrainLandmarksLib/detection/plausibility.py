@@ -20,7 +20,7 @@ from BrainLandmarksLib import landmarks
 from BrainLandmarksLib.geometry import FloatArray
 from BrainLandmarksLib.shape_model import ShapeModel
 
-LIMIT = 1.8
+LIMIT = 1.1
 """Median deviation, in standard deviations, at which a head ends (docs/plausibility.md)."""
 
 SIGMA_MM = 4.0
@@ -39,13 +39,17 @@ class Judge:
     >>> judge(detection.landmarks.points)
     0.998
 
+    A head is what the model's shape model allows, or `usual_shape`: the heads that a model was
+    trained on may be few and alike, and then their shape model knows no others.
+
     Args:
-        shape: How the landmarks vary over heads; without one, `usual_shape` of the mean.
+        shape: How the landmarks vary over heads; None for a model without one.
         mean: (K, 3) the model's mean landmarks, mm.
     """
 
     def __init__(self, shape: ShapeModel | None, mean: FloatArray) -> None:
-        self.shape = usual_shape(mean) if shape is None else shape
+        own = [] if shape is None else [shape]
+        self.shapes = [*own, usual_shape(mean)]
 
     def __call__(self, points: FloatArray) -> float:
         """Plausibility, 0 to 1, of (K, 3) landmarks in RAS mm, in any pose."""
@@ -59,9 +63,10 @@ class Judge:
         if len(points) < _FEWEST:
             return 0.0
         try:
-            return float(np.median(self.shape.deviation(points, SIGMA_MM)))
+            every = [np.median(shape.deviation(points, SIGMA_MM)) for shape in self.shapes]
         except ValueError:  # all points in one place or on one line
             return math.inf
+        return float(min(every))
 
 
 def plausibility_of(misfit: float) -> float:

@@ -112,8 +112,15 @@ class DetectSection(Section):
         """The one button."""
         if self.run is not None:
             self.cancel()
-            return
-        volume = self.panel.volume()
+        else:
+            self._detect(self.panel.volume())
+
+    def _detect(self, volume: Any, force: bool = False) -> None:
+        """Start a detection.
+
+        Args:
+            force: Bring what was found even where it is no head.
+        """
         if volume is None:
             raise UserError("choose the MRI of a head first, or load the sample head.")
         protocol = self.panel.protocol()
@@ -130,6 +137,7 @@ class DetectSection(Section):
             model=self.panel.model(),
             device=self._device(),
             quality=self._quality(),
+            force=force,
         )
         if run.over:  # the volume could not even be written
             self.run = None
@@ -151,11 +159,23 @@ class DetectSection(Section):
             self.panel.status("Cancelled.")
         elif isinstance(outcome, Failure):
             self.say(outcome.sentence, outcome.detail or self.panel.host.worker.diagnostics())
+            if outcome.implausible and self._wanted_all_the_same(volume, outcome.sentence):
+                self.say("")
+                self._detect(volume, force=True)
+                return
         elif volume.GetScene() is None:
             self.say("The volume was closed while its landmarks were being found.")
         else:
             self._take(volume, outcome)
         self.panel.refresh()
+
+    def _wanted_all_the_same(self, volume: Any, sentence: str) -> bool:
+        return volume.GetScene() is not None and bool(
+            slicer.util.confirmYesNoDisplay(
+                f"{sentence[0].upper()}{sentence[1:]}\n\nShow the landmarks all the same? They will "
+                "be marked as implausible."
+            )
+        )
 
     def _take(self, volume: Any, found: Found) -> None:
         self.panel.setting(self._time_key(), f"{found.seconds:.1f}")
