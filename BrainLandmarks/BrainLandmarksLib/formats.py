@@ -28,6 +28,9 @@ from BrainLandmarksLib.protocol import Group, Protocol
 PLAUSIBILITY = "plausibility"
 """What files call how much the detection is of a head, 0 to 1 (`detection.plausibility`)."""
 
+IMPLAUSIBLE_MARK = " (implausible)"
+"""Ends the name of a list whose points are of no head."""
+
 CSV_COLUMNS = ("index", "label", "group", "r", "a", "s", "confidence", "status")
 
 MARKUPS_SCHEMA = (
@@ -112,7 +115,7 @@ def write_mrk_json(
         stated[PLAUSIBILITY] = round(plausibility, 4)
         if plausibility < PLAUSIBLE:
             for markup in markups:
-                markup["name"] += " (implausible)"
+                markup["name"] += IMPLAUSIBLE_MARK
     content = {"@schema": MARKUPS_SCHEMA, **stated, **(extra or {}), "markups": markups}
     text = json.dumps(content, indent=2, allow_nan=False)
     _write_text(path, text + "\n")

@@ -33,7 +33,7 @@ from BrainLandmarksLib.formats import (
     write_mrk_json,
 )
 from BrainLandmarksLib.geometry import apply_affine
-from BrainLandmarksLib.landmarks import STATUSES, LandmarkSet
+from BrainLandmarksLib.landmarks import PLAUSIBLE, STATUSES, LandmarkSet
 from BrainLandmarksLib.protocol import Protocol
 
 VERSION = 2
@@ -378,6 +378,12 @@ def plausibility_of(source: Mapping[str, Any]) -> float | None:
     """How plausible the model's answer is (`detection.plausibility`); None if nothing says so."""
     value = source.get(PLAUSIBILITY)
     return float(value) if isinstance(value, (int, float)) else None
+
+
+def is_implausible(source: Mapping[str, Any]) -> bool:
+    """Whether the model's answer is one of no head, which somebody wanted all the same."""
+    value = plausibility_of(source)
+    return value is not None and value < PLAUSIBLE
 
 
 def _has_record(path: str | os.PathLike[str]) -> bool:

@@ -13,10 +13,16 @@ from BrainLandmarksLib.models import load_shape
 from BrainLandmarksLib.mrml.detection_run import DetectionRun, Failure, Found
 from BrainLandmarksLib.mrml.session import Session
 from BrainLandmarksLib.mrml.views import look_at
+from BrainLandmarksLib.review import is_implausible
 from BrainLandmarksLib.ui import requirements
 from BrainLandmarksLib.ui.installing import Installer
 from BrainLandmarksLib.ui.slots import Section, told
 from BrainLandmarksLib.worker.messages import Message
+
+IMPLAUSIBLE = (
+    "no head was recognised in this volume: its landmarks are implausible and mean nothing until "
+    "you have corrected them."
+)
 
 DEVICES = {"cpu": "the CPU", "cuda": "the GPU", "mps": "the GPU (MPS)"}
 
@@ -37,6 +43,11 @@ class DetectSection(Section):
         )
         for combo in (ui.deviceCombo, ui.qualityCombo, ui.modelCombo):
             combo.connect("currentTextChanged(QString)", self.prepare)
+
+    def enter(self, session: Session) -> None:
+        """Say so if its landmarks are those of no head."""
+        if is_implausible(session.source):
+            self.say(IMPLAUSIBLE)
 
     def refresh(self, session: Session | None) -> None:
         """One button: it detects, or cancels."""
@@ -172,8 +183,8 @@ class DetectSection(Section):
     def _wanted_all_the_same(self, volume: Any, sentence: str) -> bool:
         return volume.GetScene() is not None and bool(
             slicer.util.confirmYesNoDisplay(
-                f"{sentence[0].upper()}{sentence[1:]}\n\nShow the landmarks all the same? They will "
-                "be marked as implausible."
+                f"{sentence[0].upper()}{sentence[1:]}\n\nShow the landmarks all the same? They "
+                "will be marked as implausible."
             )
         )
 
@@ -190,6 +201,7 @@ class DetectSection(Section):
         session = self.session
         if session is not None and session.volume is volume and session.nodes.complete:
             session.renew(found.landmarks, found.source, keep=self._keep(session))
+            self.enter(session)
             return
         shape = load_shape(found.source["model"], len(found.landmarks))
         self.panel.enter(

@@ -88,8 +88,9 @@ ERROR_CODES = (
     "version",
 )
 """bad_message: the request does not fit. user: something the user can put right. implausible: no
-head was recognised; the same request with "force" gives what was found. out_of_memory, bug: the job failed, the worker lives. crashed, killed, silent, not_started, version: the worker
-itself; these come from the client."""
+head was recognised; the same request with "force" gives what was found. out_of_memory, bug: the
+job failed, the worker lives. crashed, killed, silent, not_started, version: the worker itself;
+these come from the client."""
 
 
 class MessageError(ValueError):
