@@ -169,11 +169,12 @@ class BrainLandmarksLogic(ScriptedLoadableModuleLogic):
 
         return load_sample_head()
 
-    def detect(self, volume, model="brain88", device="auto", quality="standard"):
+    def detect(self, volume, model="brain88", device="auto", quality="standard", force=False):
         """Find the landmarks of a volume node, show them in lists, and wait until they are there.
 
         For scripts and other modules; no window is needed. Earlier lists of the volume are
-        replaced. Raises a UserError, whose text is one sentence, if there is no result.
+        replaced. Raises a UserError, whose text is one sentence, if there is no result, also if
+        what was found is no head; with force it is shown, marked as implausible.
 
         Returns the lists (vtkMRMLMarkupsFiducialNode), one for each group; point labels are those
         of the protocol, missing landmarks are points without a position.
@@ -186,7 +187,7 @@ class BrainLandmarksLogic(ScriptedLoadableModuleLogic):
         protocol = model_protocol(model)
         worker = shared_host().worker
         found = detect_and_wait(
-            worker, volume, protocol, model=model, device=device, quality=quality
+            worker, volume, protocol, model=model, device=device, quality=quality, force=force
         )
         shape = load_shape(model, len(protocol))
         session = Session.begin(volume, found.landmarks, found.source, shape)

@@ -18,6 +18,22 @@ class UserError(Exception):
     """
 
 
+class ImplausibleError(UserError):
+    """What was found in an image is no head, or one that was not understood.
+
+    Who knows better can have it all the same: `detect --force`, `Detector.detect(force=True)`, the
+    field "force" of the worker's request.
+
+    Args:
+        sentence: What is wrong and what to do.
+        plausibility: Of what was found, see `detection.plausibility`.
+    """
+
+    def __init__(self, sentence: str, plausibility: float) -> None:
+        super().__init__(sentence)
+        self.plausibility = plausibility
+
+
 def nearest(name: str, choices: Iterable[str], cutoff: float = 0.0) -> str | None:
     """The choice that is spelled most like a name, whatever the case.
 

@@ -31,8 +31,14 @@ from BrainLandmarksLib.delimited import (
 from BrainLandmarksLib.errors import UserError, nearest
 from BrainLandmarksLib.files import whole_file
 from BrainLandmarksLib.geometry import lps_to_ras, ras_to_lps
-from BrainLandmarksLib.landmarks import STATUSES, LandmarkSet
+from BrainLandmarksLib.landmarks import PLAUSIBLE, STATUSES, LandmarkSet
 from BrainLandmarksLib.protocol import Group, Protocol
+
+PLAUSIBILITY = "plausibility"
+"""What files call how much the detection is of a head, 0 to 1 (`detection.plausibility`)."""
+
+IMPLAUSIBLE_MARK = " (implausible)"
+"""Ends the name of a list whose points are of no head."""
 
 CSV_COLUMNS = ("index", "label", "group", "r", "a", "s", "confidence", "status")
 
@@ -64,15 +70,21 @@ _Row = tuple[int, Sequence[float], str, float]
 """Row of the protocol, RAS position (NaN if missing), status, confidence (NaN if none)."""
 
 
-def write_landmarks(path: str | os.PathLike[str], landmarks: LandmarkSet) -> None:
+def write_landmarks(
+    path: str | os.PathLike[str], landmarks: LandmarkSet, *, plausibility: float | None = None
+) -> None:
     """Write a landmark file in the format its suffix names: .mrk.json, .csv or .fcsv.
 
     >>> write_landmarks("head_landmarks.mrk.json", landmarks)
 
+    Args:
+        plausibility: Of the detection that found them; the file states it, and is marked if it is
+            implausible.
+
     Raises:
         UserError: the suffix is none of these, or the file cannot be written.
     """
-    _by_suffix(path, _WRITERS)(path, landmarks)
+    _by_suffix(path, _WRITERS)(path, landmarks, plausibility=plausibility)
 
 
 def read_landmarks(
@@ -106,6 +118,8 @@ def write_mrk_json(
     path: str | os.PathLike[str],
     landmarks: LandmarkSet,
     extra: Mapping[str, Any] | None = None,
+    *,
+    plausibility: float | None = None,
 ) -> None:
     """Write one Slicer markups file with one locked fiducial list per group, in LPS.
 
@@ -116,12 +130,20 @@ def write_mrk_json(
     Args:
         extra: More entries of the file's top level. Slicer ignores them, and drops them when it
             writes the file again.
+        plausibility: One more such entry. Below `landmarks.PLAUSIBLE` the lists are also named
+            "... (implausible)", which Slicer shows and keeps.
 
     Raises:
         UserError: the file cannot be written.
     """
     markups = [_markup(landmarks, group) for group in landmarks.protocol.groups]
-    content = {"@schema": MARKUPS_SCHEMA, **(extra or {}), "markups": markups}
+    stated: dict[str, Any] = {}
+    if plausibility is not None:
+        stated[PLAUSIBILITY] = round(plausibility, 4)
+        if plausibility < PLAUSIBLE:
+            for markup in markups:
+                markup["name"] += IMPLAUSIBLE_MARK
+    content = {"@schema": MARKUPS_SCHEMA, **stated, **(extra or {}), "markups": markups}
     text = json.dumps(content, indent=2, allow_nan=False)
     _write_text(path, text + "\n")
 
@@ -271,24 +293,29 @@ def _read_control_point(
 # Table --------------------------------------------------------------------------------------------
 
 
-def write_csv(path: str | os.PathLike[str], landmarks: LandmarkSet) -> None:
+def write_csv(
+    path: str | os.PathLike[str], landmarks: LandmarkSet, *, plausibility: float | None = None
+) -> None:
     """Write a table with one row per landmark: index,label,group,r,a,s,confidence,status.
 
     r, a, s are RAS millimetres. Missing landmarks keep their row with empty coordinates.
+
+    Args:
+        plausibility: One more column, the same in every row.
 
     Raises:
         UserError: the file cannot be written.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    stated = {} if plausibility is None else {PLAUSIBILITY: _number(plausibility, 3)}
+    writer.writerow([*CSV_COLUMNS, *stated])
     for row, landmark in enumerate(landmarks.protocol.landmarks):
         coordinates = [_number(x, 4) for x in landmarks.points[row]]
         level = _number(landmarks.confidence[row], 3)
         status = landmarks.status[row]
-        writer.writerow(
-            [landmark.index, landmark.label, landmark.group, *coordinates, level, status]
-        )
+        about = [landmark.index, landmark.label, landmark.group]
+        writer.writerow([*about, *coordinates, level, status, *stated.values()])
     _write_text(path, text.getvalue())
 
 
@@ -344,17 +371,24 @@ def _read_table_row(
 # Older Slicer fiducials ---------------------------------------------------------------------------
 
 
-def write_fcsv(path: str | os.PathLike[str], landmarks: LandmarkSet) -> None:
+def write_fcsv(
+    path: str | os.PathLike[str], landmarks: LandmarkSet, *, plausibility: float | None = None
+) -> None:
     """Write Slicer's older fiducial format, version 4.6, in RAS (CoordinateSystem = 0).
 
     The format cannot say that a point is missing, so missing landmarks are left out and named in a
     comment; labels identify the rest.
+
+    Args:
+        plausibility: Stated in a comment.
 
     Raises:
         UserError: the file cannot be written.
     """
     lines = ["# Markups fiducial file version = 4.6", "# CoordinateSystem = 0"]
     lines.append(f"# columns = {','.join(FCSV_COLUMNS)}")
+    if plausibility is not None:
+        lines.append(f"# {PLAUSIBILITY} = {_number(plausibility, 3)}")
     rows = []
     for row, landmark in enumerate(landmarks.protocol.landmarks):
         if landmarks.status[row] == "missing":
@@ -614,7 +648,7 @@ def _write_text(path: str | os.PathLike[str], text: str) -> None:
         unfinished.write_text(text, encoding="utf-8", newline="\n")
 
 
-_Writer = Callable[[str | os.PathLike[str], LandmarkSet], None]
+_Writer = Callable[..., None]
 _Reader = Callable[..., LandmarkSet]
 
 _WRITERS: dict[str, Any] = {".mrk.json": write_mrk_json, ".csv": write_csv, ".fcsv": write_fcsv}

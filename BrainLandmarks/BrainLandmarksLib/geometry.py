@@ -8,7 +8,7 @@ Only numpy is needed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +122,23 @@ def lps_affine_to_ras(affine: npt.ArrayLike) -> FloatArray:
 def voxel_sizes(affine: npt.ArrayLike) -> FloatArray:
     """Lengths of the three columns of an ijk -> RAS affine in millimetres, (3,)."""
     return np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
+
+
+def axis_rotations() -> list[FloatArray]:
+    """The 24 rotations that take coordinate axes to coordinate axes, 3x3; the identity first.
+
+    >>> len(axis_rotations())
+    24
+    """
+    found = []
+    for axes in permutations(range(3)):
+        for signs in product((1.0, -1.0), repeat=3):
+            matrix = np.zeros((3, 3))
+            matrix[range(3), axes] = signs
+            if np.linalg.det(matrix) > 0:
+                found.append(matrix)
+    # Those that turn least first.
+    return sorted(found, key=lambda matrix: -float(np.trace(matrix)))
 
 
 def is_singular(affine: npt.ArrayLike) -> bool:

@@ -18,6 +18,13 @@ STATUSES = ("model", "edited", "confirmed", "missing", "truth")
 """Where a point comes from: the network, a person who moved it, a person who agreed with it, not
 there at all, or a reference annotation."""
 
+PLAUSIBLE = 0.5
+"""What was found on a head has at least this plausibility (`detection.plausibility`).
+
+Less is refused, or written with a mark by who insists. Tests of networks that have learnt nothing
+set it to 0: then everything is a head.
+"""
+
 
 @dataclass(eq=False)
 class LandmarkSet:

@@ -27,13 +27,14 @@ import numpy.typing as npt
 from BrainLandmarksLib.conformity import need_plausible
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.formats import (
+    PLAUSIBILITY,
     read_landmarks,
     read_mrk_json,
     write_landmarks,
     write_mrk_json,
 )
 from BrainLandmarksLib.geometry import apply_affine
-from BrainLandmarksLib.landmarks import STATUSES, LandmarkSet
+from BrainLandmarksLib.landmarks import PLAUSIBLE, STATUSES, LandmarkSet
 from BrainLandmarksLib.protocol import Protocol
 
 VERSION = 2
@@ -349,7 +350,8 @@ def write_review(
     if not _has_record(path):
         write_landmarks(path, review.current)
         return
-    write_mrk_json(path, review.current, {_KEY: to_record(review, source)})
+    record = {_KEY: to_record(review, source)}
+    write_mrk_json(path, review.current, record, plausibility=plausibility_of(source or {}))
 
 
 def read_review(
@@ -372,11 +374,25 @@ def read_review(
         return Review.of(read_landmarks(path, protocol, any_pose=any_pose)), {}
     current = read_mrk_json(path, protocol, status="edited")
     name = Path(path).name
-    record = json.loads(Path(path).read_text(encoding="utf-8-sig")).get(_KEY)
+    content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    record = content.get(_KEY)
     if record is None:
         need_plausible(protocol, current.points, name, any_pose=any_pose)
-        return Review.of(current), {}
+        stated = plausibility_of(content)
+        return Review.of(current), {} if stated is None else {PLAUSIBILITY: stated}
     return from_record(record, current, name)
+
+
+def plausibility_of(source: Mapping[str, Any]) -> float | None:
+    """How plausible the model's answer is (`detection.plausibility`); None if nothing says so."""
+    value = source.get(PLAUSIBILITY)
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def is_implausible(source: Mapping[str, Any]) -> bool:
+    """Whether the model's answer is one of no head, which somebody wanted all the same."""
+    value = plausibility_of(source)
+    return value is not None and value < PLAUSIBLE
 
 
 def _has_record(path: str | os.PathLike[str]) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +107,7 @@ class ShapeModel:
         """(3 K, 3 K), mm^2."""
         return self.modes.T @ self.modes + self.residual_mm**2 * np.eye(self.mean.size)
 
-    @property
+    @cached_property
     def _free_covariance(self) -> FloatArray:
         """The covariance with any small rigid motion added.
 
@@ -162,11 +163,11 @@ class ShapeModel:
         )
         # Conditional of one block given the rest: its precision is the diagonal block, and the
         # residual is block^-1 (precision @ offset) (e.g. Rasmussen & Williams 2006, eq. 5.12).
-        weighted = (precision @ offset[rows]).reshape(-1, 3)
-        found = np.empty(len(weighted))
-        for k, vector in enumerate(weighted):
-            block = precision[3 * k : 3 * k + 3, 3 * k : 3 * k + 3]
-            found[k] = np.sqrt(max(float(vector @ np.linalg.solve(block, vector)), 0.0))
+        weighted = (precision @ offset[rows]).reshape(-1, 3, 1)
+        count = len(weighted)
+        blocks = precision.reshape(count, 3, count, 3)[range(count), :, range(count)]
+        squares = weighted.transpose(0, 2, 1) @ np.linalg.solve(blocks, weighted)
+        found = np.sqrt(np.maximum(squares[:, 0, 0], 0.0))
         deviation[known] = found
         return deviation
 

@@ -87,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
             overwrite=arguments.overwrite,
             assume_orientation=arguments.assume_orientation,
             quality=arguments.quality,
+            force=arguments.force,
         )
         for scan in found.scans
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import cohort, progress, reading
-from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.errors import ImplausibleError, UserError
 from BrainLandmarksLib.files import need_absent, need_writable, whole_files
 from BrainLandmarksLib.resources import image_path
 
@@ -28,6 +28,8 @@ examples:
                                                   every T1w image of a BIDS dataset, four at a time
 """
 DEFAULT_FORMATS = "mrk.json,csv"
+
+FORCE_HINT = "With --force the landmarks are written all the same, marked as implausible."
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -72,8 +74,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--no-picture", action="store_true", help="write no .png")
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    add_force(parser)
     cohort.add_options(parser)
     parser.set_defaults(run=run)
+
+
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """Add the choice to go on with what is no head."""
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="go on where no head was recognised; what is written says that it is implausible",
+    )
 
 
 def add_quality(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +125,10 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             if not arguments.overwrite:
                 need_absent(outputs)
-            detection = _detect_one(path, outputs, load, arguments.quality, read)
+            detection = _detect_one(path, outputs, load, read, arguments)
+        except ImplausibleError as error:
+            failures += 1
+            progress.report(UserError(f"{stem(path)}: {error} {FORCE_HINT}"))
         except UserError as error:
             failures += 1
             progress.report(error)
@@ -159,7 +174,7 @@ def _summary(detection: Detection, outputs: Sequence[Path]) -> str:
     seconds = sum(detection.seconds.values())
     lines = [
         f"\n{found} of {len(detection.landmarks)} landmarks found in {seconds:.1f} s "
-        f"on {detection.device} ({detection.precision})"
+        f"on {detection.device} ({detection.precision}), plausibility {detection.plausibility:.2f}"
     ]
     lines += [f"wrote {path}" for path in outputs]
     return "\n".join(lines)
@@ -169,12 +184,12 @@ def _detect_one(
     path: Path,
     outputs: Sequence[Path],
     load: Callable[[], Detector],
-    quality: str,
     read: Callable[[Path], Volume],
+    arguments: argparse.Namespace,
 ) -> Detection:
     volume = read(path)
-    detection = load().detect(volume, quality=quality)
-    _write(volume, detection.landmarks, outputs)
+    detection = load().detect(volume, quality=arguments.quality, force=arguments.force)
+    _write(volume, detection, outputs)
     return detection
 
 
@@ -192,19 +207,22 @@ def _detector_loader(model: str, device: str) -> Callable[[], Detector]:
     return load
 
 
-def _write(volume: Volume, landmarks: LandmarkSet, outputs: Sequence[Path]) -> None:
+def _write(volume: Volume, detection: Detection, outputs: Sequence[Path]) -> None:
     """Write all results of one image, or none."""
     from BrainLandmarksLib.formats import write_landmarks
 
+    landmarks = detection.landmarks
     with whole_files(outputs[0].parent) as unfinished:
         for path in outputs:
             if path.suffix == ".png":
                 from BrainLandmarksLib.pictures import draw_landmarks
 
                 title = path.name.removesuffix("_landmarks.png")
+                title += "" if detection.plausible else " (implausible)"
                 draw_landmarks(volume, landmarks, unfinished / path.name, title=title)
             else:
-                write_landmarks(unfinished / path.name, landmarks)
+                written = unfinished / path.name
+                write_landmarks(written, landmarks, plausibility=detection.plausibility)
 
 
 # Checks before any work ---------------------------------------------------------------------------

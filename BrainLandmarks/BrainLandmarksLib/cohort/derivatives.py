@@ -276,7 +276,11 @@ class Derivatives:
         with whole_files(files.folder, files.stem) as unfinished:
             table = unfinished / files.table.name
             _table(detection.landmarks, deviation).write_tsv(table)
-            write_landmarks(unfinished / files.markups.name, detection.landmarks)
+            write_landmarks(
+                unfinished / files.markups.name,
+                detection.landmarks,
+                plausibility=detection.plausibility,
+            )
             checksum = file_sha256(table)
             # From here until the new one is there, the scan is not done.
             files.sidecar.unlink(missing_ok=True)
@@ -293,6 +297,7 @@ class Derivatives:
             "GeneratedBy": {"Name": PIPELINE, "Version": __version__},
             "Device": detection.device,
             "Precision": detection.precision,
+            "Plausibility": round(detection.plausibility, 4),
             "Seconds": round(sum(detection.seconds.values()), 2),
             "Notes": list(detection.notes),
             **COLUMNS,

@@ -19,6 +19,7 @@ import numpy as np
 from BrainLandmarksLib.cohort.derivatives import Derivatives, Record
 from BrainLandmarksLib.files import whole_files
 from BrainLandmarksLib.geometry import FloatArray
+from BrainLandmarksLib.landmarks import PLAUSIBLE
 from BrainLandmarksLib.measures import measured
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.shape_model import RARE_DEVIATION, doubt
@@ -40,6 +41,10 @@ _COLUMNS: dict[str, dict[str, Any]] = {
             "look": "landmarks were found, and there is a warning",
             "failed": "there are no landmarks; the warning says why",
         },
+    },
+    "plausibility": {
+        "Description": "How much what was found is a head, 0 to 1; less than "
+        f"{PLAUSIBLE:g} is implausible, and there only where the detection was forced."
     },
     "missing": {"Description": "Number of landmarks outside the image."},
     "corrected": {"Description": "Number of landmarks that a person has moved or confirmed."},
@@ -153,6 +158,7 @@ def _row(case: Case, protocol: Protocol) -> list[Any]:
     model = about.get("Model", {})
     return [
         *start,
+        float(about.get("Plausibility", math.nan)),
         int(landmarks.missing.sum()),
         _corrected(record),
         protocol.labels[unsure] if unsure is not None else "",

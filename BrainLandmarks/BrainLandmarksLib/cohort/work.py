@@ -37,6 +37,7 @@ class Job:
         model_sha256: Checksum of the model's files (`models.model_identity`).
         device: "auto", "cpu", "cuda" or "mps".
         overwrite: Do it again, whatever is there.
+        force: Keep what was found even where it is no head.
         threads: CPU threads to compute with; 0 leaves it to PyTorch.
         assume_orientation: As for `images.read_image`.
         quality: How carefully to look, one of `detection.QUALITIES`.
@@ -50,6 +51,7 @@ class Job:
     model_sha256: str
     device: str = "auto"
     overwrite: bool = False
+    force: bool = False
     threads: int = 0
     assume_orientation: str | None = None
     quality: str = DEFAULT_QUALITY
@@ -116,7 +118,7 @@ def _detect(job: Job, results: Derivatives) -> str:
             )
     volume = read_image(path, assume_orientation=job.assume_orientation)
     detector = _detector(job.model, job.model_sha256, job.device, job.threads)
-    detection = detector.detect(volume, quality=job.quality)
+    detection = detector.detect(volume, quality=job.quality, force=job.force)
     shape = detector.model.shape
     points = detection.landmarks.points
     deviation = np.full(len(points), np.nan) if shape is None else shape.deviation(points)

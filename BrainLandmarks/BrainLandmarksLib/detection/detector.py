@@ -2,8 +2,9 @@
 
 A coarse network, the locator, sees the whole head in any pose; the rigid fit of the model's mean
 landmark shape to what it finds gives the pose of the head. The fine network then sees the head
-upright, and once more in the pose that its own landmarks give. A detail network, where the model
-has one, sees boxes of it in finer voxels (:mod:`.detail`). Every look is resampled from the
+upright, and once more in the pose that its own landmarks give. Where that makes no head
+(:mod:`.plausibility`), the locator looks from the other sides, too. A detail network, where the
+model has one, sees boxes of it in finer voxels (:mod:`.detail`). Every look is resampled from the
 original image. Heatmaps stay on the network's grid; only coordinates go back to the image, where
 points that by definition share a plane or are equally spread are made so.
 """
@@ -21,14 +22,16 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from BrainLandmarksLib import decoding, resources
+from BrainLandmarksLib import decoding, landmarks, resources
 from BrainLandmarksLib.correction import conforming
 from BrainLandmarksLib.detail import MARGIN, PRIOR_MM, boxes, with_prior
-from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.detection.plausibility import Judge, weakened
+from BrainLandmarksLib.errors import ImplausibleError, UserError
 from BrainLandmarksLib.geometry import (
     FloatArray,
     Grid,
     apply_affine,
+    axis_rotations,
     canonical,
     cube,
     rigid_fit,
@@ -93,6 +96,11 @@ _FIT_ROUNDS = 10
 _FIT_SCALE_MM = 8.0
 _NO_HEAD_MM = 35.0
 
+IMPLAUSIBLE_NOTE = "no head was recognised in the image, so these landmarks are implausible"
+TURNED_NOTE = (
+    "the head does not lie as the image's header says; check whether left and right are right"
+)
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -106,6 +114,7 @@ class Detection:
         device: Where the network ran: "cpu", "cuda" or "mps".
         precision: What it computed in: "float32" or "bfloat16".
         notes: Sentences the user should see, such as a fall-back to the CPU.
+        plausibility: How much what was found is a head, 0 to 1 (`plausibility.Judge`).
     """
 
     landmarks: LandmarkSet
@@ -115,6 +124,12 @@ class Detection:
     device: str
     precision: str
     notes: tuple[str, ...] = ()
+    plausibility: float = 1.0
+
+    @property
+    def plausible(self) -> bool:
+        """Whether this is a head; False only where `Detector.detect` was forced."""
+        return self.plausibility >= landmarks.PLAUSIBLE
 
 
 @dataclass
@@ -129,6 +144,62 @@ class _Stopwatch:
         finally:
             passed = time.perf_counter() - start
             self.seconds[name] = self.seconds.get(name, 0.0) + passed
+
+
+@dataclass
+class _Work:
+    """One detection under way: what it is about, and whom to tell.
+
+    Args:
+        volume: The image as it was given.
+        head: The same with air at zero.
+        pose: A first guess of the head's pose.
+        total: The work of all looks at the head, in looks of the fine network.
+    """
+
+    volume: Volume
+    head: Volume
+    pose: FloatArray
+    chosen: Quality
+    total: float
+    watch: _Stopwatch
+    progress: Progress
+    done: float = 0.0
+    searched: bool = False
+
+    def tell(self, stage: str, fraction: float) -> None:
+        """Say what begins; after a search the way back is not told."""
+        self.done = max(self.done, fraction)
+        self.progress(stage, self.done)
+
+    def look(self, number: float) -> None:
+        """Say that so many looks at the head are done."""
+        self.tell("look", _LOCATED + (1 - _LOCATED) * number / self.total)
+
+
+@dataclass(frozen=True)
+class _Located:
+    """What the locator says: the head's pose, and how plausible its points are."""
+
+    pose: FloatArray
+    plausibility: float
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The last upright look of the fine network.
+
+    Args:
+        points: (K, 3) RAS mm, also outside the image.
+        pose: Of the head in this look.
+    """
+
+    points: FloatArray
+    pose: FloatArray
+    grid: Grid
+    sight: npt.NDArray[np.float32]
+    decoded: decoding.Decoded
+    plausibility: float
 
 
 @dataclass(frozen=True)
@@ -170,6 +241,7 @@ class Detector:
             self._notes.append("the GPU does not run this PyTorch, so the CPU does the work")
         self.model = model if isinstance(model, Model) else load_model(model)
         self.precision = precision
+        self._judge = Judge(self.model.shape, self.model.spec.mean_shape)
         self._mirror = torch.from_numpy(self.model.protocol.mirror_permutation())
         self._networks = {
             part: _for_inference(network) for part, (network, _) in self.model.networks.items()
@@ -181,6 +253,7 @@ class Detector:
         volume: Volume,
         *,
         quality: str | Quality = "standard",
+        force: bool = False,
         progress: Progress | None = None,
     ) -> Detection:
         """Find the landmarks of one head.
@@ -189,63 +262,36 @@ class Detector:
             volume: A T1-weighted image, any orientation, spacing and field of view.
             quality: How carefully to look: one of `QUALITIES`, from the fastest to the most exact,
                 or one of your own.
+            force: Give what was found even where it is no head, and say so in the notes.
             progress: Called before each stage with its name and the fraction done (0 to 1). An
                 exception that it raises ends the detection.
 
         Raises:
-            UserError: the image is empty, or shows no head that the locator recognises, or there
-                is no such quality.
+            ImplausibleError: what was found is no head, however the image is turned.
+            UserError: the image is empty, or there is no such quality.
         """
-        chosen = choose_quality(quality)
-        watch = _Stopwatch()
-        tell = progress or (lambda _stage, _fraction: None)
-        tell("prepare", 0.0)
-        with watch.stage("prepare"):
-            head, pose = _prepared(volume)
-        spec = self.model.spec
-        with watch.stage("locate"):
-            for look in range(LOCATOR_LOOKS):
-                tell("locate", _PREPARED + (_LOCATED - _PREPARED) * look / LOCATOR_LOOKS)
-                grid = _posed_cube(pose, spec.locator)
-                decoded = self._run("locator", _look(head, grid))
-                pose = self._pose(decoded, grid)
-        total = self._work(chosen)
-        for number in range(chosen.looks):
-            tell("look", _LOCATED + (1 - _LOCATED) * number / total)
-            grid = _posed_cube(pose, spec.fine)
-            sight, decoded = self._see(head, grid, watch)
-            points = _points(decoded, grid)
-            if number + 1 < chosen.looks:
-                pose = self._pose(decoded, grid)
-        seen = [points]
-        for number in range(chosen.turned):
-            tell("look", _LOCATED + (1 - _LOCATED) * (chosen.looks + number) / total)
-            aside = _turned_cube(pose, spec.fine, number)
-            # Every second one as in a mirror: what the network does on one side it then does on
-            # the other.
-            _, other = self._see(head, aside, watch, mirrored=number % 2 == 1)
-            seen.append(_points(other, aside))
-        points = np.mean(seen, axis=0)
-        points[~volume.grid.contains(points)] = np.nan
-        points = conforming(self.model.protocol, points)
-        if chosen.detail and spec.detail is not None:
-            done = _LOCATED + (1 - _LOCATED) * (chosen.looks + chosen.turned) / total
-            points = self._in_detail(
-                head, pose, points, watch, lambda share: tell("look", done + (1 - done) * share)
-            )
-            points[~volume.grid.contains(points)] = np.nan
-            points = conforming(self.model.protocol, points)
-        tell("look", 1.0)
-        confidence = self._confidence(decoded)
+        work = self._begun(volume, choose_quality(quality), progress or (lambda *_: None))
+        seen = self._recognised(work)
+        if seen.plausibility < landmarks.PLAUSIBLE and not force:
+            raise _no_head(seen.plausibility)
+        points = self._averaged(work, seen)
+        points = self._kept(work, points)
+        if work.chosen.detail and self.model.spec.detail is not None:
+            points = self._kept(work, self._in_detail(work, seen.pose, points))
+        work.tell("look", 1.0)
+        confidence = weakened(self._confidence(seen.decoded), seen.plausibility)
+        if seen.plausibility < landmarks.PLAUSIBLE:
+            self._notes.append(IMPLAUSIBLE_NOTE)
         notes, self._notes = (*volume.notes, *self._notes), []
         return Detection(
             LandmarkSet.from_points(self.model.protocol, points, "model", confidence),
-            pose,
-            Volume(sight, grid),
-            watch.seconds,
+            seen.pose,
+            Volume(seen.sight, seen.grid),
+            work.watch.seconds,
             self.device.type,
             self._precision_name(),
             notes,
+            seen.plausibility,
         )
 
     def estimate(self, quality: str | Quality = "standard") -> float:
@@ -286,37 +332,126 @@ class Detector:
             work += self._boxes * (look.size / fine.size) ** 3
         return work
 
-    def _in_detail(
-        self,
-        head: Volume,
-        pose: FloatArray,
-        points: FloatArray,
-        watch: _Stopwatch,
-        tell: Callable[[float], None],
-    ) -> FloatArray:
-        """Where the detail network sees the points; missing ones stay missing.
+    # The stages ----------------------------------------------------------------------------------
+
+    def _begun(self, volume: Volume, chosen: Quality, progress: Progress) -> _Work:
+        """The image made ready, and a first guess where the head is."""
+        progress("prepare", 0.0)
+        watch = _Stopwatch()
+        with watch.stage("prepare"):
+            head, pose = _prepared(volume)
+        return _Work(volume, head, pose, chosen, self._work(chosen), watch, progress)
+
+    def _recognised(self, work: _Work) -> _Seen:
+        """The head upright; where that makes none, what the locator finds from other sides."""
+        first = located = self._located(work, work.pose)
+        if first.plausibility < landmarks.PLAUSIBLE:
+            located = self._from_all_sides(work, first)
+        seen = self._upright(work, located.pose)
+        if seen.plausibility < landmarks.PLAUSIBLE and not work.searched:
+            located = self._from_all_sides(work, first)
+            if located is not first:
+                again = self._upright(work, located.pose)
+                seen = max(seen, again, key=_plausibility)
+        if located is not first and seen.plausibility >= landmarks.PLAUSIBLE:
+            self._notes.append(TURNED_NOTE)
+        return seen
+
+    def _located(self, work: _Work, pose: FloatArray) -> _Located:
+        """Where the locator sees the head, and in which pose.
 
         Args:
-            tell: called before each box with the share of the work done before.
+            pose: Where to look first.
         """
+        with work.watch.stage("locate"):
+            for look in range(LOCATOR_LOOKS):
+                work.tell("locate", _PREPARED + (_LOCATED - _PREPARED) * look / LOCATOR_LOOKS)
+                grid = _posed_cube(pose, self.model.spec.locator)
+                decoded = self._run("locator", _look(work.head, grid))
+                pose = self._pose(decoded, grid, pose)
+        return _Located(pose, self._judge(_points(decoded, grid)))
+
+    def _from_all_sides(self, work: _Work, located: _Located) -> _Located:
+        """What the locator sees if the image lies on a side, upside down or back to front.
+
+        Args:
+            located: What it sees if the image lies as its header says.
+
+        Returns:
+            The most plausible of all; ``located`` itself if nothing is more so.
+        """
+        work.searched = True
+        best, first = located.plausibility, None
+        # One look a side; many would see the same voxels, so they are made few before.
+        head = _coarse(work.head, self.model.spec.locator)
+        with work.watch.stage("locate"):
+            for rotation in axis_rotations()[1:]:
+                work.tell("locate", _LOCATED)
+                pose = _turned_guess(head, rotation)
+                grid = _posed_cube(pose, self.model.spec.locator)
+                points = _points(self._run("locator", _look(head, grid)), grid)
+                plausibility = self._judge(points)
+                if plausibility > best:
+                    best, first = plausibility, pose
+        if first is None:
+            return located
+        return max(self._located(work, first), located, key=_plausibility)
+
+    def _upright(self, work: _Work, pose: FloatArray) -> _Seen:
+        """What the fine network sees of the upright head, each look in the pose of the one before.
+
+        Args:
+            pose: Of the head, by the locator.
+        """
+        for number in range(work.chosen.looks):
+            work.look(number)
+            grid = _posed_cube(pose, self.model.spec.fine)
+            sight, decoded = self._see(work.head, grid, work.watch)
+            if number + 1 < work.chosen.looks:
+                pose = self._pose(decoded, grid, pose)
+        points = _points(decoded, grid)
+        return _Seen(points, pose, grid, sight, decoded, self._judge(points))
+
+    def _averaged(self, work: _Work, seen: _Seen) -> FloatArray:
+        """(K, 3) RAS mm: means of the upright look and of looks at the head turned a little."""
+        every = [seen.points]
+        for number in range(work.chosen.turned):
+            work.look(work.chosen.looks + number)
+            aside = _turned_cube(seen.pose, self.model.spec.fine, number)
+            # Every second one as in a mirror: what the network does on one side it then does on
+            # the other.
+            _, other = self._see(work.head, aside, work.watch, mirrored=number % 2 == 1)
+            every.append(_points(other, aside))
+        return np.asarray(np.mean(every, axis=0))
+
+    def _kept(self, work: _Work, points: FloatArray) -> FloatArray:
+        """The points within the image, those that share a plane or are equally spread made so."""
+        points[~work.volume.grid.contains(points)] = np.nan
+        return conforming(self.model.protocol, points)
+
+    def _in_detail(self, work: _Work, pose: FloatArray, points: FloatArray) -> FloatArray:
+        """Where the detail network sees the points; missing ones stay missing."""
         look = self.model.spec.detail
         assert look is not None
+        before = work.chosen.looks + work.chosen.turned
         seen = points.copy()
         here = apply_affine(np.linalg.inv(pose), points)
         done, total = 0, max(int(np.isfinite(here).all(1).sum()), 1)
         for middle, rows in boxes(here, _inner_side(look)):
-            tell(done / total)
+            work.look(before + (work.total - before) * done / total)
             at = pose.copy()
             at[:3, 3] = apply_affine(pose, middle[None])[0]
             grid = _posed_cube(at, look)
-            with watch.stage("resample"):
-                sight = _look(head, grid)
-            with watch.stage("network"):
+            with work.watch.stage("resample"):
+                sight = _look(work.head, grid)
+            with work.watch.stage("network"):
                 expected = Expected(rows, grid.ras_to_ijk(points[rows]), PRIOR_MM / look.voxel_mm)
                 decoded = self._run("detail", sight, expected=expected)
             seen[rows] = _points(decoded, grid)
             done += len(rows)
         return seen
+
+    # The networks --------------------------------------------------------------------------------
 
     def _see(
         self, head: Volume, grid: Grid, watch: _Stopwatch, mirrored: bool = False
@@ -327,10 +462,17 @@ class Detector:
         with watch.stage("network"):
             return sight, self._run("fine", sight, mirrored)
 
-    def _pose(self, decoded: decoding.Decoded, grid: Grid) -> FloatArray:
-        """Pose of the head by the landmarks of one look, each trusted as far as it is sharp."""
+    def _pose(self, decoded: decoding.Decoded, grid: Grid, before: FloatArray) -> FloatArray:
+        """Pose of the head by the landmarks of one look, each trusted as far as it is sharp.
+
+        Args:
+            before: The pose of the look, which stays where its points fit none.
+        """
         weights = decoded.peak_mass[0].double().numpy()
-        return fit_pose(self.model.spec.mean_shape, _points(decoded, grid), weights)
+        try:
+            return fit_pose(self.model.spec.mean_shape, _points(decoded, grid), weights)
+        except ImplausibleError:
+            return before
 
     def _run(
         self,
@@ -496,7 +638,7 @@ def fit_pose(
         4x4 rigid affine from the mean head to the image.
 
     Raises:
-        UserError: half of the points or more do not fit any pose: this is no head.
+        ImplausibleError: half of the points or more do not fit any pose: this is no head.
     """
     trust = np.ones(len(points)) if weights is None else weights
     current = trust
@@ -510,11 +652,20 @@ def fit_pose(
     except ValueError:  # all points in one place or on one line
         fits = False
     if not fits:
-        raise UserError(
-            "no head was recognised in the image; give a T1 image of a whole head whose header "
-            "says which way is up."
-        )
+        raise _no_head(0.0)
     return pose
+
+
+def _no_head(plausibility: float) -> ImplausibleError:
+    return ImplausibleError(
+        f"no head was recognised in the image (plausibility {plausibility:.2f}, a head has "
+        f"{landmarks.PLAUSIBLE:g} or more); give a T1 image of a whole head.",
+        plausibility,
+    )
+
+
+def _plausibility(found: _Located | _Seen) -> float:
+    return found.plausibility
 
 
 def _for_inference(network: nn.Module) -> nn.Module:
@@ -531,6 +682,33 @@ def _prepared(volume: Volume) -> tuple[Volume, FloatArray]:
     pose = np.eye(4)
     pose[:3, 3] = head_center(head)
     return head, pose
+
+
+def _coarse(head: Volume, look: Look) -> Volume:
+    """The image in voxels of half the size of a look's, or as it is along axes that are coarser."""
+    factors = np.maximum(look.voxel_mm / 2 / head.grid.spacing, 1.0)
+    affine = head.grid.affine.copy()
+    affine[:3, :3] *= factors
+    i, j, k = (int(n) for n in np.ceil(np.array(head.grid.shape) / factors))
+    grid = Grid((i, j, k), affine)
+    return Volume(resample(head, grid), grid)
+
+
+def _turned_guess(head: Volume, rotation: FloatArray) -> FloatArray:
+    """A first guess of a pose, 4x4, if the head is turned by ``rotation`` against its header.
+
+    Args:
+        head: As `head_center` wants it.
+        rotation: 3x3, from axes to axes.
+
+    Returns:
+        From the upright head to the image.
+    """
+    pose = np.eye(4)
+    pose[:3, :3] = rotation
+    back = Grid(head.grid.shape, pose.T @ head.grid.affine)
+    pose[:3, 3] = rotation @ head_center(Volume(head.data, back))
+    return pose
 
 
 def _posed_cube(pose: FloatArray, look: Look) -> Grid:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.formats import read_landmarks
+from BrainLandmarksLib.formats import PLAUSIBILITY, read_landmarks
 from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.mrml.export import export_volume
 from BrainLandmarksLib.protocol import Protocol
@@ -40,20 +40,25 @@ class Found:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no result: one sentence, and what a diagnosis needs."""
+    """Why there is no result: one sentence, and what a diagnosis needs.
+
+    Args:
+        implausible: Whether there is one all the same, of what is no head; ``force`` brings it.
+    """
 
     sentence: str
     detail: str = ""
+    implausible: bool = False
 
 
 WAIT_S = 0.02
 
 
-def detect_and_wait(worker: Worker, volume: Any, protocol: Protocol, **options: str) -> Found:
+def detect_and_wait(worker: Worker, volume: Any, protocol: Protocol, **options: Any) -> Found:
     """Find the landmarks of a volume and wait for them, as scripts do; no window is needed.
 
     Args:
-        options: ``model``, ``device`` and ``quality`` of `DetectionRun`.
+        options: ``model``, ``device``, ``quality`` and ``force`` of `DetectionRun`.
 
     Raises:
         UserError: there is no result; the sentence says why.
@@ -81,6 +86,7 @@ class DetectionRun:
         protocol: The model's landmarks.
         on_progress: Called with a sentence, the fraction done and the seconds left (or None).
         on_end: Called once, with `Found`, `Failure`, or None after a cancellation.
+        force: Bring what was found even where it is no head.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class DetectionRun:
         model: str,
         device: str = "auto",
         quality: str = "standard",
+        force: bool = False,
     ) -> None:
         self._worker = worker
         self._protocol = protocol
@@ -118,6 +125,7 @@ class DetectionRun:
             model=model,
             device=device,
             quality=quality,
+            force=force,
         )
 
     @property
@@ -143,7 +151,8 @@ class DetectionRun:
         elif kind == "cancelled":
             self._end(None)
         elif kind == "error":
-            self._end(Failure(message["message"], message["detail"]))
+            implausible = message["code"] == "implausible"
+            self._end(Failure(message["message"], message["detail"], implausible))
         else:
             self._end(self._found(message))
 
@@ -159,6 +168,7 @@ class DetectionRun:
             "model": self._model,
             "device": message["device"],
             "precision": message["precision"],
+            PLAUSIBILITY: message["plausibility"],
         }
         seconds = time.monotonic() - self._started
         return Found(landmarks, source, tuple(message["notes"]), seconds)

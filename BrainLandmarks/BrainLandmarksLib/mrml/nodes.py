@@ -16,13 +16,13 @@ import slicer
 import vtk
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.formats import description_of, status_of_description
+from BrainLandmarksLib.formats import IMPLAUSIBLE_MARK, description_of, status_of_description
 from BrainLandmarksLib.geometry import FloatArray
 from BrainLandmarksLib.landmarks import LandmarkSet
 from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
 from BrainLandmarksLib.mrml.scene import remove
 from BrainLandmarksLib.protocol import Group, Protocol, load_protocol
-from BrainLandmarksLib.review import Review, from_record, to_record
+from BrainLandmarksLib.review import Review, from_record, is_implausible, to_record
 
 LIST = "BrainLandmarks.list"
 """Reference to the list of each group, in the protocol's order."""
@@ -212,8 +212,16 @@ class LandmarkNodes:
     # The review's record -------------------------------------------------------------------------
 
     def store(self, review: Review, source: dict[str, Any]) -> None:
-        """Keep the record of a review in the scene, so that it is saved with it."""
+        """Keep the record of a review in the scene, so that it is saved with it.
+
+        The names of the lists say whether the model's answer is implausible.
+        """
         self.anchor.SetParameter("record", json.dumps(to_record(review, source)))
+        mark = IMPLAUSIBLE_MARK if is_implausible(source) else ""
+        for node in self.lists:
+            name = node.GetName().removesuffix(IMPLAUSIBLE_MARK) + mark
+            if node.GetName() != name:
+                node.SetName(name)
 
     def restore(self) -> tuple[Review, dict[str, Any]]:
         """The review whose record the scene holds, with the points as they are in the lists.

@@ -14,10 +14,16 @@ from BrainLandmarksLib.mrml.detection_run import DetectionRun, Failure, Found
 from BrainLandmarksLib.mrml.sample import load_sample_head
 from BrainLandmarksLib.mrml.session import Session
 from BrainLandmarksLib.mrml.views import look_at
+from BrainLandmarksLib.review import is_implausible
 from BrainLandmarksLib.ui import requirements
 from BrainLandmarksLib.ui.installing import Installer
 from BrainLandmarksLib.ui.slots import Section, heard, told
 from BrainLandmarksLib.worker.messages import Message
+
+IMPLAUSIBLE = (
+    "no head was recognised in this volume: its landmarks are implausible and mean nothing until "
+    "you have corrected them."
+)
 
 DEVICES = {"cpu": "the CPU", "cuda": "the GPU", "mps": "the GPU (MPS)"}
 
@@ -42,6 +48,11 @@ class DetectSection(Section):
         )
         for combo in (ui.deviceCombo, ui.qualityCombo, ui.modelCombo):
             combo.connect("currentTextChanged(QString)", self.prepare)
+
+    def enter(self, session: Session) -> None:
+        """Say so if its landmarks are those of no head."""
+        if is_implausible(session.source):
+            self.say(IMPLAUSIBLE)
 
     def refresh(self, session: Session | None) -> None:
         """One button: it detects, or cancels."""
@@ -127,8 +138,15 @@ class DetectSection(Section):
         """The one button."""
         if self.run is not None:
             self.cancel()
-            return
-        volume = self.panel.volume()
+        else:
+            self._detect(self.panel.volume())
+
+    def _detect(self, volume: Any, force: bool = False) -> None:
+        """Start a detection.
+
+        Args:
+            force: Bring what was found even where it is no head.
+        """
         if volume is None:
             raise UserError("choose the MRI of a head first, or load the sample head.")
         protocol = self.panel.protocol()
@@ -145,6 +163,7 @@ class DetectSection(Section):
             model=self.panel.model(),
             device=self._device(),
             quality=self._quality(),
+            force=force,
         )
         if run.over:  # the volume could not even be written
             self.run = None
@@ -168,11 +187,23 @@ class DetectSection(Section):
             self.panel.status("Cancelled.")
         elif isinstance(outcome, Failure):
             self.say(outcome.sentence, outcome.detail or self.panel.host.worker.diagnostics())
+            if outcome.implausible and self._wanted_all_the_same(volume, outcome.sentence):
+                self.say("")
+                self._detect(volume, force=True)
+                return
         elif volume.GetScene() is None:
             self.say("The volume was closed while its landmarks were being found.")
         else:
             self._take(volume, outcome)
         self.panel.refresh()
+
+    def _wanted_all_the_same(self, volume: Any, sentence: str) -> bool:
+        return volume.GetScene() is not None and bool(
+            slicer.util.confirmYesNoDisplay(
+                f"{sentence[0].upper()}{sentence[1:]}\n\nShow the landmarks all the same? They "
+                "will be marked as implausible."
+            )
+        )
 
     def _take(self, volume: Any, found: Found) -> None:
         self.panel.setting(self._time_key(), f"{found.seconds:.1f}")
@@ -187,6 +218,7 @@ class DetectSection(Section):
         session = self.session
         if session is not None and session.volume is volume and session.nodes.complete:
             session.renew(found.landmarks, found.source, keep=self._keep(session))
+            self.enter(session)
             return
         shape = load_shape(found.source["model"], len(found.landmarks))
         self.panel.enter(

@@ -119,8 +119,15 @@ class Jobs:
         warm = time.monotonic()
         tell("read", 0.0)
         volume = read_image(message["image"])
-        detection = model.detector.detect(volume, quality=message["quality"], progress=tell)
-        write_landmarks(Path(message["output"]), detection.landmarks)
+        detection = model.detector.detect(
+            volume,
+            quality=message["quality"],
+            force=message.get("force", False),
+            progress=tell,
+        )
+        write_landmarks(
+            Path(message["output"]), detection.landmarks, plausibility=detection.plausibility
+        )
         if message["quality"] == STANDARD:
             model.memory.keep_detection(Path(message["image"]), detection)
         self._seconds[key] = time.monotonic() - warm
@@ -128,6 +135,7 @@ class Jobs:
             "output": message["output"],
             "device": detection.device,
             "precision": detection.precision,
+            "plausibility": round(detection.plausibility, 4),
             "notes": list(detection.notes),
             "seconds": {name: round(s, 3) for name, s in detection.seconds.items()},
             "total_s": round(time.monotonic() - start, 3),

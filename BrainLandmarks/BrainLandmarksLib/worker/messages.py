@@ -59,6 +59,9 @@ REQUESTS: dict[str, dict[str, type | tuple[type, ...]]] = {
 }
 """Type of a request to its fields besides "v", "id" and "type"; all are required."""
 
+OPTIONAL: dict[str, dict[str, type | tuple[type, ...]]] = {"detect": {"force": bool}}
+"""Type of a request to the fields that it may have besides."""
+
 REPLIES: dict[str, dict[str, type | tuple[type, ...]]] = {
     "hello": {"library": str, "pid": int},
     "alive": {},
@@ -75,6 +78,7 @@ FINAL = ("result", "cancelled", "error")
 ERROR_CODES = (
     "bad_message",
     "user",
+    "implausible",
     "out_of_memory",
     "bug",
     "crashed",
@@ -83,9 +87,10 @@ ERROR_CODES = (
     "not_started",
     "version",
 )
-"""bad_message: the request does not fit. user: something the user can put right. out_of_memory,
-bug: the job failed, the worker lives. crashed, killed, silent, not_started, version: the worker
-itself; these come from the client."""
+"""bad_message: the request does not fit. user: something the user can put right. implausible: no
+head was recognised; the same request with "force" gives what was found. out_of_memory, bug: the
+job failed, the worker lives. crashed, killed, silent, not_started, version: the worker itself;
+these come from the client."""
 
 
 class MessageError(ValueError):
@@ -122,8 +127,11 @@ def decode(line: bytes, known: dict[str, dict[str, type | tuple[type, ...]]]) ->
         raise MessageError(f"unknown type {kind!r}; known are {', '.join(known)}")
     if known is REQUESTS and not isinstance(message.get("id"), str):
         raise MessageError("no id")
-    for field, types in known[kind].items():
+    optional = OPTIONAL.get(kind, {}) if known is REQUESTS else {}
+    for field, types in {**known[kind], **optional}.items():
         if field not in message:
+            if field in optional:
+                continue
             raise MessageError(f"{kind} lacks the field {field!r}")
         value = message[field]
         if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):

@@ -16,7 +16,7 @@ from collections import deque
 from typing import Any, BinaryIO
 
 from BrainLandmarksLib import __version__
-from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.errors import ImplausibleError, UserError
 from BrainLandmarksLib.worker import last_words
 from BrainLandmarksLib.worker.jobs import Jobs
 from BrainLandmarksLib.worker.messages import (
@@ -118,6 +118,8 @@ class Server:
             result = self._jobs.do(message, progress)
         except Cancelled:
             self._reply({"type": "cancelled", "id": identity})
+        except ImplausibleError as error:
+            self._fail(identity, "implausible", str(error))
         except UserError as error:
             self._fail(identity, "user", str(error))
         except Exception as error:
