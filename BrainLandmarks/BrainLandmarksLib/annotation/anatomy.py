@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from .frame import HeadFrame, fit_head_frame
-from .labelmap import HEMISPHERE, Field, LabelMap
+from .labelmap import CORPUS_CALLOSUM, HEMISPHERE, Field, LabelMap
 from .outline import Plane, Section, exit_along
 
 RIGHT, ANTERIOR, SUPERIOR = np.eye(3)
@@ -106,9 +106,14 @@ class Anatomy:
         )
 
     @functools.cached_property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel of the label map."""
+        return float(np.prod(self.head.grid.spacing))
+
+    @functools.cached_property
     def cerebrum(self) -> tuple[int, ...]:
-        """Labels of cerebral white matter and cortex, both sides."""
-        return HEMISPHERE["L"] + HEMISPHERE["R"]
+        """Labels of cerebral white matter and cortex, both sides, and of what joins them."""
+        return HEMISPHERE["L"] + HEMISPHERE["R"] + CORPUS_CALLOSUM
 
 
 def lateral(side: str) -> np.ndarray:

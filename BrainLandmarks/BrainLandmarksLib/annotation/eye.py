@@ -20,8 +20,7 @@ def eyes(anatomy: Anatomy) -> Points:
     field = anatomy.head.field(EYES, 1.5)
     parts, count = ndimage.label(mask)
     sizes = ndimage.sum_labels(mask, parts, np.arange(1, count + 1))
-    voxel = float(np.prod(anatomy.head.grid.spacing))
-    for part in 1 + np.flatnonzero(sizes * voxel > 1500.0):
+    for part in 1 + np.flatnonzero(sizes * anatomy.voxel_mm3 > 1500.0):
         ijk = np.argwhere(parts == part).astype(float)
         points = anatomy.frame.to_head(anatomy.head.grid.ijk_to_ras(ijk))
         centre = np.median(points, axis=0)

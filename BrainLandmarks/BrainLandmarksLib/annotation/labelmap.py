@@ -1,8 +1,9 @@
-"""A FreeSurfer-numbered head label map, read as smooth sub-voxel fields instead of voxels."""
+"""A head label map, read as smooth sub-voxel fields instead of voxels."""
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -11,29 +12,44 @@ from scipy import ndimage
 
 from ..errors import UserError
 from ..geometry import Grid
+from .schemes import AUTO, MIDLINE, PAIRED, Scheme, detect_scheme, load_scheme, numbers
 
 if TYPE_CHECKING:
     from ..images import Volume
 
-# FreeSurfer numbers, left and right (FreeSurferColorLUT.txt; 506 is SynthSeg's eye label).
-CEREBRAL_WHITE = {"L": (2,), "R": (41,)}
-CEREBRAL_CORTEX = {"L": (3,), "R": (42,)}
-THALAMUS = {"L": (10,), "R": (49,)}
-CAUDATE = {"L": (11,), "R": (50,)}
-PUTAMEN = {"L": (12,), "R": (51,)}
-PALLIDUM = {"L": (13,), "R": (52,)}
-HIPPOCAMPUS = {"L": (17,), "R": (53,)}
-AMYGDALA = {"L": (18,), "R": (54,)}
-ACCUMBENS = {"L": (26,), "R": (58,)}
-VENTRAL_DC = {"L": (28,), "R": (60,)}
-TEMPORAL_HORN = {"L": (5,), "R": (44,)}
-CORPUS_CALLOSUM = (251, 252, 253, 254, 255)
-FOURTH_VENTRICLE = (15,)
-BRAIN_STEM = (16,)
-SPINAL_CORD = (512,)
-EYES = (506,)
+
+def _sided(structure: str) -> dict[str, tuple[int, ...]]:
+    left, right = PAIRED[structure]
+    return {"L": (left,), "R": (right,)}
+
+
+def _midline(*structures: str) -> tuple[int, ...]:
+    return tuple(MIDLINE[structure] for structure in structures)
+
+
+CEREBRAL_WHITE = _sided("cerebral white matter")
+CEREBRAL_CORTEX = _sided("cerebral cortex")
+THALAMUS = _sided("thalamus")
+CAUDATE = _sided("caudate")
+PUTAMEN = _sided("putamen")
+PALLIDUM = _sided("pallidum")
+HIPPOCAMPUS = _sided("hippocampus")
+AMYGDALA = _sided("amygdala")
+ACCUMBENS = _sided("accumbens")
+VENTRAL_DC = _sided("ventral diencephalon")
+TEMPORAL_HORN = _sided("temporal horn")
+CORPUS_CALLOSUM = _midline("corpus callosum")
+FOURTH_VENTRICLE = _midline("fourth ventricle")
+PONS = _midline("pons")
+BRAIN_STEM = _midline("brain stem", "pons")
+SPINAL_CORD = _midline("spinal cord")
+EYES = _midline("eye")
 
 HEMISPHERE = {side: CEREBRAL_WHITE[side] + CEREBRAL_CORTEX[side] for side in ("L", "R")}
+
+
+LEAST_SIGMA_VOXELS = 1.0
+"""Smoothing that hides the voxels of a coarse map."""
 
 
 class LabelMap:
@@ -43,26 +59,38 @@ class LabelMap:
     the structure's boundary, located between voxel centres, and hardly moves when the same head is
     stored on a turned grid.
 
+    Whatever scheme numbers the volume, ``labels`` carries the library's numbers (see ``schemes``);
+    ``unknown`` lists the numbers that the scheme does not know, which count as background.
+
     Example::
 
         head = LabelMap(read_image("aseg.mgz"))
-        stem = head.field((16,))
+        stem = head.field(BRAIN_STEM)
         stem.at(points_ras)        # (n,) values in 0..1
 
-    Raises ``UserError`` if the volume does not hold whole-number labels.
+    Args:
+        volume: The segmentation.
+        scheme: A scheme, its name or file, or "auto": by the numbers that are there.
+
+    Raises ``UserError`` if the volume does not hold whole-number labels or its scheme is unknown.
     """
 
-    def __init__(self, volume: Volume) -> None:
+    def __init__(self, volume: Volume, scheme: Scheme | str | os.PathLike[str] = AUTO) -> None:
         data = volume.data
         labels = np.rint(data)
         if not np.allclose(data, labels, atol=1e-3):
             raise UserError(
-                "The image holds fractional values, so it is not a label map: give a FreeSurfer or "
-                "SynthSeg segmentation saved with nearest-neighbour interpolation."
+                "The image holds fractional values, so it is not a label map: give a segmentation "
+                "saved with nearest-neighbour interpolation."
             )
-        self.labels = labels.astype(np.int32)
+        labels = labels.astype(np.int32)
+        if not isinstance(scheme, Scheme):
+            scheme = detect_scheme(labels) if scheme == AUTO else load_scheme(scheme)
+        self.scheme = scheme
+        self.unknown = scheme.unknown(labels)
+        self.labels = scheme.canonical(labels, volume.grid.spacing)
         self.grid = volume.grid
-        self.present = frozenset(int(v) for v in np.unique(self.labels))
+        self.present = frozenset(numbers(self.labels))
 
     def has(self, labels: Iterable[int]) -> bool:
         """Whether any voxel carries one of the labels."""
@@ -78,7 +106,10 @@ class LabelMap:
         return self.grid.ijk_to_ras(ijk.mean(axis=0)) if len(ijk) else None
 
     def field(self, labels: Iterable[int], sigma_mm: float = 1.0) -> Field:
-        """Smooth indicator of the union of ``labels`` (cached)."""
+        """Smooth indicator of the union of ``labels`` (cached).
+
+        Along an axis with coarse voxels it is smoothed more, or its level would show the steps.
+        """
         return self._field(tuple(sorted(labels)), float(sigma_mm))
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - the cache lives and dies with one annotation
@@ -103,7 +134,7 @@ class Field:
         """Gaussian-smoothed indicator, cropped to the mask's box and the reach of the kernel."""
         if not mask.any():
             return cls(np.zeros((2, 2, 2), np.float32), Grid((2, 2, 2), grid.affine))
-        sigma = sigma_mm / grid.spacing
+        sigma = np.maximum(sigma_mm / grid.spacing, LEAST_SIGMA_VOXELS)
         margin = np.ceil(3 * sigma).astype(int) + 2
         box = ndimage.find_objects(mask.astype(np.uint8))[0]
         low = np.array([s.start for s in box]) - margin

@@ -31,8 +31,14 @@ OUTLINE_CLOSING_MM = 8.0
 MEDIAL_CLOSING_MM = 3.0
 """The same on the medial side, where wide gaps are cisterns."""
 
+SMALLEST_HIPPOCAMPUS_MM3 = 200.0
+
 SHORTEST_HIPPOCAMPUS_MM = 28.0
 """A shorter label, or one that does not run forwards, is a damaged piece, not a hippocampus."""
+
+
+CRUMB_MM3 = 10.0
+"""Pieces of a temporal horn smaller than this do not count."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def temporal_lobe(anatomy: Anatomy) -> Points:
 
 def _hippocampus(anatomy: Anatomy, side: str) -> Hippocampus | None:
     points = _largest_part(anatomy, HIPPOCAMPUS[side])
-    if len(points) < 200:
+    if len(points) * anatomy.voxel_mm3 < SMALLEST_HIPPOCAMPUS_MM3:
         return None
     centre = points.mean(0)
     axis = np.linalg.svd(points - centre, full_matrices=False)[2][0]
@@ -103,6 +109,8 @@ def _common_axis(both: dict[str, Hippocampus]) -> np.ndarray:
     left-right direction. Across each hippocampus' own axis the outline would swing by several
     millimetres with how much that hippocampus diverges from the midline.
     """
+    if not both:
+        return ANTERIOR
     mean = np.sum([h.axis for h in both.values()], axis=0)
     mean = mean - (mean @ RIGHT) * RIGHT
     size = np.linalg.norm(mean)
@@ -136,7 +144,7 @@ def _horn_tip(anatomy: Anatomy, side: str, amygdala: np.ndarray | None) -> np.nd
     best: np.ndarray | None = None
     for part in range(1, count + 1):
         points = _head_points(anatomy, parts == part)
-        if len(points) < 10:
+        if len(points) * anatomy.voxel_mm3 < CRUMB_MM3:
             continue
         front = points[:, 1].max()
         tip = np.average(points, axis=0, weights=np.clip(points[:, 1] - (front - 2.0), 0, None))
