@@ -88,9 +88,7 @@ def fit_mid_sagittal_plane(head: LabelMap) -> tuple[np.ndarray, np.ndarray]:
     left = head.field(HEMISPHERE["L"], 2.0)
     right = head.field(HEMISPHERE["R"], 2.0)
     # Both fields on the array region of the left one; the midline lies inside its margin.
-    ijk = np.stack(np.meshgrid(*map(np.arange, left.values.shape), indexing="ij"), -1)
-    ras = left.grid.ijk_to_ras(ijk.astype(float))
-    l_values, r_values = left.values, right.at(ras)
+    l_values, r_values = left.values, right.on(left)
     difference = l_values - r_values
     both = np.minimum(l_values, r_values) > 0.04
     crossing = (difference[:-1] > 0) & (difference[1:] <= 0) & both[:-1] & both[1:]

@@ -98,12 +98,56 @@ class LabelMap:
 
     def mask(self, labels: Iterable[int]) -> np.ndarray:
         """Boolean array of the voxels that carry one of the labels."""
-        return np.isin(self.labels, [label for label in labels if label in self.present])
+        mask = np.zeros(self.labels.shape, bool)
+        part = self.part(labels)
+        if part is not None:
+            mask[part[0]] = part[1]
+        return mask
+
+    def part(self, labels: Iterable[int]) -> tuple[tuple[slice, ...], np.ndarray] | None:
+        """Box of a structure in the array and its mask in that box; None when it is absent."""
+        boxes = [self._boxes[label] for label in labels if label in self.present]
+        if not boxes:
+            return None
+        box = tuple(
+            slice(min(b[axis].start for b in boxes), max(b[axis].stop for b in boxes))
+            for axis in range(3)
+        )
+        table = np.zeros(max(self.present) + 1, bool)
+        table[[label for label in labels if label in self.present]] = True
+        return box, table[self.labels[box]]
+
+    @functools.cached_property
+    def _boxes(self) -> dict[int, tuple[slice, ...]]:
+        found = ndimage.find_objects(self.labels)
+        return {label: box for label, box in enumerate(found, start=1) if box is not None}
+
+    def largest(self, labels: Iterable[int]) -> np.ndarray:
+        """Voxel centres (n, 3), RAS mm, of the largest connected part of a structure."""
+        return max(self.pieces(labels), key=len, default=np.empty((0, 3)))
+
+    def pieces(self, labels: Iterable[int]) -> list[np.ndarray]:
+        """Voxel centres (n, 3), RAS mm, of each connected part of a structure."""
+        part = self.part(labels)
+        if part is None:
+            return []
+        box, mask = part
+        low = np.array([s.start for s in box])
+        pieces, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+        return [
+            self.grid.ijk_to_ras(
+                np.argwhere(pieces[inner] == number) + low + [s.start for s in inner]
+            )
+            for number, inner in enumerate(ndimage.find_objects(pieces), start=1)
+        ]
 
     def centre(self, labels: Iterable[int]) -> np.ndarray | None:
         """Centre of mass, RAS mm, or None when the structure is absent."""
-        ijk = np.argwhere(self.mask(labels))
-        return self.grid.ijk_to_ras(ijk.mean(axis=0)) if len(ijk) else None
+        part = self.part(labels)
+        if part is None:
+            return None
+        box, mask = part
+        return self.grid.ijk_to_ras(np.argwhere(mask).mean(axis=0) + [s.start for s in box])
 
     def field(self, labels: Iterable[int], sigma_mm: float = 1.0) -> Field:
         """Smooth indicator of the union of ``labels`` (cached).
@@ -112,9 +156,39 @@ class LabelMap:
         """
         return self._field(tuple(sorted(labels)), float(sigma_mm))
 
+    def field_near(self, labels: Iterable[int], sigma_mm: float, points: np.ndarray) -> Field:
+        """Like ``field``, made only where it is needed: in the box round some RAS points (n, 3)."""
+        part = self.part(labels)
+        if part is None:
+            return self._empty_field()
+        box, mask = part
+        reach = np.ceil(3 * self._sigma(sigma_mm)) + 2
+        ijk = self.grid.ras_to_ijk(points)
+        low = np.floor(ijk.min(0) - reach).astype(int)
+        high = np.ceil(ijk.max(0) + reach).astype(int) + 1
+        near = tuple(
+            slice(max(s.start, int(a)), max(min(s.stop, int(b)), max(s.start, int(a))))
+            for s, a, b in zip(box, low, high)
+        )
+        inner = tuple(slice(n.start - s.start, n.stop - s.start) for n, s in zip(near, box))
+        mask = mask[inner]
+        if not mask.any():
+            return self._empty_field()
+        return Field.smooth(near, mask, self.grid, self._sigma(sigma_mm))
+
     @functools.lru_cache(maxsize=64)  # noqa: B019 - the cache lives and dies with one annotation
     def _field(self, labels: tuple[int, ...], sigma_mm: float) -> Field:
-        return Field.smooth(self.mask(labels), self.grid, sigma_mm)
+        part = self.part(labels)
+        if part is None:
+            return self._empty_field()
+        return Field.smooth(*part, self.grid, self._sigma(sigma_mm))
+
+    def _sigma(self, sigma_mm: float) -> np.ndarray:
+        """Standard deviation of the smoothing, voxels along each axis."""
+        return np.maximum(sigma_mm / self.grid.spacing, LEAST_SIGMA_VOXELS)
+
+    def _empty_field(self) -> Field:
+        return Field(np.zeros((2, 2, 2), np.float32), self.grid, np.zeros(3, int))
 
     def inside(self, points: np.ndarray) -> np.ndarray:
         """Which RAS points lie inside the stored array."""
@@ -125,23 +199,26 @@ class LabelMap:
 class Field:
     """Smooth scalar field on a part of a grid, zero elsewhere, sampled at RAS points."""
 
-    def __init__(self, values: np.ndarray, grid: Grid) -> None:
+    def __init__(self, values: np.ndarray, grid: Grid, low: np.ndarray) -> None:
+        """``values[0, 0, 0]`` belongs to the voxel ``low`` of ``grid``, which may lie outside."""
+        affine = np.array(grid.affine, float)
+        affine[:3, 3] = grid.ijk_to_ras(np.asarray(low, float))
         self.values = values
-        self.grid = grid
+        self.low = np.asarray(low, int)
+        self.grid = Grid(values.shape, affine)
 
     @classmethod
-    def smooth(cls, mask: np.ndarray, grid: Grid, sigma_mm: float) -> Field:
-        """Gaussian-smoothed indicator, cropped to the mask's box and the reach of the kernel."""
-        if not mask.any():
-            return cls(np.zeros((2, 2, 2), np.float32), Grid((2, 2, 2), grid.affine))
-        sigma = np.maximum(sigma_mm / grid.spacing, LEAST_SIGMA_VOXELS)
+    def smooth(
+        cls, box: tuple[slice, ...], mask: np.ndarray, grid: Grid, sigma: np.ndarray
+    ) -> Field:
+        """Gaussian-smoothed indicator of the mask of a box in a grid, with the kernel's reach.
+
+        ``sigma`` (3,) is in voxels.
+        """
         margin = np.ceil(3 * sigma).astype(int) + 2
-        box = ndimage.find_objects(mask.astype(np.uint8))[0]
         low = np.array([s.start for s in box]) - margin
-        padded_shape = np.array([s.stop for s in box]) + margin - low
-        cropped = np.zeros(padded_shape, np.float32)
-        inner = tuple(slice(m, m + s.stop - s.start) for m, s in zip(margin, box))
-        cropped[inner] = mask[box]
+        cropped = np.zeros(mask.shape + 2 * margin, np.float32)
+        cropped[tuple(slice(m, m + n) for m, n in zip(margin, mask.shape))] = mask
         # Where the map itself ends, the structure is cut, not finished: the edge value continues.
         for axis in range(3):
             index_low = [slice(None)] * 3
@@ -151,16 +228,25 @@ class Field:
                 edge = [slice(None)] * 3
                 edge[axis] = slice(margin[axis], margin[axis] + 1)
                 cropped[tuple(index_low)] = cropped[tuple(edge)]
-            if box[axis].stop == mask.shape[axis]:
+            if box[axis].stop == grid.shape[axis]:
                 index_high[axis] = slice(cropped.shape[axis] - margin[axis], None)
                 edge = [slice(None)] * 3
                 stop = cropped.shape[axis] - margin[axis]
                 edge[axis] = slice(stop - 1, stop)
                 cropped[tuple(index_high)] = cropped[tuple(edge)]
         values = ndimage.gaussian_filter(cropped, sigma, truncate=3.0)
-        affine = np.array(grid.affine, float)
-        affine[:3, 3] = grid.ijk_to_ras(low.astype(float))
-        return cls(values, Grid(values.shape, affine))
+        return cls(values, grid, low)
+
+    def on(self, other: Field) -> np.ndarray:
+        """Values at the voxels of another field of the same label map."""
+        values = np.zeros(other.values.shape, np.float32)
+        start = np.maximum(self.low, other.low)
+        stop = np.minimum(self.low + self.values.shape, other.low + other.values.shape)
+        if (start < stop).all():
+            here = tuple(slice(a, b) for a, b in zip(start - self.low, stop - self.low))
+            there = tuple(slice(a, b) for a, b in zip(start - other.low, stop - other.low))
+            values[there] = self.values[here]
+        return values
 
     def centre(self) -> np.ndarray:
         """Centre of mass, RAS mm."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from .anatomy import ANTERIOR, RIGHT, SIDES, Anatomy, Points, lateral
 from .labelmap import (
@@ -82,7 +81,7 @@ def temporal_lobe(anatomy: Anatomy) -> Points:
 
 
 def _hippocampus(anatomy: Anatomy, side: str) -> Hippocampus | None:
-    points = _largest_part(anatomy, HIPPOCAMPUS[side])
+    points = anatomy.frame.to_head(anatomy.head.largest(HIPPOCAMPUS[side]))
     if len(points) * anatomy.voxel_mm3 < SMALLEST_HIPPOCAMPUS_MM3:
         return None
     centre = points.mean(0)
@@ -117,33 +116,15 @@ def _common_axis(both: dict[str, Hippocampus]) -> np.ndarray:
     return mean / size if size > 0 else ANTERIOR
 
 
-def _largest_part(anatomy: Anatomy, labels: tuple[int, ...]) -> np.ndarray:
-    """Voxel centres, head frame, of the largest connected part of a structure."""
-    mask = anatomy.head.mask(labels)
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
-    if count == 0:
-        return np.empty((0, 3))
-    sizes = ndimage.sum_labels(mask, parts, np.arange(1, count + 1))
-    return _head_points(anatomy, parts == 1 + int(np.argmax(sizes)))
-
-
-def _head_points(anatomy: Anatomy, mask: np.ndarray) -> np.ndarray:
-    """(n, 3) voxel centres of a mask, head frame mm."""
-    ijk = np.argwhere(mask).astype(float)
-    return anatomy.frame.to_head(anatomy.head.grid.ijk_to_ras(ijk))
-
-
 def _horn_tip(anatomy: Anatomy, side: str, amygdala: np.ndarray | None) -> np.ndarray | None:
     """Front end of the temporal horn: middle of its most anterior 2 mm.
 
     The horn is thin and its label often falls into pieces; crumbs and pieces far from the amygdala
     do not count as its tip.
     """
-    mask = anatomy.head.mask(TEMPORAL_HORN[side])
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
     best: np.ndarray | None = None
-    for part in range(1, count + 1):
-        points = _head_points(anatomy, parts == part)
+    for piece in anatomy.head.pieces(TEMPORAL_HORN[side]):
+        points = anatomy.frame.to_head(piece)
         if len(points) * anatomy.voxel_mm3 < CRUMB_MM3:
             continue
         front = points[:, 1].max()
