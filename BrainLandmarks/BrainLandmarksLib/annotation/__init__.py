@@ -1,10 +1,12 @@
-"""Ground truth by rule: the brain88 landmarks placed on a FreeSurfer-numbered label map.
+"""Ground truth by rule: the brain88 landmarks placed on the label map of a head.
 
 The rules are those of ``protocols/brain88.json`` in numbers. Anatomy that the map does not contain
 gives a missing landmark, never a guess.
 """
 
 from __future__ import annotations
+
+import os
 
 import numpy as np
 
@@ -18,23 +20,32 @@ from .brain_stem import brain_stem
 from .corpus_callosum import corpus_callosum
 from .eye import eyes
 from .labelmap import LabelMap
+from .schemes import AUTO, Scheme, detect_scheme, load_scheme, scheme_names
 from .temporal import temporal_lobe
 
-__all__ = ["annotate"]
+__all__ = ["LabelMap", "Scheme", "annotate", "detect_scheme", "load_scheme", "scheme_names"]
 
 PROTOCOL = "brain88"
 
 
-def annotate(volume: Volume) -> LandmarkSet:
+def annotate(
+    volume: Volume | LabelMap, labels: Scheme | str | os.PathLike[str] = AUTO
+) -> LandmarkSet:
     """Landmarks of a head label map, status ``truth`` or ``missing``.
 
     Example::
 
         landmarks = annotate(read_image("aseg.mgz"))
+        landmarks = annotate(read_image("parcellation.nii.gz"), labels="gif")
 
-    Raises ``UserError`` if the image is no label map or its head frame cannot be found.
+    Args:
+        volume: The label map, as an image or read already.
+        labels: The scheme of the image's numbers, its name or file, or "auto".
+
+    Raises ``UserError`` if the image is no label map, its numbers are of no known scheme, or its
+    head frame cannot be found.
     """
-    anatomy = Anatomy(LabelMap(volume))
+    anatomy = Anatomy(volume if isinstance(volume, LabelMap) else LabelMap(volume, labels))
     found: Points = {}
     found |= corpus_callosum(anatomy)
     contour = midline_contour(anatomy)

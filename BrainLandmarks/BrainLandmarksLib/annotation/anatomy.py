@@ -7,13 +7,14 @@ z superior); ``Anatomy.to_ras`` is applied once, at the very end.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
 from scipy import ndimage
 
 from .frame import HeadFrame, fit_head_frame
-from .labelmap import HEMISPHERE, Field, LabelMap
+from .labelmap import CORPUS_CALLOSUM, HEMISPHERE, Field, LabelMap
 from .outline import Plane, Section, exit_along
 
 RIGHT, ANTERIOR, SUPERIOR = np.eye(3)
@@ -86,8 +87,12 @@ class Anatomy:
         field, of its largest connected part in the box. From there the point is carried along
         ``direction`` to the surface itself.
         """
-        shape, surface = self.head.field(labels, LOBE_SIGMA_MM), self.head.field(labels, 1.5)
         low, high = np.asarray(list(low), float), np.asarray(list(high), float)
+        reach = 4 * LOBE_SIGMA_MM
+        corners = np.array([*itertools.product(*zip(low - reach, high + reach))])
+        near = self.frame.to_ras(corners)
+        shape = self.head.field_near(labels, LOBE_SIGMA_MM, near)
+        surface = self.head.field_near(labels, 1.5, near)
         step = 1.0
         axes = [np.arange(a, b + step / 2, step) for a, b in zip(low, high)]
         lattice = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
@@ -101,14 +106,17 @@ class Anatomy:
         # Weights fall to zero at the edge of the cap, so the answer moves smoothly with the shape.
         weight = np.clip(height - (height.max() - cap_mm - step), 0, None)
         middle = np.average(points, axis=0, weights=weight)
-        return self.exit(
-            surface, middle - LOBE_SIGMA_MM * direction, direction, 4 * LOBE_SIGMA_MM, last=True
-        )
+        return self.exit(surface, middle - LOBE_SIGMA_MM * direction, direction, reach, last=True)
+
+    @functools.cached_property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel of the label map."""
+        return float(np.prod(self.head.grid.spacing))
 
     @functools.cached_property
     def cerebrum(self) -> tuple[int, ...]:
-        """Labels of cerebral white matter and cortex, both sides."""
-        return HEMISPHERE["L"] + HEMISPHERE["R"]
+        """Labels of cerebral white matter and cortex, both sides, and of what joins them."""
+        return HEMISPHERE["L"] + HEMISPHERE["R"] + CORPUS_CALLOSUM
 
 
 def lateral(side: str) -> np.ndarray:

@@ -8,12 +8,26 @@ from itertools import pairwise
 import numpy as np
 
 from .anatomy import Anatomy, Points, on_midline
-from .labelmap import BRAIN_STEM, FOURTH_VENTRICLE, SPINAL_CORD, VENTRAL_DC
+from .labelmap import BRAIN_STEM, FOURTH_VENTRICLE, PONS, SPINAL_CORD, VENTRAL_DC
 from .outline import along, arc, between, exit_along, extreme, length, nearest, resampled
 
 TISSUE = BRAIN_STEM + SPINAL_CORD + VENTRAL_DC["L"] + VENTRAL_DC["R"]
 
 LABELS = ("PMN", "PONS_A", "PMD", "CMJ_A", "OBEX", "V4_F", "V4_T", "MB_T")
+
+
+PONS_MM = (-48.0, -13.0)
+"""Where the pons lies in the head frame (z), if the map does not say."""
+
+SHORTEST_PONS_MM = 15.0
+
+NOTCH_MM = 8.0
+"""How far above or below the end of a pons of its own the notch may lie."""
+
+OBEX_BELOW_MM = 2.0
+"""The obex is at least so much lower than the pontomedullary notch."""
+
+_POSTERIOR = np.array([-1.0, 0.0])
 
 
 def brain_stem(anatomy: Anatomy) -> Points:
@@ -23,44 +37,85 @@ def brain_stem(anatomy: Anatomy) -> Points:
     curve = stem.outline()
     if len(curve) < 20:
         return found
-    window = curve[(curve[:, 1] > -48) & (curve[:, 1] < -13)]
+    low, high = _pons_extent(anatomy) or PONS_MM
+    window = curve[(curve[:, 1] > low) & (curve[:, 1] < high)]
     if len(window) < 20:
         return found
-    pons = extreme(window, np.array([1.0, 0.0]))
-    pons = nearest(curve, pons)[0]
+    pons = nearest(curve, extreme(window, np.array([1.0, 0.0])))[0]
     found["PONS_A"] = on_midline(pons)
+    found["V4_F"] = _met(stem.at, pons + _POSTERIOR, _POSTERIOR)
 
-    # The front of the stem, from the pons up over the peduncles to the hypothalamus; the aqueduct
-    # belongs inside here, or the outline would run into it from above.
-    solid = anatomy.midline(TISSUE + FOURTH_VENTRICLE).component(len).outline()
-    top = extreme(solid, np.array([0.0, 1.0]))
-    front = between(solid, nearest(solid, pons)[0], top, pons + np.array([0.0, 12.0]))
-    notch = _deepest(front[front[:, 1] < 2.0], np.array([-1.0, 0.0]))
-    found["PMN"] = on_midline(notch)
-
-    bottom = extreme(curve, np.array([0.0, -1.0]))
-    lower = between(curve, pons, bottom, pons + np.array([0.0, -12.0]))
-    if length(lower) > 30.0:
-        medulla = along(lower, np.linspace(0, 35.0, 71)) if length(lower) > 35.0 else lower
-        groove = _deepest(medulla, np.array([-1.0, 0.0]))
+    notch = _upper_notch(anatomy, pons)
+    if notch is not None:
+        found["PMN"] = on_midline(notch)
+        found["V4_T"] = _met(stem.at, notch + 1.5 * _POSTERIOR, _POSTERIOR)
+    groove = _lower_notch(anatomy, curve, pons)
+    if groove is not None:
         found["PMD"] = on_midline(groove)
-        height = float(np.linalg.norm(notch - groove))
-        at = nearest(lower, groove)[1] + height
-        junction = along(lower, at) if at < length(lower) - 2.0 else None
-        if junction is not None and _inside(anatomy, junction):
-            found["CMJ_A"] = on_midline(junction)
+        if notch is not None:
+            found["CMJ_A"] = _one_pons_lower(anatomy, curve, pons, notch, groove)
 
     fourth = anatomy.midline(FOURTH_VENTRICLE).component(_lowest_part).outline()
     if len(fourth) >= 10:
         obex = extreme(fourth, np.array([0.0, -1.0]))
-        if _inside(anatomy, obex):
+        # Where thin labels break, the lowest part that is left ends far too high.
+        low_enough = groove is None or obex[1] < groove[1] - OBEX_BELOW_MM
+        if low_enough and _inside(anatomy, obex):
             found["OBEX"] = on_midline(obex)
-    posterior = np.array([-1.0, 0.0])
-    found["V4_F"] = _met(stem.at, pons + posterior, posterior)
-    found["V4_T"] = _met(stem.at, notch + 1.5 * posterior, posterior)
     midbrain = anatomy.midline(BRAIN_STEM + FOURTH_VENTRICLE).component(len).outline()
-    found["MB_T"] = on_midline(extreme(midbrain, np.array([0.0, 1.0])))
+    if len(midbrain) >= 20:
+        found["MB_T"] = on_midline(extreme(midbrain, np.array([0.0, 1.0])))
     return found
+
+
+def _pons_extent(anatomy: Anatomy) -> tuple[float, float] | None:
+    """Lowest and highest z of the pons where the map sets it apart from the rest of the stem."""
+    outline = anatomy.midline(PONS).component(len).outline()
+    if len(outline) < 20 or np.ptp(outline[:, 1]) < SHORTEST_PONS_MM:
+        return None
+    return float(outline[:, 1].min()), float(outline[:, 1].max())
+
+
+def _upper_notch(anatomy: Anatomy, pons: np.ndarray) -> np.ndarray | None:
+    """Bottom of the notch on the front of the stem, from the pons over the peduncles upwards.
+
+    The aqueduct belongs inside here, or the outline would run into it from above.
+    """
+    solid = anatomy.midline(TISSUE + FOURTH_VENTRICLE).component(len).outline()
+    if len(solid) < 20:
+        return None
+    top = extreme(solid, np.array([0.0, 1.0]))
+    front = between(solid, nearest(solid, pons)[0], top, pons + np.array([0.0, 12.0]))
+    extent = _pons_extent(anatomy)
+    return _deepest(front[front[:, 1] < 2.0], None if extent is None else extent[1])
+
+
+def _lower_notch(anatomy: Anatomy, curve: np.ndarray, pons: np.ndarray) -> np.ndarray | None:
+    """Bottom of the notch on the front of the stem below the pons."""
+    lower = _front_below(curve, pons)
+    if length(lower) <= 30.0:
+        return None
+    medulla = along(lower, np.linspace(0, 35.0, 71)) if length(lower) > 35.0 else lower
+    extent = _pons_extent(anatomy)
+    return _deepest(medulla, None if extent is None else extent[0])
+
+
+def _front_below(curve: np.ndarray, pons: np.ndarray) -> np.ndarray:
+    """The outline of the stem from the pons down its front to its lower end."""
+    bottom = extreme(curve, np.array([0.0, -1.0]))
+    return between(curve, pons, bottom, pons + np.array([0.0, -12.0]))
+
+
+def _one_pons_lower(
+    anatomy: Anatomy, curve: np.ndarray, pons: np.ndarray, notch: np.ndarray, groove: np.ndarray
+) -> np.ndarray | None:
+    """The point one pons height below the pontomedullary notch along the front of the stem."""
+    lower = _front_below(curve, pons)
+    at = nearest(lower, groove)[1] + float(np.linalg.norm(notch - groove))
+    if at >= length(lower) - 2.0:
+        return None
+    junction = along(lower, at)
+    return on_midline(junction) if _inside(anatomy, junction) else None
 
 
 def _lowest_part(points: np.ndarray) -> float:
@@ -82,17 +137,26 @@ def _inside(anatomy: Anatomy, point: np.ndarray) -> bool:
     return bool(anatomy.head.inside(anatomy.msp.to_ras(around)).all())
 
 
-def _deepest(curve: np.ndarray, inward: np.ndarray) -> np.ndarray:
-    """Deepest point of the concavity of an open curve: farthest from its convex hull, inwards."""
+def _deepest(curve: np.ndarray, level: float | None) -> np.ndarray | None:
+    """Deepest point of the concavity of an open curve: farthest behind its convex hull.
+
+    ``level`` is the z of the end of the pons, if it is known: the notch is near it.
+    """
+    if len(curve) < 3 or length(curve) < 2.0:
+        return None
     even = resampled(curve, 0.25)
-    hull = _upper_hull(even, inward)
+    hull = _upper_hull(even, _POSTERIOR)
     depth = np.zeros(len(even))
     for a, b in pairwise(hull):
         chord = even[b] - even[a]
         normal = np.array([-chord[1], chord[0]]) / max(np.linalg.norm(chord), 1e-9)
-        if normal @ inward < 0:
+        if normal @ _POSTERIOR < 0:
             normal = -normal
         depth[a : b + 1] = (even[a : b + 1] - even[a]) @ normal
+    if level is not None:
+        depth[np.abs(even[:, 1] - level) > NOTCH_MM] = 0.0
+    if depth.max() <= 0.0:
+        return None
     k = int(np.argmax(depth))
     near = depth > depth[k] - 0.5
     first = last = k

@@ -47,6 +47,15 @@ rostrum, on a contour that the line meets at a right angle."""
 OPENING_MM = 1.5
 """What is thinner than twice this is a rest of the fornix, not callosum."""
 
+SHORTEST_MM = 35.0
+"""From genu to splenium; what is shorter is a piece of a callosum, or something else."""
+
+WHOLE = 0.9
+"""Share of a callosum's section that has to hang together."""
+
+BRIDGED_MM = 2.0
+"""A class in pieces is joined over gaps of twice this."""
+
 _ANTERIOR, _SUPERIOR = np.array([1.0, 0.0]), np.array([0.0, 1.0])
 
 
@@ -62,6 +71,9 @@ def corpus_callosum(anatomy: Anatomy) -> Points:
     top = extreme(upper, _SUPERIOR)
     level = genu[0] + ISTHMUS * (splenium[0] - genu[0])
     crossing = np.flatnonzero((upper[:-1, 0] - level) * (upper[1:, 0] - level) <= 0)
+    inner = _inner_genu(outline, genu)
+    if len(crossing) == 0 or inner is None:
+        return found
     isthmus = upper[crossing[np.argmax(upper[crossing, 1])]]
 
     lower = between(outline, splenium, genu, middle - np.array([0.0, 10.0]))
@@ -70,7 +82,6 @@ def corpus_callosum(anatomy: Anatomy) -> Points:
     front = lower[lower[:, 0] > genu[0] - 0.25 * (genu[0] - splenium[0])]
     rostrum = nearest(lower, extreme(front, -_SUPERIOR))[0]
     under = between(outline, tip, rostrum, middle)
-    inner = _inner_genu(outline, genu)
 
     at_top, at_isthmus = nearest(upper, top)[1], nearest(upper, isthmus)[1]
     s = arc(upper)
@@ -92,31 +103,65 @@ def corpus_callosum(anatomy: Anatomy) -> Points:
     return {label: on_midline(points[label]) for label in LABELS}
 
 
-def _inner_genu(outline: np.ndarray, genu: np.ndarray) -> np.ndarray:
+def _inner_genu(outline: np.ndarray, genu: np.ndarray) -> np.ndarray | None:
     """Where the line from the genu backwards and a little upwards leaves the callosum."""
     angle = np.deg2rad(INNER_GENU_DEG)
     direction = np.array([-np.cos(angle), np.sin(angle)])
-    return crossings(outline, genu + 0.5 * direction, direction)[0]
+    points = crossings(outline, genu + 0.5 * direction, direction)
+    return points[0] if len(points) else None
 
 
 def callosal_outline(anatomy: Anatomy) -> np.ndarray | None:
     """Closed outline (y, z) of the corpus callosum; None when the map has none.
 
-    On a label map the callosum is the white matter that crosses the midline, and the fornix and
-    septum hang from it. They are cut off where the white matter, seen from the upper contour along
-    its normals, is much thicker than the callosum beside it.
+    A map that has the callosum as a class of its own shows it best. In others, and where that class
+    is damaged, it is the white matter that crosses the midline.
     """
-    white = CEREBRAL_WHITE["L"] + CEREBRAL_WHITE["R"] + CORPUS_CALLOSUM
-    field = anatomy.head.field(white)
+    outline = _outline_of_class(anatomy)
+    return _outline_in_white_matter(anatomy) if outline is None else outline
+
+
+def _outline_of_class(anatomy: Anatomy) -> np.ndarray | None:
+    """Outline of the map's own callosum; None where it has none, or one in pieces."""
+    if not anatomy.head.has(CORPUS_CALLOSUM):
+        return None
+    section = _section(anatomy, CORPUS_CALLOSUM)
+    for candidate in (section, section.closed(BRIDGED_MM)):
+        largest = candidate.component(len)
+        whole = np.count_nonzero(candidate.values >= 0.5)
+        if np.count_nonzero(largest.values >= 0.5) >= WHOLE * whole:
+            return _plausible(largest.outline())
+    return None
+
+
+def _section(anatomy: Anatomy, labels: tuple[int, ...]) -> Section:
+    """Structures on the midline, the mean of three planes 1 mm apart."""
+    field = anatomy.head.field(labels)
     right = anatomy.frame.axes[:, 0]
 
     def mean_of_three(ras: np.ndarray) -> np.ndarray:
         return sum(field.at(ras + x * right) for x in (-1.0, 0.0, 1.0)) / 3  # type: ignore[return-value]
 
-    section = Section.of(anatomy.msp, mean_of_three, (-75.0, 75.0), (-25.0, 65.0))
+    return Section.of(anatomy.msp, mean_of_three, (-75.0, 75.0), (-25.0, 65.0))
+
+
+def _plausible(outline: np.ndarray) -> np.ndarray | None:
+    """The outline if it may be a callosum's: closed, and long from front to back."""
+    if len(outline) < 20 or not np.allclose(outline[0], outline[-1]):
+        return None
+    return outline if np.ptp(outline[:, 0]) >= SHORTEST_MM else None
+
+
+def _outline_in_white_matter(anatomy: Anatomy) -> np.ndarray | None:
+    """Outline of the white matter that crosses the midline, without fornix and septum.
+
+    They hang from it, and are cut off where the white matter, seen from the upper contour along its
+    normals, is much thicker than the callosum beside it.
+    """
+    section = _section(anatomy, CEREBRAL_WHITE["L"] + CEREBRAL_WHITE["R"] + CORPUS_CALLOSUM)
     section = section.component(len)
-    outline = section.outline()
-    if len(outline) < 20 or np.ptp(outline[:, 0]) < 35:
+    outline = _plausible(section.outline())
+    if outline is None:
         return None
     genu, splenium = extreme(outline, _ANTERIOR), extreme(outline, -_ANTERIOR)
     upper = between(outline, genu, splenium, (genu + splenium) / 2 + np.array([0.0, 30.0]))
@@ -134,7 +179,8 @@ def callosal_outline(anatomy: Anatomy) -> np.ndarray | None:
     freed = Section(np.minimum(section.values, inside).astype(np.float32), tuple(section.low))
     # The callosum itself may be as thin as a spike: what lies within its thickness stays.
     below = (gap > thickness[foot]).reshape(size)
-    return freed.component(len).opened(OPENING_MM, below).component(len).outline()
+    freed = freed.component(len).opened(OPENING_MM, below).component(len)
+    return _plausible(freed.outline())
 
 
 def _thickness(section: Section, upper: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from .anatomy import ANTERIOR, RIGHT, SIDES, Anatomy, Points, lateral
 from .labelmap import EYES
@@ -14,16 +13,11 @@ def eyes(anatomy: Anatomy) -> Points:
     found: Points = {
         f"EYE_{name}_{side}": None for name in ("A", "P", "M", "LAT") for side in SIDES
     }
-    mask = anatomy.head.mask(EYES)
-    if not mask.any():
-        return found
     field = anatomy.head.field(EYES, 1.5)
-    parts, count = ndimage.label(mask)
-    sizes = ndimage.sum_labels(mask, parts, np.arange(1, count + 1))
-    voxel = float(np.prod(anatomy.head.grid.spacing))
-    for part in 1 + np.flatnonzero(sizes * voxel > 1500.0):
-        ijk = np.argwhere(parts == part).astype(float)
-        points = anatomy.frame.to_head(anatomy.head.grid.ijk_to_ras(ijk))
+    for piece in anatomy.head.pieces(EYES):
+        if len(piece) * anatomy.voxel_mm3 <= 1500.0:
+            continue
+        points = anatomy.frame.to_head(piece)
         centre = np.median(points, axis=0)
         side = "L" if centre @ RIGHT < 0 else "R"
         out = lateral(side)

@@ -67,6 +67,10 @@ _NUCLEI = {
 }
 
 
+SHARED_MM2 = 200.0
+"""Surface between the hemispheres below which no plane is fitted to it."""
+
+
 def fit_mid_sagittal_plane(head: LabelMap) -> tuple[np.ndarray, np.ndarray]:
     """Plane between the left and right hemisphere labels.
 
@@ -78,20 +82,18 @@ def fit_mid_sagittal_plane(head: LabelMap) -> tuple[np.ndarray, np.ndarray]:
     """
     if not (head.has(HEMISPHERE["L"]) and head.has(HEMISPHERE["R"])):
         raise UserError(
-            "The label map has no left and right cerebral hemisphere (labels 2, 3 and 41, 42): "
-            "give a FreeSurfer-numbered segmentation of a whole head."
+            "The label map has no left and right cerebral hemisphere (its numbers were read as "
+            f"{head.scheme.name}): give a segmentation of a whole head, or name its scheme."
         )
     left = head.field(HEMISPHERE["L"], 2.0)
     right = head.field(HEMISPHERE["R"], 2.0)
     # Both fields on the array region of the left one; the midline lies inside its margin.
-    ijk = np.stack(np.meshgrid(*map(np.arange, left.values.shape), indexing="ij"), -1)
-    ras = left.grid.ijk_to_ras(ijk.astype(float))
-    l_values, r_values = left.values, right.at(ras)
+    l_values, r_values = left.values, right.on(left)
     difference = l_values - r_values
     both = np.minimum(l_values, r_values) > 0.04
     crossing = (difference[:-1] > 0) & (difference[1:] <= 0) & both[:-1] & both[1:]
     index = np.argwhere(crossing)
-    if len(index) < 200:
+    if len(index) * np.prod(head.grid.spacing) ** (2 / 3) < SHARED_MM2:
         raise UserError(
             "The left and right hemispheres of the label map do not touch along a midline, so "
             "the mid-sagittal plane cannot be found."
@@ -135,7 +137,8 @@ def fit_head_frame(head: LabelMap) -> HeadFrame:
     if len(names) < 3:
         raise UserError(
             "The label map lacks the deep grey nuclei (thalamus, caudate, putamen, ...) that give "
-            "the head's pitch: give a FreeSurfer-numbered segmentation of a whole head."
+            f"the head's pitch (its numbers were read as {head.scheme.name}): give a segmentation "
+            "of a whole head, or name its scheme."
         )
     nuclei = np.array([midpoints[name] for name in names])
     nuclei -= ((nuclei - point) @ right)[:, None] * right

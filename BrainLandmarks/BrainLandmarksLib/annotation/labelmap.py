@@ -1,8 +1,9 @@
-"""A FreeSurfer-numbered head label map, read as smooth sub-voxel fields instead of voxels."""
+"""A head label map, read as smooth sub-voxel fields instead of voxels."""
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -11,29 +12,44 @@ from scipy import ndimage
 
 from ..errors import UserError
 from ..geometry import Grid
+from .schemes import AUTO, MIDLINE, PAIRED, Scheme, detect_scheme, load_scheme, numbers
 
 if TYPE_CHECKING:
     from ..images import Volume
 
-# FreeSurfer numbers, left and right (FreeSurferColorLUT.txt; 506 is SynthSeg's eye label).
-CEREBRAL_WHITE = {"L": (2,), "R": (41,)}
-CEREBRAL_CORTEX = {"L": (3,), "R": (42,)}
-THALAMUS = {"L": (10,), "R": (49,)}
-CAUDATE = {"L": (11,), "R": (50,)}
-PUTAMEN = {"L": (12,), "R": (51,)}
-PALLIDUM = {"L": (13,), "R": (52,)}
-HIPPOCAMPUS = {"L": (17,), "R": (53,)}
-AMYGDALA = {"L": (18,), "R": (54,)}
-ACCUMBENS = {"L": (26,), "R": (58,)}
-VENTRAL_DC = {"L": (28,), "R": (60,)}
-TEMPORAL_HORN = {"L": (5,), "R": (44,)}
-CORPUS_CALLOSUM = (251, 252, 253, 254, 255)
-FOURTH_VENTRICLE = (15,)
-BRAIN_STEM = (16,)
-SPINAL_CORD = (512,)
-EYES = (506,)
+
+def _sided(structure: str) -> dict[str, tuple[int, ...]]:
+    left, right = PAIRED[structure]
+    return {"L": (left,), "R": (right,)}
+
+
+def _midline(*structures: str) -> tuple[int, ...]:
+    return tuple(MIDLINE[structure] for structure in structures)
+
+
+CEREBRAL_WHITE = _sided("cerebral white matter")
+CEREBRAL_CORTEX = _sided("cerebral cortex")
+THALAMUS = _sided("thalamus")
+CAUDATE = _sided("caudate")
+PUTAMEN = _sided("putamen")
+PALLIDUM = _sided("pallidum")
+HIPPOCAMPUS = _sided("hippocampus")
+AMYGDALA = _sided("amygdala")
+ACCUMBENS = _sided("accumbens")
+VENTRAL_DC = _sided("ventral diencephalon")
+TEMPORAL_HORN = _sided("temporal horn")
+CORPUS_CALLOSUM = _midline("corpus callosum")
+FOURTH_VENTRICLE = _midline("fourth ventricle")
+PONS = _midline("pons")
+BRAIN_STEM = _midline("brain stem", "pons")
+SPINAL_CORD = _midline("spinal cord")
+EYES = _midline("eye")
 
 HEMISPHERE = {side: CEREBRAL_WHITE[side] + CEREBRAL_CORTEX[side] for side in ("L", "R")}
+
+
+LEAST_SIGMA_VOXELS = 1.0
+"""Smoothing that hides the voxels of a coarse map."""
 
 
 class LabelMap:
@@ -43,26 +59,38 @@ class LabelMap:
     the structure's boundary, located between voxel centres, and hardly moves when the same head is
     stored on a turned grid.
 
+    Whatever scheme numbers the volume, ``labels`` carries the library's numbers (see ``schemes``);
+    ``unknown`` lists the numbers that the scheme does not know, which count as background.
+
     Example::
 
         head = LabelMap(read_image("aseg.mgz"))
-        stem = head.field((16,))
+        stem = head.field(BRAIN_STEM)
         stem.at(points_ras)        # (n,) values in 0..1
 
-    Raises ``UserError`` if the volume does not hold whole-number labels.
+    Args:
+        volume: The segmentation.
+        scheme: A scheme, its name or file, or "auto": by the numbers that are there.
+
+    Raises ``UserError`` if the volume does not hold whole-number labels or its scheme is unknown.
     """
 
-    def __init__(self, volume: Volume) -> None:
+    def __init__(self, volume: Volume, scheme: Scheme | str | os.PathLike[str] = AUTO) -> None:
         data = volume.data
         labels = np.rint(data)
         if not np.allclose(data, labels, atol=1e-3):
             raise UserError(
-                "The image holds fractional values, so it is not a label map: give a FreeSurfer or "
-                "SynthSeg segmentation saved with nearest-neighbour interpolation."
+                "The image holds fractional values, so it is not a label map: give a segmentation "
+                "saved with nearest-neighbour interpolation."
             )
-        self.labels = labels.astype(np.int32)
+        labels = labels.astype(np.int32)
+        if not isinstance(scheme, Scheme):
+            scheme = detect_scheme(labels) if scheme == AUTO else load_scheme(scheme)
+        self.scheme = scheme
+        self.unknown = scheme.unknown(labels)
+        self.labels = scheme.canonical(labels, volume.grid.spacing)
         self.grid = volume.grid
-        self.present = frozenset(int(v) for v in np.unique(self.labels))
+        self.present = frozenset(numbers(self.labels))
 
     def has(self, labels: Iterable[int]) -> bool:
         """Whether any voxel carries one of the labels."""
@@ -70,20 +98,97 @@ class LabelMap:
 
     def mask(self, labels: Iterable[int]) -> np.ndarray:
         """Boolean array of the voxels that carry one of the labels."""
-        return np.isin(self.labels, [label for label in labels if label in self.present])
+        mask = np.zeros(self.labels.shape, bool)
+        part = self.part(labels)
+        if part is not None:
+            mask[part[0]] = part[1]
+        return mask
+
+    def part(self, labels: Iterable[int]) -> tuple[tuple[slice, ...], np.ndarray] | None:
+        """Box of a structure in the array and its mask in that box; None when it is absent."""
+        boxes = [self._boxes[label] for label in labels if label in self.present]
+        if not boxes:
+            return None
+        box = tuple(
+            slice(min(b[axis].start for b in boxes), max(b[axis].stop for b in boxes))
+            for axis in range(3)
+        )
+        table = np.zeros(max(self.present) + 1, bool)
+        table[[label for label in labels if label in self.present]] = True
+        return box, table[self.labels[box]]
+
+    @functools.cached_property
+    def _boxes(self) -> dict[int, tuple[slice, ...]]:
+        found = ndimage.find_objects(self.labels)
+        return {label: box for label, box in enumerate(found, start=1) if box is not None}
+
+    def largest(self, labels: Iterable[int]) -> np.ndarray:
+        """Voxel centres (n, 3), RAS mm, of the largest connected part of a structure."""
+        return max(self.pieces(labels), key=len, default=np.empty((0, 3)))
+
+    def pieces(self, labels: Iterable[int]) -> list[np.ndarray]:
+        """Voxel centres (n, 3), RAS mm, of each connected part of a structure."""
+        part = self.part(labels)
+        if part is None:
+            return []
+        box, mask = part
+        low = np.array([s.start for s in box])
+        pieces, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+        return [
+            self.grid.ijk_to_ras(
+                np.argwhere(pieces[inner] == number) + low + [s.start for s in inner]
+            )
+            for number, inner in enumerate(ndimage.find_objects(pieces), start=1)
+        ]
 
     def centre(self, labels: Iterable[int]) -> np.ndarray | None:
         """Centre of mass, RAS mm, or None when the structure is absent."""
-        ijk = np.argwhere(self.mask(labels))
-        return self.grid.ijk_to_ras(ijk.mean(axis=0)) if len(ijk) else None
+        part = self.part(labels)
+        if part is None:
+            return None
+        box, mask = part
+        return self.grid.ijk_to_ras(np.argwhere(mask).mean(axis=0) + [s.start for s in box])
 
     def field(self, labels: Iterable[int], sigma_mm: float = 1.0) -> Field:
-        """Smooth indicator of the union of ``labels`` (cached)."""
+        """Smooth indicator of the union of ``labels`` (cached).
+
+        Along an axis with coarse voxels it is smoothed more, or its level would show the steps.
+        """
         return self._field(tuple(sorted(labels)), float(sigma_mm))
+
+    def field_near(self, labels: Iterable[int], sigma_mm: float, points: np.ndarray) -> Field:
+        """Like ``field``, made only where it is needed: in the box round some RAS points (n, 3)."""
+        part = self.part(labels)
+        if part is None:
+            return self._empty_field()
+        box, mask = part
+        reach = np.ceil(3 * self._sigma(sigma_mm)) + 2
+        ijk = self.grid.ras_to_ijk(points)
+        low = np.floor(ijk.min(0) - reach).astype(int)
+        high = np.ceil(ijk.max(0) + reach).astype(int) + 1
+        near = tuple(
+            slice(max(s.start, int(a)), max(min(s.stop, int(b)), max(s.start, int(a))))
+            for s, a, b in zip(box, low, high)
+        )
+        inner = tuple(slice(n.start - s.start, n.stop - s.start) for n, s in zip(near, box))
+        mask = mask[inner]
+        if not mask.any():
+            return self._empty_field()
+        return Field.smooth(near, mask, self.grid, self._sigma(sigma_mm))
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - the cache lives and dies with one annotation
     def _field(self, labels: tuple[int, ...], sigma_mm: float) -> Field:
-        return Field.smooth(self.mask(labels), self.grid, sigma_mm)
+        part = self.part(labels)
+        if part is None:
+            return self._empty_field()
+        return Field.smooth(*part, self.grid, self._sigma(sigma_mm))
+
+    def _sigma(self, sigma_mm: float) -> np.ndarray:
+        """Standard deviation of the smoothing, voxels along each axis."""
+        return np.maximum(sigma_mm / self.grid.spacing, LEAST_SIGMA_VOXELS)
+
+    def _empty_field(self) -> Field:
+        return Field(np.zeros((2, 2, 2), np.float32), self.grid, np.zeros(3, int))
 
     def inside(self, points: np.ndarray) -> np.ndarray:
         """Which RAS points lie inside the stored array."""
@@ -94,23 +199,26 @@ class LabelMap:
 class Field:
     """Smooth scalar field on a part of a grid, zero elsewhere, sampled at RAS points."""
 
-    def __init__(self, values: np.ndarray, grid: Grid) -> None:
+    def __init__(self, values: np.ndarray, grid: Grid, low: np.ndarray) -> None:
+        """``values[0, 0, 0]`` belongs to the voxel ``low`` of ``grid``, which may lie outside."""
+        affine = np.array(grid.affine, float)
+        affine[:3, 3] = grid.ijk_to_ras(np.asarray(low, float))
         self.values = values
-        self.grid = grid
+        self.low = np.asarray(low, int)
+        self.grid = Grid(values.shape, affine)
 
     @classmethod
-    def smooth(cls, mask: np.ndarray, grid: Grid, sigma_mm: float) -> Field:
-        """Gaussian-smoothed indicator, cropped to the mask's box and the reach of the kernel."""
-        if not mask.any():
-            return cls(np.zeros((2, 2, 2), np.float32), Grid((2, 2, 2), grid.affine))
-        sigma = sigma_mm / grid.spacing
+    def smooth(
+        cls, box: tuple[slice, ...], mask: np.ndarray, grid: Grid, sigma: np.ndarray
+    ) -> Field:
+        """Gaussian-smoothed indicator of the mask of a box in a grid, with the kernel's reach.
+
+        ``sigma`` (3,) is in voxels.
+        """
         margin = np.ceil(3 * sigma).astype(int) + 2
-        box = ndimage.find_objects(mask.astype(np.uint8))[0]
         low = np.array([s.start for s in box]) - margin
-        padded_shape = np.array([s.stop for s in box]) + margin - low
-        cropped = np.zeros(padded_shape, np.float32)
-        inner = tuple(slice(m, m + s.stop - s.start) for m, s in zip(margin, box))
-        cropped[inner] = mask[box]
+        cropped = np.zeros(mask.shape + 2 * margin, np.float32)
+        cropped[tuple(slice(m, m + n) for m, n in zip(margin, mask.shape))] = mask
         # Where the map itself ends, the structure is cut, not finished: the edge value continues.
         for axis in range(3):
             index_low = [slice(None)] * 3
@@ -120,16 +228,25 @@ class Field:
                 edge = [slice(None)] * 3
                 edge[axis] = slice(margin[axis], margin[axis] + 1)
                 cropped[tuple(index_low)] = cropped[tuple(edge)]
-            if box[axis].stop == mask.shape[axis]:
+            if box[axis].stop == grid.shape[axis]:
                 index_high[axis] = slice(cropped.shape[axis] - margin[axis], None)
                 edge = [slice(None)] * 3
                 stop = cropped.shape[axis] - margin[axis]
                 edge[axis] = slice(stop - 1, stop)
                 cropped[tuple(index_high)] = cropped[tuple(edge)]
         values = ndimage.gaussian_filter(cropped, sigma, truncate=3.0)
-        affine = np.array(grid.affine, float)
-        affine[:3, 3] = grid.ijk_to_ras(low.astype(float))
-        return cls(values, Grid(values.shape, affine))
+        return cls(values, grid, low)
+
+    def on(self, other: Field) -> np.ndarray:
+        """Values at the voxels of another field of the same label map."""
+        values = np.zeros(other.values.shape, np.float32)
+        start = np.maximum(self.low, other.low)
+        stop = np.minimum(self.low + self.values.shape, other.low + other.values.shape)
+        if (start < stop).all():
+            here = tuple(slice(a, b) for a, b in zip(start - self.low, stop - self.low))
+            there = tuple(slice(a, b) for a, b in zip(start - other.low, stop - other.low))
+            values[there] = self.values[here]
+        return values
 
     def centre(self) -> np.ndarray:
         """Centre of mass, RAS mm."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from .anatomy import ANTERIOR, RIGHT, SIDES, Anatomy, Points, lateral
 from .labelmap import (
@@ -31,8 +30,14 @@ OUTLINE_CLOSING_MM = 8.0
 MEDIAL_CLOSING_MM = 3.0
 """The same on the medial side, where wide gaps are cisterns."""
 
+SMALLEST_HIPPOCAMPUS_MM3 = 200.0
+
 SHORTEST_HIPPOCAMPUS_MM = 28.0
 """A shorter label, or one that does not run forwards, is a damaged piece, not a hippocampus."""
+
+
+CRUMB_MM3 = 10.0
+"""Pieces of a temporal horn smaller than this do not count."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,8 @@ def temporal_lobe(anatomy: Anatomy) -> Points:
 
 
 def _hippocampus(anatomy: Anatomy, side: str) -> Hippocampus | None:
-    points = _largest_part(anatomy, HIPPOCAMPUS[side])
-    if len(points) < 200:
+    points = anatomy.frame.to_head(anatomy.head.largest(HIPPOCAMPUS[side]))
+    if len(points) * anatomy.voxel_mm3 < SMALLEST_HIPPOCAMPUS_MM3:
         return None
     centre = points.mean(0)
     axis = np.linalg.svd(points - centre, full_matrices=False)[2][0]
@@ -103,26 +108,12 @@ def _common_axis(both: dict[str, Hippocampus]) -> np.ndarray:
     left-right direction. Across each hippocampus' own axis the outline would swing by several
     millimetres with how much that hippocampus diverges from the midline.
     """
+    if not both:
+        return ANTERIOR
     mean = np.sum([h.axis for h in both.values()], axis=0)
     mean = mean - (mean @ RIGHT) * RIGHT
     size = np.linalg.norm(mean)
     return mean / size if size > 0 else ANTERIOR
-
-
-def _largest_part(anatomy: Anatomy, labels: tuple[int, ...]) -> np.ndarray:
-    """Voxel centres, head frame, of the largest connected part of a structure."""
-    mask = anatomy.head.mask(labels)
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
-    if count == 0:
-        return np.empty((0, 3))
-    sizes = ndimage.sum_labels(mask, parts, np.arange(1, count + 1))
-    return _head_points(anatomy, parts == 1 + int(np.argmax(sizes)))
-
-
-def _head_points(anatomy: Anatomy, mask: np.ndarray) -> np.ndarray:
-    """(n, 3) voxel centres of a mask, head frame mm."""
-    ijk = np.argwhere(mask).astype(float)
-    return anatomy.frame.to_head(anatomy.head.grid.ijk_to_ras(ijk))
 
 
 def _horn_tip(anatomy: Anatomy, side: str, amygdala: np.ndarray | None) -> np.ndarray | None:
@@ -131,12 +122,10 @@ def _horn_tip(anatomy: Anatomy, side: str, amygdala: np.ndarray | None) -> np.nd
     The horn is thin and its label often falls into pieces; crumbs and pieces far from the amygdala
     do not count as its tip.
     """
-    mask = anatomy.head.mask(TEMPORAL_HORN[side])
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
     best: np.ndarray | None = None
-    for part in range(1, count + 1):
-        points = _head_points(anatomy, parts == part)
-        if len(points) < 10:
+    for piece in anatomy.head.pieces(TEMPORAL_HORN[side]):
+        points = anatomy.frame.to_head(piece)
+        if len(points) * anatomy.voxel_mm3 < CRUMB_MM3:
             continue
         front = points[:, 1].max()
         tip = np.average(points, axis=0, weights=np.clip(points[:, 1] - (front - 2.0), 0, None))
