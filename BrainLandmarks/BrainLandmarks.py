@@ -88,9 +88,9 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
-        from BrainLandmarksLib.ui.host import shared_host
-        from BrainLandmarksLib.ui.panel import Panel
-        from BrainLandmarksLib.ui.settings import setting
+        from BrainLandmarksLib.ui.common.host import shared_host
+        from BrainLandmarksLib.ui.common.settings import setting
+        from BrainLandmarksLib.ui.landmarks.panel import Panel
 
         root = slicer.util.loadUI(self.resourcePath("UI/BrainLandmarks.ui"))
         self.layout.addWidget(root)
@@ -111,7 +111,7 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(None)
         self.removeObservers()
         if self.panel is not None:
-            from BrainLandmarksLib.ui.host import stop_shared_host
+            from BrainLandmarksLib.ui.common.host import stop_shared_host
 
             self.panel.close()
             stop_shared_host()
@@ -140,7 +140,7 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def initializeParameterNode(self):
         """Bind the panel to the scene's choices; with one scan in the scene, choose it."""
-        from BrainLandmarksLib.mrml.map_nodes import first_scan
+        from BrainLandmarksLib.mrml.gradcam.map_nodes import first_scan
 
         self.setParameterNode(self.logic.getParameterNode())
         if self._parameterNode.inputVolume is None:
@@ -165,7 +165,7 @@ class BrainLandmarksLogic(ScriptedLoadableModuleLogic):
 
     def loadSampleHead(self):
         """Load the sample head (Colin27, comes with the extension); returns its volume node."""
-        from BrainLandmarksLib.mrml.sample import load_sample_head
+        from BrainLandmarksLib.mrml.landmarks.sample import load_sample_head
 
         return load_sample_head()
 
@@ -179,10 +179,10 @@ class BrainLandmarksLogic(ScriptedLoadableModuleLogic):
         Returns the lists (vtkMRMLMarkupsFiducialNode), one for each group; point labels are those
         of the protocol, missing landmarks are points without a position.
         """
-        from BrainLandmarksLib.models import load_shape, model_protocol
-        from BrainLandmarksLib.mrml.detection_run import detect_and_wait
-        from BrainLandmarksLib.mrml.session import Session
-        from BrainLandmarksLib.ui.host import shared_host
+        from BrainLandmarksLib.mrml.landmarks.detection_run import detect_and_wait
+        from BrainLandmarksLib.mrml.landmarks.session import Session
+        from BrainLandmarksLib.network.model_files import load_shape, model_protocol
+        from BrainLandmarksLib.ui.common.host import shared_host
 
         protocol = model_protocol(model)
         worker = shared_host().worker
@@ -214,7 +214,7 @@ class BrainLandmarksTest(ScriptedLoadableModuleTest):
         """Landmarks are found where a person has placed them on the sample head."""
         import numpy as np
 
-        from BrainLandmarksLib.mrml.nodes import LandmarkNodes
+        from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
         from BrainLandmarksLib.mrml.self_test import need_packages, placed_landmarks
 
         need_packages(self)
@@ -259,7 +259,7 @@ class BrainLandmarksTest(ScriptedLoadableModuleTest):
 
         import numpy as np
 
-        from BrainLandmarksLib.mrml.nodes import LandmarkNodes
+        from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
         from BrainLandmarksLib.review import read_review, write_review
 
         panel, label = self.reviewed()
@@ -297,8 +297,8 @@ class BrainLandmarksTest(ScriptedLoadableModuleTest):
 
     def reviewed(self):
         """The panel with the sample head's landmarks, and the label of the active one."""
+        from BrainLandmarksLib.mrml.landmarks.session import Session
         from BrainLandmarksLib.mrml.self_test import placed_landmarks
-        from BrainLandmarksLib.mrml.session import Session
         from BrainLandmarksLib.protocol import load_protocol
 
         if slicer.util.mainWindow() is not None:

@@ -69,8 +69,8 @@ class BrainLandmarksGradCAMWidget(ScriptedLoadableModuleWidget, VTKObservationMi
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
+        from BrainLandmarksLib.ui.common.host import shared_host
         from BrainLandmarksLib.ui.gradcam.panel import GradcamPanel
-        from BrainLandmarksLib.ui.host import shared_host
 
         root = slicer.util.loadUI(self.resourcePath("UI/BrainLandmarksGradCAM.ui"))
         self.layout.addWidget(root)
@@ -89,7 +89,7 @@ class BrainLandmarksGradCAMWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         self.setParameterNode(None)
         self.removeObservers()
         if self.panel is not None:
-            from BrainLandmarksLib.ui.host import stop_shared_host
+            from BrainLandmarksLib.ui.common.host import stop_shared_host
 
             self.panel.close()
             stop_shared_host()
@@ -117,7 +117,7 @@ class BrainLandmarksGradCAMWidget(ScriptedLoadableModuleWidget, VTKObservationMi
 
     def initializeParameterNode(self):
         """Bind the panel to the scene's choices; with one scan in the scene, choose it."""
-        from BrainLandmarksLib.mrml.map_nodes import first_scan
+        from BrainLandmarksLib.mrml.gradcam.map_nodes import first_scan
 
         self.setParameterNode(self.logic.getParameterNode())
         if self._parameterNode.inputVolume is None:
@@ -155,8 +155,8 @@ class BrainLandmarksGradCAMTest(ScriptedLoadableModuleTest):
     def test_a_map(self):
         import numpy as np
 
-        from BrainLandmarksLib.geometry import Grid
-        from BrainLandmarksLib.mrml.map_nodes import MapNodes
+        from BrainLandmarksLib.geometry.grid import Grid
+        from BrainLandmarksLib.mrml.gradcam.map_nodes import MapNodes
 
         scan = slicer.util.addVolumeFromArray(np.zeros((20, 20, 20), np.int16))
         maps = MapNodes(scan)
@@ -171,7 +171,7 @@ class BrainLandmarksGradCAMTest(ScriptedLoadableModuleTest):
         """What speaks for a landmark lies around it."""
         import numpy as np
 
-        from BrainLandmarksLib.mrml.sample import load_sample_head
+        from BrainLandmarksLib.mrml.landmarks.sample import load_sample_head
         from BrainLandmarksLib.mrml.self_test import need_packages, placed_landmarks, wait_for
 
         need_packages(self)

@@ -114,7 +114,7 @@ class BrainLandmarksTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
-        from BrainLandmarksLib.ui.host import shared_host
+        from BrainLandmarksLib.ui.common.host import shared_host
         from BrainLandmarksTrainLib.ui.panel import TrainPanel
 
         root = slicer.util.loadUI(self.resourcePath("UI/BrainLandmarksTrain.ui"))
@@ -212,9 +212,14 @@ class BrainLandmarksTrainTest(ScriptedLoadableModuleTest):
         import tempfile
         from dataclasses import replace
 
-        from BrainLandmarksLib.models import summarise
         from BrainLandmarksLib.mrml.self_test import need_packages
-        from BrainLandmarksTrainLib.choices import Choices, arguments_of, keep_recipe, recipe_from
+        from BrainLandmarksLib.network.model_files import summarise
+        from BrainLandmarksTrainLib.config.options import (
+            Choices,
+            arguments_of,
+            keep_recipe,
+            recipe_from,
+        )
 
         need_packages(self, training=True)
         run = BrainLandmarksTrainLogic().run
@@ -241,7 +246,7 @@ class BrainLandmarksTrainTest(ScriptedLoadableModuleTest):
         import shutil
 
         from BrainLandmarksLib import resources
-        from BrainLandmarksLib.mrml.sample import load_sample_head
+        from BrainLandmarksLib.mrml.landmarks.sample import load_sample_head
 
         folder.mkdir()
         head = load_sample_head()

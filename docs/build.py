@@ -27,13 +27,14 @@ from typing import Any
 
 import numpy as np
 
-from BrainLandmarksLib import guide, resources
+from BrainLandmarksLib import resources
 from BrainLandmarksLib.cli.distance import distances
 from BrainLandmarksLib.cli.protocol import draw_pictures
-from BrainLandmarksLib.formats import read_landmarks
-from BrainLandmarksLib.images import read_image
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.figures import guide
+from BrainLandmarksLib.io.images import read_image
+from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -105,7 +106,7 @@ def annotation_guide() -> str:
 def draw_overview() -> LandmarkSet:
     """Draw the picture that `brainlandmarks detect sample:colin27` writes, for the README."""
     from BrainLandmarksLib.detection import Detector
-    from BrainLandmarksLib.pictures import draw_landmarks
+    from BrainLandmarksLib.figures.slices import draw_landmarks
 
     volume = read_image(resources.sample_head())
     found = Detector(MODEL).detect(volume).landmarks
@@ -147,7 +148,7 @@ def draw_augmentation(found: LandmarkSet) -> None:
 
 def draw_robustness(label_maps: Path) -> str:
     """Table of `brainlandmarks robustness --label-maps`; keeps its plot."""
-    from BrainLandmarksTrainLib.robustness.report import robustness_report
+    from BrainLandmarksTrainLib.evaluation.robustness.report import robustness_report
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
@@ -159,12 +160,12 @@ def draw_robustness(label_maps: Path) -> str:
 
 def qualities(label_maps: Path) -> str:
     """The error on held-out heads in every quality, 3 scans of each head."""
+    from BrainLandmarksLib.agreement.summaries import summary
     from BrainLandmarksLib.detection import QUALITIES
-    from BrainLandmarksLib.models import load_model
-    from BrainLandmarksLib.summaries import summary
-    from BrainLandmarksLib.tables import Table
-    from BrainLandmarksTrainLib.evaluation import evaluate_held_out
-    from BrainLandmarksTrainLib.heads import held_out_maps, read_annotated
+    from BrainLandmarksLib.io.tables import Table
+    from BrainLandmarksLib.network.model_files import load_model
+    from BrainLandmarksTrainLib.evaluation.held_out import evaluate_held_out
+    from BrainLandmarksTrainLib.synthesis.label_maps import held_out_maps, read_annotated
 
     model = load_model(MODEL)
     with tempfile.TemporaryDirectory() as folder:
@@ -183,8 +184,8 @@ def qualities(label_maps: Path) -> str:
 def draw_retest() -> str:
     """Table of `brainlandmarks robustness retest` on the sample head, in two qualities."""
     from BrainLandmarksLib.detection import Detector
-    from BrainLandmarksLib.tables import Table
-    from BrainLandmarksTrainLib.robustness.retest import Rescan, retest
+    from BrainLandmarksLib.io.tables import Table
+    from BrainLandmarksTrainLib.evaluation.robustness.retest import Rescan, retest
 
     detector = Detector(MODEL)
     volume = read_image(resources.sample_head())
@@ -212,7 +213,7 @@ def publish_augmentation() -> None:
 
 def publish_recipe() -> None:
     """Write the JSON schema of training recipes beside the recipes that come with the library."""
-    from BrainLandmarksTrainLib import recipe
+    from BrainLandmarksTrainLib.config import recipe
 
     file = Path(recipe.__file__).parent / "recipes" / recipe.SCHEMA_FILE
     content = json.dumps(recipe.recipe_schema(), indent=2) + "\n"
@@ -221,7 +222,7 @@ def publish_recipe() -> None:
 
 def training_settings() -> str:
     """Every setting of a training recipe as tables."""
-    from BrainLandmarksTrainLib.recipe import markdown
+    from BrainLandmarksTrainLib.config.recipe import markdown
 
     return markdown()
 
@@ -235,8 +236,8 @@ def augmentation_defaults() -> str:
 
 def evaluate(label_maps: Path) -> str:
     """Report on the held-out heads as `brainlandmarks evaluate` does; keeps its picture."""
-    from BrainLandmarksLib.models import load_model
-    from BrainLandmarksTrainLib.report import held_out_report
+    from BrainLandmarksLib.network.model_files import load_model
+    from BrainLandmarksTrainLib.evaluation.report import held_out_report
 
     with tempfile.TemporaryDirectory() as folder:
         report = held_out_report(load_model(MODEL), [label_maps], None, Path(folder))
@@ -261,7 +262,7 @@ def filled(text: str, tables: dict[str, Callable[[], str]]) -> str:
 
 def held_out() -> str:
     """The error on the held-out heads, per group, as it is stored with the model."""
-    from BrainLandmarksTrainLib.evaluation import ErrorTable
+    from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
 
     path = resources.model_folder(MODEL) / "model.json"
     evaluation = json.loads(path.read_text(encoding="utf-8"))["held_out"]
@@ -386,7 +387,7 @@ def placed_by_eye() -> LandmarkSet:
 
 def by_eye(found: LandmarkSet) -> str:
     """The error on Colin27, per group, against the points that were placed by eye."""
-    from BrainLandmarksTrainLib.evaluation import ErrorTable
+    from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
 
     errors = np.linalg.norm(found.points - placed_by_eye().points, axis=1)
     return ErrorTable.of(found.protocol, errors[None]).markdown()

@@ -90,8 +90,8 @@ def _training_module(desktop) -> None:
     import slicer
 
     from BrainLandmarksLib import resources
-    from BrainLandmarksLib.dataset_split import split_dataset
-    from BrainLandmarksLib.images import read_image
+    from BrainLandmarksLib.dataset.split import split_dataset
+    from BrainLandmarksLib.io.images import read_image
 
     sys.path.insert(0, str(ROOT / "Testing" / "Python"))
     from phantom import small_heads

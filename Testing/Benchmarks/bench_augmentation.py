@@ -14,10 +14,12 @@ import numpy as np
 from timing import median_seconds, seconds
 
 from BrainLandmarksLib import resources
-from BrainLandmarksLib.geometry import Grid, cube
-from BrainLandmarksLib.images import Volume, read_image, resample
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.geometry.grid import Grid, cube
+from BrainLandmarksLib.imaging.resampling import resample
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksTrainLib.augmentation import (
     AugmentationConfig,
     AugmentWithLandmarks,
@@ -26,7 +28,7 @@ from BrainLandmarksTrainLib.augmentation import (
 )
 from BrainLandmarksTrainLib.augmentation.augment import centred_image
 from BrainLandmarksTrainLib.augmentation.config import MEMBERS, Policy
-from BrainLandmarksTrainLib.augmentation.moving import moved_points
+from BrainLandmarksTrainLib.augmentation.landmark_transform import moved_points
 
 SHAPE, SPACING = (224, 224, 101), (1.0, 1.0, 2.2)
 TIMED = 4

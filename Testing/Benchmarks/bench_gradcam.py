@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.gradcam.maps import default_layer, observe
-from BrainLandmarksLib.network import (
-    HighRes3DNet,
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+from BrainLandmarksLib.network.inference import (
     bfloat16_is_fast,
     fold_batch_norm,
     inference_heatmaps,

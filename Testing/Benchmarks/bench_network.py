@@ -18,13 +18,14 @@ import torch
 from timing import seconds
 
 from BrainLandmarksLib import resources
-from BrainLandmarksLib.decoding import decode
 from BrainLandmarksLib.detection import Detector
-from BrainLandmarksLib.geometry import cube
-from BrainLandmarksLib.images import read_image, resample
-from BrainLandmarksLib.intensity import normalise
-from BrainLandmarksLib.network import (
-    HighRes3DNet,
+from BrainLandmarksLib.geometry.grid import cube
+from BrainLandmarksLib.imaging.intensity import normalise
+from BrainLandmarksLib.imaging.resampling import resample
+from BrainLandmarksLib.io.images import read_image
+from BrainLandmarksLib.network.decoding import decode
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+from BrainLandmarksLib.network.inference import (
     bfloat16_is_fast,
     fold_batch_norm,
     inference_heatmaps,

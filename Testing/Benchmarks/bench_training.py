@@ -19,17 +19,19 @@ from timing import median_seconds
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.detection import Detector
-from BrainLandmarksLib.geometry import cube
-from BrainLandmarksLib.images import read_image, resample
-from BrainLandmarksLib.intensity import normalise
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.network import HighRes3DNet
+from BrainLandmarksLib.geometry.grid import cube
+from BrainLandmarksLib.imaging.intensity import normalise
+from BrainLandmarksLib.imaging.resampling import resample
+from BrainLandmarksLib.io.images import read_image
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig, AugmentWithLandmarks
+from BrainLandmarksTrainLib.data.scans import ScanSampler, read_scans
 from BrainLandmarksTrainLib.engine.config import MachineConfig, TrainingConfig
 from BrainLandmarksTrainLib.engine.trainer import Trainer
-from BrainLandmarksTrainLib.generator import CANONICAL, Lattice
-from BrainLandmarksTrainLib.scans import ScanSampler, read_scans
+from BrainLandmarksTrainLib.synthesis.lattice import Lattice
+from BrainLandmarksTrainLib.synthesis.variation import CANONICAL
 
 SIZE, FIELD_MM = 64, 208.0
 SAMPLES = 16

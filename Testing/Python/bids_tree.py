@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from BrainLandmarksLib.images import Volume
+from BrainLandmarksLib.imaging.volume import Volume
 
 
 def write_scan(path: Path, head: Volume, seed: int = 0) -> Path:

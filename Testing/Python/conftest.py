@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from BrainLandmarksLib import resources
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.protocol import Protocol, load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 # Machines that run tests are often busy: a slow example is no failure here.
 settings.register_profile(
@@ -95,8 +95,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_protocol: Protocol
     """A model folder that runs in no time and finds five points in the middle of the image."""
     import torch
 
-    from BrainLandmarksLib.models import Look, Model, ModelSpec, save_model
-    from BrainLandmarksLib.network import HighRes3DNet
+    from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+    from BrainLandmarksLib.network.model_files import Look, Model, ModelSpec, save_model
 
     torch.manual_seed(5)
     networks = [

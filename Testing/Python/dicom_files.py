@@ -16,7 +16,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from BrainLandmarksLib.images import Volume
+from BrainLandmarksLib.imaging.volume import Volume
 
 AXIAL = [-1.0, 0.0, 0.0, 0.0, -1.0, 0.0]
 """Directions of rows and columns, LPS, such that a RAS volume's own axes are the image's."""

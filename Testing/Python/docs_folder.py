@@ -13,11 +13,11 @@ from dicom_files import planes, write_series
 from phantom import phantom_head, phantom_scan, small_heads
 
 from BrainLandmarksLib.dataset import Dataset
-from BrainLandmarksLib.dataset_split import split_dataset
-from BrainLandmarksLib.formats import write_landmarks
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.dataset.split import split_dataset
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.landmarks import write_landmarks
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.resources import protocol_file
 
 

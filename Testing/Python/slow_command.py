@@ -1,6 +1,6 @@
 """Commands that take long, for tests: each stands in for `brainlandmarks` in a process of its own.
 
-python slow_command.py attached WHAT       as `BrainLandmarksLib.worker.attached`
+python slow_command.py attached WHAT       as `BrainLandmarksLib.cli.child`
 python -m slow_command FOLDER WHAT         as `BrainLandmarksTrainLib.background`
 python slow_command.py plain WHAT          as `PythonSlicer -m BrainLandmarksLib`
 """
@@ -15,7 +15,8 @@ import threading
 import time
 from pathlib import Path
 
-from BrainLandmarksLib.worker import attached, last_words, launcher
+from BrainLandmarksLib.cli import child as attached
+from BrainLandmarksLib.worker import last_words, launcher
 
 SAVING_S = 0.6
 """How long the checkpoint takes."""
@@ -51,7 +52,7 @@ if __name__ == "__main__":
         sys.exit(last_words.spoken(words, lambda: work(rest)))
     if kind == "plain":
         sys.exit(launcher.run(lambda: work(rest)))
-    from BrainLandmarksTrainLib import background
+    from BrainLandmarksTrainLib.background import child as background
 
     background.main = work
     launcher.stop_once()

@@ -11,21 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from BrainLandmarksLib.agreement import (
+from BrainLandmarksLib.agreement.ratings import (
     Ratings,
     deviations,
     disputes,
     group_table,
     landmark_table,
 )
-from BrainLandmarksLib.alignment import common_pose
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import apply_affine
+from BrainLandmarksLib.geometry.affine import apply_affine
 from BrainLandmarksLib.protocol import load_protocol
-from BrainLandmarksTrainLib.raters import Rater, RaterErrors
-from BrainLandmarksTrainLib.synthesis import write_raters
+from BrainLandmarksLib.protocol.alignment import common_pose
+from BrainLandmarksTrainLib.synthesis.demonstration_set import write_raters
+from BrainLandmarksTrainLib.synthesis.simulated_rater import Rater, RaterErrors
 
 PROTOCOL = load_protocol("brain88")
 ROW = {label: k for k, label in enumerate(PROTOCOL.labels)}

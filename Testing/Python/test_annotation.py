@@ -19,8 +19,9 @@ from BrainLandmarksLib.annotation import annotate
 from BrainLandmarksLib.annotation.anatomy import Anatomy
 from BrainLandmarksLib.annotation.labelmap import LabelMap
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume, read_image
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.protocol import load_protocol
 
 PROTOCOL = load_protocol("brain88")

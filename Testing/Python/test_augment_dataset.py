@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from BrainLandmarksLib.cli import main
-from BrainLandmarksLib.dataset import MANIFEST, Dataset, Entry
+from BrainLandmarksLib.dataset import Dataset, Entry
+from BrainLandmarksLib.dataset.dataset import MANIFEST
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig, folder, regenerate
 from BrainLandmarksTrainLib.augmentation.folder import augment_dataset, plan, records

@@ -13,18 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksTrainLib.augmentation import (
     AugmentationConfig,
     AugmentWithLandmarks,
     Record,
     config,
     load_augmentation,
-    member,
     regenerate,
 )
+from BrainLandmarksTrainLib.augmentation import transform as member
 from BrainLandmarksTrainLib.augmentation.config import MEMBERS, Policy, augmentation_from_dict
 from BrainLandmarksTrainLib.augmentation.contact_sheet import Row, draw_contact_sheet
 from BrainLandmarksTrainLib.augmentation.policies import allocate, choose
@@ -169,7 +169,7 @@ def test_a_head_that_moves_appears_in_its_reference_pose(seed, tiny_protocol):
 
 
 def test_noise_is_a_share_of_the_bright_tissue(tiny_protocol):
-    from BrainLandmarksLib.intensity import bright_level
+    from BrainLandmarksLib.imaging.intensity import bright_level
 
     config_ = only("noise", noise=replace(AugmentationConfig().noise, level=(0.1, 0.1)))
     for scale in (1.0, 1000.0):

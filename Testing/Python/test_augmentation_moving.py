@@ -8,9 +8,9 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksTrainLib.augmentation import (
     AugmentationConfig,
     AugmentWithLandmarks,
@@ -19,7 +19,7 @@ from BrainLandmarksTrainLib.augmentation import (
     regenerate,
 )
 from BrainLandmarksTrainLib.augmentation.config import Policy
-from BrainLandmarksTrainLib.augmentation.moving import TOLERANCE_MM, inverted_spline
+from BrainLandmarksTrainLib.augmentation.landmark_transform import TOLERANCE_MM, inverted_spline
 from BrainLandmarksTrainLib.augmentation.record import Step
 
 SHAPE = (36, 40, 32)

@@ -296,7 +296,7 @@ def test_output_folder_without_permission(tmp_path, tiny_model, head_file, capfd
 
 
 def test_disk_full_leaves_nothing(tmp_path, tiny_model, head_file, capfd, monkeypatch):
-    from BrainLandmarksLib import pictures
+    from BrainLandmarksLib.figures import slices as pictures
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")

@@ -9,15 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from phantom import phantom_head, phantom_scan
 
-from BrainLandmarksLib import conformity, correction
-from BrainLandmarksLib.batch_correction import apply_guidelines, doubts
 from BrainLandmarksLib.cli import main
-from BrainLandmarksLib.formats import read_landmarks, write_landmarks
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
+from BrainLandmarksLib.protocol import compliance as conformity
+from BrainLandmarksLib.protocol import constraints as correction
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review, read_review
+from BrainLandmarksLib.review.batch_correction import apply_guidelines, doubts
 
 PROTOCOL = load_protocol("brain88")
 PRIMARY = np.array([lm.role == "primary" for lm in PROTOCOL.landmarks])

@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 
 from BrainLandmarksLib.dataset import Dataset
-from BrainLandmarksLib.dataset_split import split_dataset
+from BrainLandmarksLib.dataset.split import split_dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
 from BrainLandmarksTrainLib.augmentation.config import Policy
-from BrainLandmarksTrainLib.choices import (
+from BrainLandmarksTrainLib.config.finetune import finetune_recipe
+from BrainLandmarksTrainLib.config.options import (
     Choices,
     arguments_of,
     keep_recipe,
     recipe_from,
     training_scans,
 )
-from BrainLandmarksTrainLib.finetune import finetune_recipe
-from BrainLandmarksTrainLib.progress import read_progress
-from BrainLandmarksTrainLib.recipe import load_recipe
+from BrainLandmarksTrainLib.config.recipe import load_recipe
+from BrainLandmarksTrainLib.pipeline.progress import read_progress
 
 
 @pytest.fixture
@@ -98,8 +98,8 @@ def test_progress_is_read_while_it_is_written(tmp_path):
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys, BrainLandmarksTrainLib.choices, BrainLandmarksTrainLib.background_run, "
-        "BrainLandmarksTrainLib.progress; from BrainLandmarksTrainLib.augmentation import Record;"
+        "import sys, BrainLandmarksTrainLib.config.options, BrainLandmarksTrainLib.background.run, "
+        "BrainLandmarksTrainLib.pipeline.progress; from BrainLandmarksTrainLib.augmentation import Record;"
         "print([m for m in ('torch', 'torchio', 'nibabel', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -107,7 +107,7 @@ def test_nothing_heavy_is_imported():
 
 
 def test_a_command_in_the_background_tells_how_it_ended(tmp_path):
-    from BrainLandmarksTrainLib.background_run import RUN_FILE
+    from BrainLandmarksTrainLib.background.run import RUN_FILE
 
     program = [sys.executable, "-m", "BrainLandmarksTrainLib.background", str(tmp_path)]
     for arguments, code in ((["--version"], 0), (["no-such-command"], 2)):

@@ -11,7 +11,7 @@ import pytest
 
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cli import main
-from BrainLandmarksLib.formats import read_landmarks
+from BrainLandmarksLib.io.landmarks import read_landmarks
 
 COMMANDS = [
     "detect", "explain", "explain compare", "explain sanity", "distance", "protocol", "annotate",
@@ -107,7 +107,7 @@ def test_one_bad_image_does_not_stop_the_others(tmp_path, head_file, tiny_model,
 def test_a_bug_on_one_image_does_not_stop_the_others(
     tmp_path, tiny_model, blob_head, capsys, monkeypatch
 ):
-    from BrainLandmarksLib import images
+    from BrainLandmarksLib.io.images import reading as images
 
     for name in ("a", "b"):
         nib.save(nib.Nifti1Image(blob_head.data, blob_head.grid.affine), tmp_path / f"{name}.nii")
@@ -179,7 +179,7 @@ def test_train_names_settings_that_are_not_there(capsys):
 
 
 def test_train_without_the_training_library(monkeypatch, capsys):
-    from BrainLandmarksLib.cli import train
+    from BrainLandmarksTrainLib.cli import train
 
     monkeypatch.setattr(train, "find_spec", lambda name: None)
     assert main(["train", "settings.json"]) == 2

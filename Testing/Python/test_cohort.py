@@ -15,7 +15,7 @@ from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.cohort import work
 from BrainLandmarksLib.cohort.derivatives import Derivatives
-from BrainLandmarksLib.formats import read_landmarks
+from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.review import read_review, write_review
 
 NAMES = [

@@ -12,7 +12,7 @@ from bids_tree import write_dataset
 from distributed import Client, LocalCluster
 
 from BrainLandmarksLib.cli import main
-from BrainLandmarksLib.cohort import engine
+from BrainLandmarksLib.cohort import execution as engine
 
 SCANS = 8
 PATIENCE_S = 120

@@ -19,9 +19,9 @@ from BrainLandmarksLib.cohort.bids import Scan
 from BrainLandmarksLib.cohort.derivatives import Derivatives, Record
 from BrainLandmarksLib.cohort.report import write_report
 from BrainLandmarksLib.cohort.table import Case
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import read_review, write_review
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)

@@ -10,13 +10,13 @@ import time
 import pytest
 
 from BrainLandmarksLib import __version__
-from BrainLandmarksLib.worker.command import CommandRun
+from BrainLandmarksLib.worker.background import CommandRun
 
 TIMEOUT_S = 120.0
 
 WAITING = """
 import signal, threading, time
-from BrainLandmarksLib.worker.attached import stop_at_end_of_input
+from BrainLandmarksLib.cli.child import stop_at_end_of_input
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test in the background ignores it
 threading.Thread(target=stop_at_end_of_input, daemon=True).start()
 try:

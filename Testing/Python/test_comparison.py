@@ -11,13 +11,18 @@ import pytest
 from BrainLandmarksLib import detection
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
-from BrainLandmarksLib.formats import write_landmarks
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.landmarks import write_landmarks
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
-from BrainLandmarksTrainLib.comparison import Comparison
-from BrainLandmarksTrainLib.paper_tables import absolute_errors, cell, table_four, table_three
+from BrainLandmarksTrainLib.evaluation.comparison import Comparison
+from BrainLandmarksTrainLib.evaluation.paper_tables import (
+    absolute_errors,
+    cell,
+    table_four,
+    table_three,
+)
 
 TRUTH = np.array([[-9, 8, 0], [9, 8, 0], [0, 0, 7], [-6, -8, 1], [6, -8, -4.0]])
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from BrainLandmarksLib import conformity
-from BrainLandmarksLib.geometry import apply_affine
+from BrainLandmarksLib.geometry.affine import apply_affine
+from BrainLandmarksLib.protocol import compliance as conformity
 from BrainLandmarksLib.protocol import load_protocol
 
 PROTOCOL = load_protocol("brain88")

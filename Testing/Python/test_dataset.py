@@ -13,14 +13,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from BrainLandmarksLib.dataset import LOCK, MANIFEST, VERSION, Dataset, file_sha256
-from BrainLandmarksLib.dataset_split import split_dataset
+from BrainLandmarksLib.dataset import Dataset
+from BrainLandmarksLib.dataset.dataset import LOCK, MANIFEST, VERSION
+from BrainLandmarksLib.dataset.split import split_dataset
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.files import alone
-from BrainLandmarksLib.formats import write_landmarks
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.checksum import file_sha256
+from BrainLandmarksLib.io.landmarks import write_landmarks
+from BrainLandmarksLib.io.lock import alone
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
 
 
@@ -106,7 +108,7 @@ def test_processes_take_turns(dataset, tmp_path, brain88, some_landmarks):
 def test_a_lock_waits_for_the_other_process_and_not_for_a_killed_one(tmp_path):
     lock = tmp_path / "lock"
     program = (
-        "import sys, time\nfrom BrainLandmarksLib.files import alone\n"
+        "import sys, time\nfrom BrainLandmarksLib.io.atomic import alone\n"
         f"with alone({str(lock)!r}):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from BrainLandmarksLib.cli import main
-from BrainLandmarksLib.dataset import MANIFEST, Dataset
-from BrainLandmarksLib.dataset_check import check_dataset, require_sound
+from BrainLandmarksLib.dataset import Dataset
+from BrainLandmarksLib.dataset.checks import check_dataset, require_sound
+from BrainLandmarksLib.dataset.dataset import MANIFEST
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review, write_review
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from BrainLandmarksLib.cli import main
-from BrainLandmarksLib.dataset import LOCK, MANIFEST, Dataset
+from BrainLandmarksLib.dataset import Dataset
+from BrainLandmarksLib.dataset.dataset import LOCK, MANIFEST
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.formats import write_landmarks
-from BrainLandmarksLib.images import read_grid, read_image
-from BrainLandmarksLib.pairing import annotation_stem, in_common, pair_up, subject_of
+from BrainLandmarksLib.io.images import read_grid, read_image
+from BrainLandmarksLib.io.landmarks import write_landmarks
+from BrainLandmarksLib.io.pairing import annotation_stem, in_common, pair_up, subject_of
 
 
 @pytest.fixture(scope="module")

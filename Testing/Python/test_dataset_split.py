@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from BrainLandmarksLib.cli import main
-from BrainLandmarksLib.dataset import LOCK, MANIFEST, Dataset, Entry
-from BrainLandmarksLib.dataset_split import split_dataset
+from BrainLandmarksLib.dataset import Dataset, Entry
+from BrainLandmarksLib.dataset.dataset import LOCK, MANIFEST
+from BrainLandmarksLib.dataset.split import split_dataset
 from BrainLandmarksLib.errors import UserError
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from BrainLandmarksLib.decoding import (
+from BrainLandmarksLib.network.decoding import (
     Calibration,
     argmax,
     decode,

@@ -10,18 +10,15 @@ from hypothesis import strategies as st
 from phantom import phantom_head
 
 from BrainLandmarksLib.annotation import annotate
-from BrainLandmarksLib.decoding import decode
-from BrainLandmarksLib.detail import boxes, with_prior
+from BrainLandmarksLib.detection.refinement import boxes, with_prior
+from BrainLandmarksLib.network.decoding import decode
 from BrainLandmarksLib.protocol import load_protocol
-from BrainLandmarksTrainLib.detail import ASIDE_MM, EDGE, DetailSampler
+from BrainLandmarksTrainLib.data.boxes import ASIDE_MM, EDGE, DetailSampler
 from BrainLandmarksTrainLib.engine.batches import make_batches
-from BrainLandmarksTrainLib.generator import (
-    CANONICAL,
-    HeadGenerator,
-    HeadSampler,
-    Lattice,
-    make_head,
-)
+from BrainLandmarksTrainLib.synthesis.generator import HeadGenerator, HeadSampler
+from BrainLandmarksTrainLib.synthesis.head import make_head
+from BrainLandmarksTrainLib.synthesis.lattice import Lattice
+from BrainLandmarksTrainLib.synthesis.variation import CANONICAL
 
 
 def test_prior_and_likelihood_make_the_product_of_two_gaussians():

@@ -22,10 +22,13 @@ from BrainLandmarksLib.detection import (
     head_center,
 )
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.formats import read_landmarks
-from BrainLandmarksLib.geometry import Grid, apply_affine, cube
-from BrainLandmarksLib.images import Volume, read_image, resample
-from BrainLandmarksLib.models import Look, Model, ModelSpec
+from BrainLandmarksLib.geometry.affine import apply_affine
+from BrainLandmarksLib.geometry.grid import Grid, cube
+from BrainLandmarksLib.imaging.resampling import resample
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.images import read_image
+from BrainLandmarksLib.io.landmarks import read_landmarks
+from BrainLandmarksLib.network.model_files import Look, Model, ModelSpec
 from BrainLandmarksLib.protocol import load_protocol
 
 BALLS = np.array([[-38, 10, -15], [38, 12, -20], [2, 50, 15], [0, -52, 5], [3, -2, 48.0]])

@@ -9,8 +9,10 @@ import pytest
 from dicom_files import planes, write_enhanced, write_screenshot, write_series
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume, read_grid, read_image, resample
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.resampling import resample
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.images import read_grid, read_image
 
 T1 = {"SeriesNumber": 3, "SeriesDescription": "T1_MPRAGE"}
 T2 = {"SeriesNumber": 4, "SeriesDescription": "T2_SPACE"}

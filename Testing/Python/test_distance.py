@@ -6,9 +6,9 @@ import numpy as np
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.cli import main
-from BrainLandmarksLib.formats import read_landmarks, write_landmarks
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 
 def test_two_files_of_one_protocol(tmp_path, brain88, capsys):

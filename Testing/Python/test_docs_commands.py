@@ -116,8 +116,8 @@ def small_model(tmp_path_factory, phantom_truth):
     """A network that has learned nothing, with everything that a model has."""
     import torch
 
-    from BrainLandmarksLib.models import Look, Model, ModelSpec, load_model, save_model
-    from BrainLandmarksLib.network import HighRes3DNet
+    from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+    from BrainLandmarksLib.network.model_files import Look, Model, ModelSpec, load_model, save_model
 
     torch.manual_seed(7)
     shipped = load_model("brain88")

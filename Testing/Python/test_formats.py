@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.formats import CSV_COLUMNS, FORMATS, read_landmarks, write_landmarks
-from BrainLandmarksLib.geometry import ras_to_lps
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.geometry.affine import ras_to_lps
+from BrainLandmarksLib.io.landmarks import FORMATS, read_landmarks, write_landmarks
+from BrainLandmarksLib.io.landmarks.table import CSV_COLUMNS
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 AFIDS_HEADER = """\
 # Markups fiducial file version = 4.6

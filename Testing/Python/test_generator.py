@@ -11,16 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from BrainLandmarksTrainLib.generator import (
-    ANY_POSE,
-    CANONICAL,
-    Deformation,
-    HeadGenerator,
-    HeadSampler,
-    Lattice,
-    Spline,
-    make_head,
-)
+from BrainLandmarksTrainLib.synthesis.deformation import Deformation, Spline
+from BrainLandmarksTrainLib.synthesis.generator import HeadGenerator, HeadSampler
+from BrainLandmarksTrainLib.synthesis.head import make_head
+from BrainLandmarksTrainLib.synthesis.lattice import Lattice
+from BrainLandmarksTrainLib.synthesis.variation import ANY_POSE, CANONICAL
 
 QUIET = {"bias": 0.0, "noise": 0.0, "texture": 0.0, "thick_share": 0.0, "cut_share": 0.0,
          "stripped_share": 0.0, "t1_share": 1.0}  # fmt: skip

@@ -6,11 +6,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from BrainLandmarksLib.geometry import (
-    Grid,
+from BrainLandmarksLib.geometry.affine import (
     apply_affine,
     canonical,
-    cube,
     is_singular,
     lps_affine_to_ras,
     lps_to_ras,
@@ -18,6 +16,7 @@ from BrainLandmarksLib.geometry import (
     rigid_fit,
     shear_degrees,
 )
+from BrainLandmarksLib.geometry.grid import Grid, cube
 
 coordinates = st.floats(-300, 300, allow_nan=False)
 points_strategy = hnp.arrays(np.float64, (7, 3), elements=coordinates)

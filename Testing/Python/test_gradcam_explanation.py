@@ -13,16 +13,18 @@ from matplotlib.image import imread
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.detection import Detection, Detector
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import apply_affine, cube
+from BrainLandmarksLib.geometry.affine import apply_affine
+from BrainLandmarksLib.geometry.grid import cube
 from BrainLandmarksLib.gradcam import explanation as explanation_module
 from BrainLandmarksLib.gradcam.explanation import explain, rows_of
 from BrainLandmarksLib.gradcam.figures import draw_comparison, draw_explanation
 from BrainLandmarksLib.gradcam.output import normalised, write_maps
-from BrainLandmarksLib.images import Volume, resample
-from BrainLandmarksLib.intensity import normalise
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.models import Look, Model, ModelSpec
-from BrainLandmarksLib.network import HighRes3DNet
+from BrainLandmarksLib.imaging.intensity import normalise
+from BrainLandmarksLib.imaging.resampling import resample
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+from BrainLandmarksLib.network.model_files import Look, Model, ModelSpec
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 BALL = np.array([31.0, -22.0, 17.0])
 """Centre of the only bright thing in the test's image, RAS mm."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from BrainLandmarksLib.gradcam import TARGETS, layers
 from BrainLandmarksLib.gradcam.layers import Chain
 from BrainLandmarksLib.gradcam.maps import default_layer, observe
-from BrainLandmarksLib.network import HighRes3DNet, pad_channels
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet, pad_channels
 
 
 def literal(network: HighRes3DNet, cube: Tensor, target: str) -> dict[str, Tensor]:

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from BrainLandmarksLib.cli import joined, main
 from BrainLandmarksLib.detection import Detector
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import Grid, cube, rigid_fit
+from BrainLandmarksLib.geometry.affine import rigid_fit
+from BrainLandmarksLib.geometry.grid import Grid, cube
 from BrainLandmarksLib.gradcam import sanity
 from BrainLandmarksLib.gradcam.comparison import FILES, Comparison
 from BrainLandmarksLib.gradcam.explanation import explain
 from BrainLandmarksLib.gradcam.focus import Focus, measure, neighbours_of
-from BrainLandmarksLib.models import load_model, save_model
-from BrainLandmarksLib.network import HighRes3DNet
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+from BrainLandmarksLib.network.model_files import load_model, save_model
 
 NONE = np.array([-1])
 

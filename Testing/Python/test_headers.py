@@ -11,9 +11,10 @@ import SimpleITK as sitk
 
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume, read_grid, read_image
-from BrainLandmarksLib.io.itk_formats import ras_affine
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.images import read_grid, read_image
+from BrainLandmarksLib.io.images.itk_formats import ras_affine
 
 SHAPE = (20, 24, 22)
 AFFINE = np.array([[-4, 0, 0, 35], [0, 4, 0, -50], [0, 0, 4, -30], [0, 0, 0, 1.0]])
@@ -340,7 +341,7 @@ def test_a_scan_of_a_cohort_is_oriented_as_assumed(tmp_path, tiny_model):
     from BrainLandmarksLib.cohort.bids import find_scans
     from BrainLandmarksLib.cohort.derivatives import Derivatives
     from BrainLandmarksLib.cohort.work import Job, do
-    from BrainLandmarksLib.models import model_identity, model_protocol
+    from BrainLandmarksLib.network.model_files import model_identity, model_protocol
 
     raw = tmp_path / "raw"
     (raw / "sub-01" / "anat").mkdir(parents=True)

@@ -6,9 +6,12 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from BrainLandmarksLib.geometry import Grid, cube
-from BrainLandmarksLib.images import Volume, foreground, read_image, resample, stem, thinned
-from BrainLandmarksLib.intensity import air_to_zero, normalise
+from BrainLandmarksLib.geometry.grid import Grid, cube
+from BrainLandmarksLib.imaging.foreground import foreground
+from BrainLandmarksLib.imaging.intensity import air_to_zero, normalise
+from BrainLandmarksLib.imaging.resampling import resample, thinned
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.images import read_image, stem
 
 ORIENTATIONS = ["RAS", "LPS", "LPI", "LIA", "PSR", "ASL", "IRP"]
 

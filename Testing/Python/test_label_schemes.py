@@ -15,7 +15,7 @@ from BrainLandmarksLib.annotation.labelmap import LabelMap
 from BrainLandmarksLib.annotation.schemes import MIDLINE, PAIRED, numbers
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.images import Volume
+from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.protocol import load_protocol
 
 PROTOCOL = load_protocol("brain88")

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from launched import child_of, exists, make_launcher
 
-from BrainLandmarksLib.worker import command as command_module
+from BrainLandmarksLib.worker import background as command_module
 from BrainLandmarksLib.worker import last_words
+from BrainLandmarksLib.worker.background import CommandRun
 from BrainLandmarksLib.worker.client import Worker
-from BrainLandmarksLib.worker.command import CommandRun
-from BrainLandmarksLib.worker.process import ProcessTree
-from BrainLandmarksTrainLib import background_run
-from BrainLandmarksTrainLib.background_run import RUN_FILE, WORDS_FILE, BackgroundRun
+from BrainLandmarksLib.worker.process_tree import ProcessTree
+from BrainLandmarksTrainLib.background import run as background_run
+from BrainLandmarksTrainLib.background.run import RUN_FILE, WORDS_FILE, BackgroundRun
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a script that is a program, and signals")
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksTrainLib.engine import machine
+from BrainLandmarksTrainLib.engine import distributed as machine
 from BrainLandmarksTrainLib.engine.checkpoint import averaged_weights
 from BrainLandmarksTrainLib.engine.config import MachineConfig
 

@@ -11,9 +11,9 @@ from scipy.spatial.transform import Rotation
 
 from BrainLandmarksLib.annotation import annotate
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.measures import asymmetries, between, measured
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
+from BrainLandmarksLib.protocol.measures import asymmetries, between, measured
 
 PROTOCOL = load_protocol("brain88")
 

@@ -13,11 +13,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from BrainLandmarksLib import models, resources
-from BrainLandmarksLib.decoding import Calibration
+from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.models import Look, Model, ModelSpec, list_models, load_model, save_model
-from BrainLandmarksLib.network import HighRes3DNet
+from BrainLandmarksLib.network import model_files as models
+from BrainLandmarksLib.network.decoding import Calibration
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+from BrainLandmarksLib.network.model_files import (
+    Look,
+    Model,
+    ModelSpec,
+    list_models,
+    load_model,
+    save_model,
+)
 from BrainLandmarksLib.protocol import Protocol, load_protocol
 
 

@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from BrainLandmarksLib.network import (
+from BrainLandmarksLib.network.highres3dnet import (
     HighRes3DNet,
     ResidualBlock,
+    merge_lattice,
+    pad_channels,
+    split_lattice,
+)
+from BrainLandmarksLib.network.inference import (
     bfloat16_is_fast,
     fold_batch_norm,
     inference_heatmaps,
     keep_freed_memory,
-    merge_lattice,
-    pad_channels,
-    split_lattice,
 )
 
 
@@ -199,7 +201,9 @@ def test_auto_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> N
     network = fold_batch_norm(HighRes3DNet(out_channels=2, features=2))
     x = torch.rand(1, 1, 8, 8, 8)
     for fast, name in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr("BrainLandmarksLib.network.bfloat16_is_fast", lambda _, f=fast: f)
+        monkeypatch.setattr(
+            "BrainLandmarksLib.network.inference.bfloat16_is_fast", lambda _, f=fast: f
+        )
         assert torch.equal(inference_heatmaps(network, x), inference_heatmaps(network, x, name))
 
 

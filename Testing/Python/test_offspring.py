@@ -11,13 +11,15 @@ from phantom import phantom_head
 
 from BrainLandmarksLib.annotation import annotate
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.images import Volume, read_image
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.protocol import load_protocol
-from BrainLandmarksTrainLib import offspring
-from BrainLandmarksTrainLib.generator import ANATOMY, Deformation
-from BrainLandmarksTrainLib.heads import AnnotatedMap
-from BrainLandmarksTrainLib.shape import mean_shape
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
+from BrainLandmarksTrainLib.pipeline.mean_shape import mean_shape
+from BrainLandmarksTrainLib.synthesis import deformed_copies as offspring
+from BrainLandmarksTrainLib.synthesis.deformation import Deformation
+from BrainLandmarksTrainLib.synthesis.label_maps import AnnotatedMap
+from BrainLandmarksTrainLib.synthesis.variation import ANATOMY
 
 PROTOCOL = load_protocol("brain88")
 

@@ -18,12 +18,12 @@ import pytest
 
 import BrainLandmarksLib
 from BrainLandmarksLib import resources
-from BrainLandmarksLib.batch_correction import apply_guidelines
-from BrainLandmarksLib.formats import read_landmarks
-from BrainLandmarksLib.geometry import apply_affine
-from BrainLandmarksLib.images import read_image
+from BrainLandmarksLib.geometry.affine import apply_affine
+from BrainLandmarksLib.io.images import read_image
+from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.review import Review
+from BrainLandmarksLib.review.batch_correction import apply_guidelines
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = {
@@ -87,7 +87,7 @@ def test_wheel_holds_no_file_twice(wheel):
             (info.CRC, info.file_size) for info in archive.infolist() if info.file_size > 1000
         )
         names = Counter(archive.namelist())
-    licence = (ROOT / "BrainLandmarks/BrainLandmarksLib/sample/LICENSE.txt").stat().st_size
+    licence = (ROOT / "BrainLandmarks/BrainLandmarksLib/data/sample/LICENSE.txt").stat().st_size
     # The notice of the sample head lies beside it and among the licences of the wheel.
     assert [key for key, count in contents.items() if count > 1 and key[1] != licence] == []
     assert max(names.values()) == 1
@@ -322,7 +322,7 @@ def test_model_card_numbers_are_those_of_the_shipped_model():
 
 
 def test_model_card_reads_what_training_writes_today():
-    from BrainLandmarksTrainLib.recipe import load_recipe
+    from BrainLandmarksTrainLib.config.recipe import load_recipe
 
     settings = load_recipe("brain88", ["maps"], "out").settings()
     run = {"steps": 7, "minutes": 1.0}

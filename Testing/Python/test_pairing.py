@@ -8,14 +8,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from BrainLandmarksLib.agreement import Ratings
+from BrainLandmarksLib.agreement.ratings import Ratings
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.formats import write_landmarks
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.pairing import find_annotations, in_common, pair_up
-from BrainLandmarksTrainLib.comparison import Comparison
+from BrainLandmarksLib.io.landmarks import write_landmarks
+from BrainLandmarksLib.io.pairing import find_annotations, in_common, pair_up
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
+from BrainLandmarksTrainLib.evaluation.comparison import Comparison
 
 POINTS = np.array([[-9, 8, 0], [9, 8, 0], [0, 0, 7], [-6, -8, 1], [6, -8, -4.0]])
 EDITED = POINTS + [[0, 0, 0], [0, 0, 0], [0, 0, 5], [0, 0, 0], [0, 0, 0]]
@@ -98,7 +98,7 @@ def test_commands_on_folders_say_what_they_took(
     ratings = Ratings.read([a, b], tiny_protocol)
     assert ratings.notes == (note,)
     np.testing.assert_allclose(ratings.distances(), [[0, 0, 5, 0, 0]], atol=1e-3)
-    monkeypatch.setattr("BrainLandmarksLib.agreement_report.write_agreement", lambda *_: None)
+    monkeypatch.setattr("BrainLandmarksLib.agreement.report.write_agreement", lambda *_: None)
     with_protocol = ["--protocol", protocol_file, "-o", str(tmp_path / "out")]
     assert main(["agreement", a, b, *with_protocol]) == 0
     assert f"note: {note}" in capsys.readouterr().out

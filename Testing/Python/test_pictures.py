@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from BrainLandmarksLib.geometry import Grid, apply_affine
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.pictures import NEAR_MM, choose_slices, draw_landmarks
+from BrainLandmarksLib.figures.slices import NEAR_MM, choose_slices, draw_landmarks
+from BrainLandmarksLib.geometry.affine import apply_affine
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 
 def turned(degrees: float) -> np.ndarray:

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from BrainLandmarksLib import guide, resources
+from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.formats import read_fcsv, read_landmarks, write_landmarks
-from BrainLandmarksLib.guide import draw_group, markdown, picture_name, plain_text
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.figures import guide
+from BrainLandmarksLib.figures.guide import draw_group, markdown, picture_name, plain_text
+from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
+from BrainLandmarksLib.io.landmarks.fcsv import read_fcsv
 from BrainLandmarksLib.protocol import Protocol, load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ("afids32", "brain88")

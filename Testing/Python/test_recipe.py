@@ -12,12 +12,12 @@ from phantom import phantom_head
 from scipy.spatial.transform import Rotation
 
 from BrainLandmarksLib import detection
+from BrainLandmarksLib.agreement.summaries import summary
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.models import Look, load_model
-from BrainLandmarksLib.summaries import summary
-from BrainLandmarksTrainLib.evaluation import ErrorTable
-from BrainLandmarksTrainLib.recipe import load_recipe
+from BrainLandmarksLib.network.model_files import Look, load_model
+from BrainLandmarksTrainLib.config.recipe import load_recipe
+from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from BrainLandmarksLib.reliability import bland_altman, intraclass_correlation
+from BrainLandmarksLib.agreement.reliability import bland_altman, intraclass_correlation
 
 # Shrout and Fleiss 1979, Table 2: four judges rate six targets; Table 4 has the results.
 SHROUT_FLEISS = [

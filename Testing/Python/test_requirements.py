@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from BrainLandmarksLib.ui import requirements
-from BrainLandmarksLib.ui.requirements import Missing
+from BrainLandmarksLib.ui.common import requirements
+from BrainLandmarksLib.ui.common.requirements import Missing
 
 ROOT = Path(__file__).parents[2]
 

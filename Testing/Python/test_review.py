@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.formats import read_landmarks
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.protocol import load_protocol
-from BrainLandmarksLib.review import VERSION, Review, read_review, write_review
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
+from BrainLandmarksLib.review import Review, read_review, write_review
+from BrainLandmarksLib.review.edits import VERSION
 
 PROTOCOL = load_protocol("brain88")
 LABELS = PROTOCOL.labels

@@ -17,28 +17,29 @@ from BrainLandmarksLib import detection
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.formats import write_landmarks
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.models import Look, Model, ModelSpec, save_model
-from BrainLandmarksLib.network import HighRes3DNet
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.landmarks import write_landmarks
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+from BrainLandmarksLib.network.model_files import Look, Model, ModelSpec, save_model
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
-from BrainLandmarksTrainLib import evaluation
-from BrainLandmarksTrainLib.generator import TISSUES, Lattice
-from BrainLandmarksTrainLib.heads import AnnotatedMap
-from BrainLandmarksTrainLib.robustness.conditions import FAMILIES, Corruption
-from BrainLandmarksTrainLib.robustness.contrasts import SIGNALS
-from BrainLandmarksTrainLib.robustness.measuring import Plan, measure, varied
-from BrainLandmarksTrainLib.robustness.results import (
+from BrainLandmarksTrainLib.evaluation import held_out as evaluation
+from BrainLandmarksTrainLib.evaluation.robustness.conditions import FAMILIES, Corruption
+from BrainLandmarksTrainLib.evaluation.robustness.contrasts import SIGNALS
+from BrainLandmarksTrainLib.evaluation.robustness.measuring import Plan, measure, varied
+from BrainLandmarksTrainLib.evaluation.robustness.results import (
     CLEAN,
     Measurement,
     Results,
     draw_results,
     paired_change,
 )
-from BrainLandmarksTrainLib.robustness.retest import Rescan, Retest, with_margin
-from BrainLandmarksTrainLib.robustness.scans import DatasetScans, Rendering, Scan
+from BrainLandmarksTrainLib.evaluation.robustness.retest import Rescan, Retest, with_margin
+from BrainLandmarksTrainLib.evaluation.robustness.scans import DatasetScans, Rendering, Scan
+from BrainLandmarksTrainLib.synthesis.label_maps import AnnotatedMap
+from BrainLandmarksTrainLib.synthesis.lattice import Lattice
+from BrainLandmarksTrainLib.synthesis.tissues import TISSUES
 
 BY_NAME = {family.name: family for family in FAMILIES}
 TRUTH = np.array([[-9, 8, 0], [9, 8, 0], [0, 0, 7], [-6, -8, 1], [6, -8, -40.0]])

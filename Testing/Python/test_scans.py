@@ -12,14 +12,16 @@ import torch
 
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import Grid, apply_affine
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.geometry.affine import apply_affine
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
+from BrainLandmarksTrainLib.data.scans import Scan, ScanSampler, read_scans
 from BrainLandmarksTrainLib.engine.batches import Maker
-from BrainLandmarksTrainLib.generator import ANY_POSE, CANONICAL, Lattice
-from BrainLandmarksTrainLib.scans import Scan, ScanSampler, read_scans
+from BrainLandmarksTrainLib.synthesis.lattice import Lattice
+from BrainLandmarksTrainLib.synthesis.variation import ANY_POSE, CANONICAL
 
 SHAPE = np.array([[-45, 30, 0], [45, 30, 0], [0, 0, 60], [-50, -40, 10], [50, -40, -10.0]])
 

@@ -7,15 +7,10 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from BrainLandmarksLib.agreement import Ratings
+from BrainLandmarksLib.agreement.ratings import Ratings
 from BrainLandmarksLib.dataset import Dataset
-from BrainLandmarksLib.dataset_check import check_dataset
-from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.review import Review
-from BrainLandmarksLib.second_rater import (
+from BrainLandmarksLib.dataset.checks import check_dataset
+from BrainLandmarksLib.dataset.ratings import (
     keep_rating,
     mean_distances,
     raters_of,
@@ -23,6 +18,11 @@ from BrainLandmarksLib.second_rater import (
     ratings_of,
     read_rating,
 )
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
+from BrainLandmarksLib.review import Review
 from BrainLandmarksLib.worker.jobs import Jobs
 
 

@@ -10,8 +10,8 @@ from scipy import stats
 from scipy.spatial.transform import Rotation
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import apply_affine
-from BrainLandmarksLib.shape_model import (
+from BrainLandmarksLib.geometry.affine import apply_affine
+from BrainLandmarksLib.geometry.shape_model import (
     ShapeModel,
     doubt,
     read_shape,

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from BrainLandmarksLib.formats import read_landmarks, write_landmarks
+from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
 
 # Slicer brings its own VTK and logging; in a process of its own it disturbs no other test.
 READ_WITH_SLICER = """

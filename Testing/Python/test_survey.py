@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.survey import SHAPE, SPACING_MM, survey_grid, to_survey
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.survey import SHAPE, SPACING_MM, survey_grid, to_survey
+from BrainLandmarksLib.imaging.volume import Volume
 
 
 def ball(shape=(256, 256, 256), spacing=1.0, center=(0, 0, 0), radius=80.0, turn=None):

@@ -9,11 +9,11 @@ from phantom import phantom_head
 
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
-from BrainLandmarksLib.formats import read_landmarks
+from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.protocol import load_protocol
-from BrainLandmarksTrainLib import evaluation
-from BrainLandmarksTrainLib.generator import Lattice
-from BrainLandmarksTrainLib.raters import Rater, RaterErrors
+from BrainLandmarksTrainLib.evaluation import held_out as evaluation
+from BrainLandmarksTrainLib.synthesis.lattice import Lattice
+from BrainLandmarksTrainLib.synthesis.simulated_rater import Rater, RaterErrors
 
 PROTOCOL = load_protocol("brain88")
 REPEATS = 40

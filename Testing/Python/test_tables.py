@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.plots import cumulative_plot, cumulative_share, head_plot
-from BrainLandmarksLib.tables import Table
+from BrainLandmarksLib.figures.plots import cumulative_plot, cumulative_share, head_plot
+from BrainLandmarksLib.io.tables import Table
 
 TABLE = Table(("group", "n", "mean"), [("Eye", 8, 1.2345), ("Brain Stem", 13, float("nan"))])
 

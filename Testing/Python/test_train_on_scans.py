@@ -19,10 +19,10 @@ import yaml
 from BrainLandmarksLib import detection
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
-from BrainLandmarksLib.models import load_model
+from BrainLandmarksLib.network.model_files import load_model
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksTrainLib.engine.checkpoint import averaged_weights, checkpoints
-from BrainLandmarksTrainLib.start import start_network
+from BrainLandmarksTrainLib.pipeline.transfer import start_network
 
 SMALL = {
     "size": 16, "features": 4, "steps": 4, "warmup_steps": 1, "recalibration_batches": 1,
@@ -200,7 +200,7 @@ def test_a_model_learns_other_landmarks(tmp_path, trained, scans, tiny_protocol,
     """A dataset of another protocol: new locator, new last layer, old features."""
     source = Dataset.open(scans)
     dataset = Dataset.create(tmp_path / "five", tiny_protocol)
-    from BrainLandmarksLib.landmarks import LandmarkSet
+    from BrainLandmarksLib.protocol.landmarks import LandmarkSet
     from BrainLandmarksLib.review import Review
 
     labels = ["EYE_L", "EYE_R", "CC_G", "HP_L", "HP_R"]

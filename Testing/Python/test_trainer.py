@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.network import HighRes3DNet
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
 from BrainLandmarksTrainLib.engine import checkpoint as checkpoint_files
-from BrainLandmarksTrainLib.engine.average import Average
 from BrainLandmarksTrainLib.engine.batches import Sampler, make_batches
 from BrainLandmarksTrainLib.engine.checkpoint import (
     averaged_weights,
@@ -29,6 +28,7 @@ from BrainLandmarksTrainLib.engine.checkpoint import (
     trained_weights,
 )
 from BrainLandmarksTrainLib.engine.config import MachineConfig, TrainingConfig
+from BrainLandmarksTrainLib.engine.ema import Average
 from BrainLandmarksTrainLib.engine.logs import EPOCH_FIELDS, STEP_FIELDS
 from BrainLandmarksTrainLib.engine.optimizer import orthogonalised
 from BrainLandmarksTrainLib.engine.trainer import Trainer

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksTrainLib import recipe as recipes
+from BrainLandmarksTrainLib.config import recipe as recipes
+from BrainLandmarksTrainLib.config.recipe import Recipe, load_recipe, recipe_schema, write_recipe
 from BrainLandmarksTrainLib.engine.config import TrainingConfig
-from BrainLandmarksTrainLib.recipe import Recipe, load_recipe, recipe_schema, write_recipe
 from BrainLandmarksTrainLib.settings import from_values
 
 FOLDER = Path(str(resources.files(recipes.__package__) / "recipes"))

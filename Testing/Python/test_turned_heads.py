@@ -12,16 +12,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from BrainLandmarksLib import conformity, resources
-from BrainLandmarksLib.batch_correction import apply_guidelines
+from BrainLandmarksLib import resources
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.formats import FORMATS, read_landmarks, write_landmarks
-from BrainLandmarksLib.images import read_image
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.io.images import read_image
+from BrainLandmarksLib.io.landmarks import FORMATS, read_landmarks, write_landmarks
+from BrainLandmarksLib.protocol import compliance as conformity
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review, read_review, write_review
+from BrainLandmarksLib.review.batch_correction import apply_guidelines
 
 PROTOCOL = load_protocol("brain88")
 LPS = np.array([-1, -1, 1])

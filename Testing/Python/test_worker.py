@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from BrainLandmarksLib import resources
-from BrainLandmarksLib.formats import read_landmarks
+from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.worker import client, messages
 from BrainLandmarksLib.worker.client import Worker
 from BrainLandmarksLib.worker.messages import MessageError, decode, encode
-from BrainLandmarksLib.worker.process import ProcessTree
+from BrainLandmarksLib.worker.process_tree import ProcessTree
 
 COMMAND = [sys.executable, "-m", "BrainLandmarksLib", "serve"]
 MINUTE = 60.0

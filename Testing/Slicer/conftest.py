@@ -97,8 +97,10 @@ def small_sample():
     """The sample head with voxels of 4 mm, and the shipped model's answer on it, for the truth."""
     from BrainLandmarksLib import resources
     from BrainLandmarksLib.detection import Detector
-    from BrainLandmarksLib.geometry import Grid
-    from BrainLandmarksLib.images import Volume, read_image, resample
+    from BrainLandmarksLib.geometry.grid import Grid
+    from BrainLandmarksLib.imaging.resampling import resample
+    from BrainLandmarksLib.imaging.volume import Volume
+    from BrainLandmarksLib.io.images import read_image
 
     head = read_image(resources.sample_head())
     found = Detector("brain88", "cpu").detect(head, quality="fast").landmarks
@@ -112,7 +114,7 @@ def small_sample():
 @pytest.fixture(scope="session")
 def six_heads(tmp_path_factory, phantom, small_sample):
     """The folder of a dataset of 6 small heads, split 4, 1, 1; only to be read."""
-    from BrainLandmarksLib.dataset_split import split_dataset
+    from BrainLandmarksLib.dataset.split import split_dataset
 
     folder = tmp_path_factory.mktemp("datasets") / "six"
     scan, truth = small_sample
@@ -133,10 +135,10 @@ def weak_model(tmp_path_factory, six_heads):
 
     import torch
 
-    from BrainLandmarksLib.models import Look, Model, ModelSpec, load_model, save_model
-    from BrainLandmarksLib.network import HighRes3DNet
-    from BrainLandmarksTrainLib.cooking import cook
-    from BrainLandmarksTrainLib.finetune import finetune_recipe
+    from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+    from BrainLandmarksLib.network.model_files import Look, Model, ModelSpec, load_model, save_model
+    from BrainLandmarksTrainLib.config.finetune import finetune_recipe
+    from BrainLandmarksTrainLib.pipeline.train import cook
 
     folder = tmp_path_factory.mktemp("models")
     shipped = load_model("brain88")

@@ -16,7 +16,7 @@ import slicer.util
 from waiting import until
 
 from BrainLandmarksLib.dataset import Dataset
-from BrainLandmarksLib.models import load_model
+from BrainLandmarksLib.network.model_files import load_model
 from BrainLandmarksLib.protocol import load_protocol
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def test_from_a_weak_model_to_a_better_one_in_use(desktop, scene, weak_model, ne
     panel.setting("models", "")
 
     # The weak model is offered like any other that was added.
-    from BrainLandmarksLib.ui.settings import add_model
+    from BrainLandmarksLib.ui.common.settings import add_model
 
     add_model(weak_model)
     panel.fill_models()

@@ -14,7 +14,7 @@ import vtk
 from scipy.spatial.transform import Rotation
 
 from BrainLandmarksLib import resources
-from BrainLandmarksLib.mrml.detection_run import DetectionRun, Failure, Found
+from BrainLandmarksLib.mrml.landmarks.detection_run import DetectionRun, Failure, Found
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.worker.client import Worker
 

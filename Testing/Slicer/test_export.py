@@ -9,8 +9,8 @@ import slicer.util
 import vtk
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.images import read_image
-from BrainLandmarksLib.mrml.export import export_volume
+from BrainLandmarksLib.io.images import read_image
+from BrainLandmarksLib.mrml.export.volume import export_volume
 
 
 def places(node, volume):

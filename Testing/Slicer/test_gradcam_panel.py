@@ -15,8 +15,8 @@ from waiting import until
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.gradcam.output import read_map
-from BrainLandmarksLib.mrml.export import world_affine
-from BrainLandmarksLib.mrml.nodes import LandmarkNodes
+from BrainLandmarksLib.mrml.export.volume import world_affine
+from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.protocol import load_protocol
 
 FOLDER = Path(__file__).parents[2] / "BrainLandmarks"
@@ -29,8 +29,8 @@ def models(tmp_path_factory):
     """Two model folders that run in no time and see all landmarks in the middle of the head."""
     import torch
 
-    from BrainLandmarksLib.models import Look, Model, ModelSpec, save_model
-    from BrainLandmarksLib.network import HighRes3DNet
+    from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+    from BrainLandmarksLib.network.model_files import Look, Model, ModelSpec, save_model
 
     shape = np.random.default_rng(2).uniform(-9, 9, (len(PROTOCOL), 3))
     folder = tmp_path_factory.mktemp("models")
@@ -50,7 +50,7 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def hosts(started_desktop):
     """The worker's module; one worker serves this file: closing the modules leaves it running."""
-    from BrainLandmarksLib.ui import host as hosts
+    from BrainLandmarksLib.ui.common import host as hosts
 
     def finish():
         worker = hosts.shared_host().worker
@@ -321,7 +321,7 @@ def test_a_mistake_of_ours_is_said_and_the_next_map_comes(desktop, small, monkey
         raise ZeroDivisionError("as a test")
 
     with monkeypatch.context() as patch:
-        patch.setattr("BrainLandmarksLib.mrml.map_nodes.MapNodes.put", broken)
+        patch.setattr("BrainLandmarksLib.mrml.gradcam.map_nodes.MapNodes.put", broken)
         small.ui.allButton.click()
         until(desktop, lambda: not small.panel.mapping.queue.busy)
     assert "unexpected" in small.ui.messageLabel.text

@@ -18,15 +18,15 @@ import slicer
 from BrainLandmarksLib.cli import build_parser
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.formats import read_landmarks, write_landmarks
-from BrainLandmarksLib.images import read_image
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.mrml.export import export_volume
-from BrainLandmarksLib.mrml.nodes import LandmarkNodes
-from BrainLandmarksLib.mrml.scene_files import export_scene, is_scene
+from BrainLandmarksLib.io.images import read_image
+from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
+from BrainLandmarksLib.mrml.export.volume import export_volume
+from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
+from BrainLandmarksLib.mrml.landmarks.scene_files import export_scene, is_scene
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review, read_review
-from BrainLandmarksLib.ui import requirements
+from BrainLandmarksLib.ui.common import requirements
 from BrainLandmarksTrainLib.mrml import headless
 
 ROOT = Path(__file__).parents[2]

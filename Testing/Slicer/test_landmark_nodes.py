@@ -9,11 +9,11 @@ import pytest
 import slicer
 import vtk
 
-from BrainLandmarksLib.formats import read_landmarks
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.mrml.nodes import LandmarkNodes
-from BrainLandmarksLib.mrml.views import ActiveMarker, jump_to
+from BrainLandmarksLib.io.landmarks import read_landmarks
+from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
+from BrainLandmarksLib.mrml.landmarks.views import ActiveMarker, jump_to
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
 
 PROTOCOL = load_protocol("brain88")

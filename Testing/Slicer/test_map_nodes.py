@@ -11,17 +11,17 @@ import slicer.util
 import vtk
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.mrml import map_views
-from BrainLandmarksLib.mrml.color import INFERNO, map_colors
-from BrainLandmarksLib.mrml.export import world_affine
-from BrainLandmarksLib.mrml.follow import Follower
-from BrainLandmarksLib.mrml.map_nodes import MapNodes, first_scan, is_map
-from BrainLandmarksLib.mrml.nodes import LandmarkNodes
-from BrainLandmarksLib.mrml.scan_file import ScanFile
-from BrainLandmarksLib.mrml.session import Session
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.mrml.export.shared_scan import ScanFile
+from BrainLandmarksLib.mrml.export.volume import world_affine
+from BrainLandmarksLib.mrml.gradcam import map_views
+from BrainLandmarksLib.mrml.gradcam.color import INFERNO, map_colors
+from BrainLandmarksLib.mrml.gradcam.map_nodes import MapNodes, first_scan, is_map
+from BrainLandmarksLib.mrml.landmarks.active_landmark import Follower
+from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
+from BrainLandmarksLib.mrml.landmarks.session import Session
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 PROTOCOL = load_protocol("brain88")
 

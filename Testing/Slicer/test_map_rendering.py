@@ -11,10 +11,10 @@ import slicer.util
 from looked_at import compare, drawn
 
 from BrainLandmarksLib import resources
-from BrainLandmarksLib.geometry import Grid, cube
-from BrainLandmarksLib.mrml import map_views
-from BrainLandmarksLib.mrml.map_nodes import MapNodes
-from BrainLandmarksLib.mrml.views import jump_to
+from BrainLandmarksLib.geometry.grid import Grid, cube
+from BrainLandmarksLib.mrml.gradcam import map_views
+from BrainLandmarksLib.mrml.gradcam.map_nodes import MapNodes
+from BrainLandmarksLib.mrml.landmarks.views import jump_to
 
 CENTER = np.array([-4.0, 22.0, 12.0])
 SIDE = np.array([28.0, -38.0, -8.0])

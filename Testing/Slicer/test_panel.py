@@ -20,11 +20,11 @@ from waiting import until
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.detection import Detector
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.formats import read_landmarks, write_landmarks
-from BrainLandmarksLib.images import read_image
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.mrml.nodes import LandmarkNodes
+from BrainLandmarksLib.io.images import read_image
+from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
+from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review, read_review, write_review
 
 MODULE = Path(__file__).parents[2] / "BrainLandmarks" / "BrainLandmarks.py"
@@ -298,7 +298,7 @@ def test_closer_and_in_space(detected, monkeypatch, toolbox):
     ui = detected.ui
     if not toolbox:
         monkeypatch.setitem(sys.modules, "SlicerDevelopmentToolboxUtils.mixins", None)
-    from BrainLandmarksLib.ui import zoom
+    from BrainLandmarksLib.ui.common import zoom
 
     assert (zoom._toolbox() is not None) == toolbox
     red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
@@ -491,7 +491,7 @@ def test_a_mistake_of_ours_is_said_and_kept_for_the_diagnostics(desktop, detecte
     def broken(*_arguments):
         raise ZeroDivisionError("as a test")
 
-    monkeypatch.setattr("BrainLandmarksLib.ui.saving.write_review", broken)
+    monkeypatch.setattr("BrainLandmarksLib.ui.landmarks.saving.write_review", broken)
     desktop.dialogs.choose("anywhere.mrk.json")
     detected.ui.saveButton.click()
     assert "unexpected" in detected.ui.messageLabel.text

@@ -11,7 +11,7 @@ import pytest
 import slicer
 import slicer.util
 
-from BrainLandmarksLib.mrml.place import PlaceOnce
+from BrainLandmarksLib.mrml.landmarks.place_mode import PlaceOnce
 
 HERE = (120, 140)
 
@@ -30,7 +30,7 @@ def red(desktop, volume):
 
 @pytest.fixture
 def place(desktop, red, placed):
-    from BrainLandmarksLib.ui.slots import later
+    from BrainLandmarksLib.ui.common.section import later
 
     made = PlaceOnce(lambda label, point: placed.append((label, point)), later)
     yield made

@@ -11,11 +11,11 @@ import slicer.util
 from looked_at import compare, drawn
 
 from BrainLandmarksLib import resources
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.mrml.nodes import LandmarkNodes
-from BrainLandmarksLib.mrml.session import Session
-from BrainLandmarksLib.mrml.views import look_at, show_slices_in_3d
+from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
+from BrainLandmarksLib.mrml.landmarks.session import Session
+from BrainLandmarksLib.mrml.landmarks.views import look_at, show_slices_in_3d
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 PROTOCOL = load_protocol("brain88")
 

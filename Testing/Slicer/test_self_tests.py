@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import slicer
 
-from BrainLandmarksLib.ui import requirements
+from BrainLandmarksLib.ui.common import requirements
 
 ROOT = Path(__file__).parents[2]
 MODULES = [

@@ -7,11 +7,11 @@ import pytest
 import slicer
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.mrml.nodes import LandmarkNodes
-from BrainLandmarksLib.mrml.session import Session, world_volume
+from BrainLandmarksLib.geometry.shape_model import ShapeModel
+from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
+from BrainLandmarksLib.mrml.landmarks.session import Session, world_volume
 from BrainLandmarksLib.protocol import load_protocol
-from BrainLandmarksLib.shape_model import ShapeModel
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 PROTOCOL = load_protocol("brain88")
 LABELS = PROTOCOL.labels

@@ -13,11 +13,11 @@ import slicer.util
 from waiting import until
 
 from BrainLandmarksLib.dataset import Dataset
-from BrainLandmarksLib.formats import read_landmarks, write_landmarks
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.dataset.ratings import keep_rating, ratings_of
+from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review, read_review
-from BrainLandmarksLib.second_rater import keep_rating, ratings_of
 from BrainLandmarksTrainLib.augmentation import load_augmentation
 
 ROOT = Path(__file__).parents[2]
@@ -351,7 +351,7 @@ def test_a_preview_is_in_the_scene_and_the_same_for_the_same_seed(desktop, panel
             for v in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
             if v is not loaded.volume
         ]
-        from BrainLandmarksLib.mrml.nodes import LandmarkNodes
+        from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 
         points = LandmarkNodes.of_volume(volume).read().points
         found.append((slicer.util.arrayFromVolume(volume).copy(), points))

@@ -20,11 +20,11 @@ from waiting import until
 
 from BrainLandmarksLib.cli import build_parser
 from BrainLandmarksLib.dataset import Dataset
-from BrainLandmarksLib.ui import requirements
-from BrainLandmarksLib.ui.settings import setting, usable_models
-from BrainLandmarksTrainLib.background_run import RUN_FILE, STOPPED, BackgroundRun
+from BrainLandmarksLib.ui.common import requirements
+from BrainLandmarksLib.ui.common.settings import setting, usable_models
+from BrainLandmarksTrainLib.background.run import RUN_FILE, STOPPED, BackgroundRun
+from BrainLandmarksTrainLib.config.recipe import load_recipe
 from BrainLandmarksTrainLib.mrml.training_plots import ERROR, LOSS
-from BrainLandmarksTrainLib.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "BrainLandmarksTrain" / "BrainLandmarksTrain.py"

@@ -14,8 +14,8 @@ import slicer
 import slicer.util
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.ui import requirements
-from BrainLandmarksLib.ui.settings import setting
+from BrainLandmarksLib.ui.common import requirements
+from BrainLandmarksLib.ui.common.settings import setting
 
 ROOT = Path(__file__).parents[2]
 MODULES = {
@@ -56,7 +56,7 @@ def version(name):
 metadata.version = version
 
 import slicer.util
-from BrainLandmarksLib.ui.settings import setting
+from BrainLandmarksLib.ui.common.settings import setting
 setting("lastRun", {run!r})
 panels = [desktop.open(module).self() for module in {modules!r}]
 print("info:", panels[0].ui.deviceInfoLabel.text)

@@ -10,18 +10,28 @@ import os
 
 import numpy as np
 
-from ..images import Volume
-from ..landmarks import LandmarkSet
-from ..protocol import load_protocol
-from .anatomy import Anatomy, Points
-from .axial_boundary import axial_boundary
-from .brain_boundary import brain_boundary, frontal_lobe, midline_contour
-from .brain_stem import brain_stem
-from .corpus_callosum import corpus_callosum
-from .eye import eyes
-from .labelmap import LabelMap
-from .schemes import AUTO, Scheme, detect_scheme, load_scheme, scheme_names
-from .temporal import temporal_lobe
+from BrainLandmarksLib.annotation.anatomy import Anatomy, Points
+from BrainLandmarksLib.annotation.axial_boundary import axial_boundary
+from BrainLandmarksLib.annotation.brain_boundary import (
+    brain_boundary,
+    frontal_lobe,
+    midline_contour,
+)
+from BrainLandmarksLib.annotation.brain_stem import brain_stem
+from BrainLandmarksLib.annotation.corpus_callosum import corpus_callosum
+from BrainLandmarksLib.annotation.eye import eyes
+from BrainLandmarksLib.annotation.labelmap import LabelMap
+from BrainLandmarksLib.annotation.schemes import (
+    AUTO,
+    Scheme,
+    detect_scheme,
+    load_scheme,
+    scheme_names,
+)
+from BrainLandmarksLib.annotation.temporal import temporal_lobe
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 __all__ = ["LabelMap", "Scheme", "annotate", "detect_scheme", "load_scheme", "scheme_names"]
 

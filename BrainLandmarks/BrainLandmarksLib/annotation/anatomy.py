@@ -13,9 +13,9 @@ from collections.abc import Iterable
 import numpy as np
 from scipy import ndimage
 
-from .frame import HeadFrame, fit_head_frame
-from .labelmap import CORPUS_CALLOSUM, HEMISPHERE, Field, LabelMap
-from .outline import Plane, Section, exit_along
+from BrainLandmarksLib.annotation.frame import HeadFrame, fit_head_frame
+from BrainLandmarksLib.annotation.labelmap import CORPUS_CALLOSUM, HEMISPHERE, Field, LabelMap
+from BrainLandmarksLib.annotation.outline import Plane, Section, exit_along
 
 RIGHT, ANTERIOR, SUPERIOR = np.eye(3)
 SIDES = ("L", "R")

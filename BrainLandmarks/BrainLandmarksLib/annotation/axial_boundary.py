@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .anatomy import Anatomy, Points
-from .outline import Plane, Section, along, arc, length, resampled
+from BrainLandmarksLib.annotation.anatomy import Anatomy, Points
+from BrainLandmarksLib.annotation.outline import Plane, Section, along, arc, length, resampled
 
 LEVEL_MM = 10.0
 """Height of the plane above the highest point of the corpus callosum."""

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from .anatomy import ANTERIOR, SIDES, Anatomy, Points, on_midline
-from .labelmap import HEMISPHERE
-from .outline import Plane, Section, between, crossings, extreme, nearest, spread
+from BrainLandmarksLib.annotation.anatomy import ANTERIOR, SIDES, Anatomy, Points, on_midline
+from BrainLandmarksLib.annotation.labelmap import HEMISPHERE
+from BrainLandmarksLib.annotation.outline import (
+    Plane,
+    Section,
+    between,
+    crossings,
+    extreme,
+    nearest,
+    spread,
+)
 
 SLAB_MM = 6.0
 """Half width of the slab whose silhouette is the boundary: on the exact midline lies the falx."""

@@ -7,9 +7,24 @@ from itertools import pairwise
 
 import numpy as np
 
-from .anatomy import Anatomy, Points, on_midline
-from .labelmap import BRAIN_STEM, FOURTH_VENTRICLE, PONS, SPINAL_CORD, VENTRAL_DC
-from .outline import along, arc, between, exit_along, extreme, length, nearest, resampled
+from BrainLandmarksLib.annotation.anatomy import Anatomy, Points, on_midline
+from BrainLandmarksLib.annotation.labelmap import (
+    BRAIN_STEM,
+    FOURTH_VENTRICLE,
+    PONS,
+    SPINAL_CORD,
+    VENTRAL_DC,
+)
+from BrainLandmarksLib.annotation.outline import (
+    along,
+    arc,
+    between,
+    exit_along,
+    extreme,
+    length,
+    nearest,
+    resampled,
+)
 
 TISSUE = BRAIN_STEM + SPINAL_CORD + VENTRAL_DC["L"] + VENTRAL_DC["R"]
 

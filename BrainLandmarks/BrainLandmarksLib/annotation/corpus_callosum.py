@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from .anatomy import Anatomy, Points, on_midline
-from .labelmap import CEREBRAL_WHITE, CORPUS_CALLOSUM
-from .outline import (
+from BrainLandmarksLib.annotation.anatomy import Anatomy, Points, on_midline
+from BrainLandmarksLib.annotation.labelmap import CEREBRAL_WHITE, CORPUS_CALLOSUM
+from BrainLandmarksLib.annotation.outline import (
     STEP_MM,
     Section,
     along,

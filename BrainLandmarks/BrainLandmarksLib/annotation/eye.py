@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .anatomy import ANTERIOR, RIGHT, SIDES, Anatomy, Points, lateral
-from .labelmap import EYES
+from BrainLandmarksLib.annotation.anatomy import ANTERIOR, RIGHT, SIDES, Anatomy, Points, lateral
+from BrainLandmarksLib.annotation.labelmap import EYES
 
 
 def eyes(anatomy: Anatomy) -> Points:

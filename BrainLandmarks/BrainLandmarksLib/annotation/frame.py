@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import UserError
-from .labelmap import (
+from BrainLandmarksLib.annotation.labelmap import (
     ACCUMBENS,
     AMYGDALA,
     CAUDATE,
@@ -19,6 +18,7 @@ from .labelmap import (
     VENTRAL_DC,
     LabelMap,
 )
+from BrainLandmarksLib.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, signal
 
-from ..geometry import FloatArray, cube
-from ..images import Volume, resample
-from .anatomy import ANTERIOR, lateral
+from BrainLandmarksLib.annotation.anatomy import ANTERIOR, lateral
+from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.grid import cube
+from BrainLandmarksLib.imaging.resampling import resample
+from BrainLandmarksLib.imaging.volume import Volume
 
 RADIUS_MM = 12.0
 """Mean radius of an adult's globe; it varies by about a millimetre."""
@@ -232,9 +234,7 @@ def _surface(radii: FloatArray) -> FloatArray:
     return np.asarray(1 / np.linalg.norm(_directions() / radii, axis=1))
 
 
-def _step(
-    radii: FloatArray, walls: FloatArray, trust: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def _step(radii: FloatArray, walls: FloatArray, trust: FloatArray) -> tuple[FloatArray, FloatArray]:
     """How centre and radii move towards the walls: one round of robust least squares."""
     rays = _directions()
     gap = walls - _surface(radii)

@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from ..errors import UserError
-from ..geometry import Grid
-from .schemes import AUTO, MIDLINE, PAIRED, Scheme, detect_scheme, load_scheme, numbers
+from BrainLandmarksLib.annotation.schemes import (
+    AUTO,
+    MIDLINE,
+    PAIRED,
+    Scheme,
+    detect_scheme,
+    load_scheme,
+    numbers,
+)
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.geometry.grid import Grid
 
 if TYPE_CHECKING:
-    from ..images import Volume
+    from BrainLandmarksLib.imaging.volume import Volume
 
 
 def _sided(structure: str) -> dict[str, tuple[int, ...]]:

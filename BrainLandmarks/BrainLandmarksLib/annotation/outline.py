@@ -13,7 +13,7 @@ import contourpy
 import numpy as np
 from scipy import ndimage
 
-from .labelmap import Field
+from BrainLandmarksLib.annotation.labelmap import Field
 
 STEP_MM = 0.5
 """Spacing of the raster on which a section is contoured; fields are smooth at 1 mm."""

@@ -252,7 +252,7 @@ def _likeness(scheme: Scheme, counts: dict[int, int]) -> tuple[float, ...]:
 
 
 def _folder() -> Path:
-    return resources.folder("annotation") / "schemes"
+    return resources.folder("schemes")
 
 
 @functools.cache

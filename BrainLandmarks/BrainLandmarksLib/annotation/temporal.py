@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .anatomy import ANTERIOR, RIGHT, SIDES, Anatomy, Points, lateral
-from .labelmap import (
+from BrainLandmarksLib.annotation.anatomy import ANTERIOR, RIGHT, SIDES, Anatomy, Points, lateral
+from BrainLandmarksLib.annotation.labelmap import (
     AMYGDALA,
     BRAIN_STEM,
     FOURTH_VENTRICLE,
@@ -16,7 +16,7 @@ from .labelmap import (
     HIPPOCAMPUS,
     TEMPORAL_HORN,
 )
-from .outline import Plane, Section, exit_along
+from BrainLandmarksLib.annotation.outline import Plane, Section, exit_along
 
 RAYS_DEG = {"SL": 25.0, "L": 0.0, "IL": -40.0, "I": -80.0}
 """Directions from the hippocampal centre to the surface: lateral is 0, superior 90 degrees."""

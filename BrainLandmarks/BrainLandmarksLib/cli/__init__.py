@@ -13,28 +13,30 @@ from typing import NoReturn
 
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cli import (
-    ablation,
     agreement,
     annotate,
-    augment,
     cohort_report,
     correct,
     dataset,
     detect,
     distance,
-    evaluate,
     explain,
     explain_compare,
     explain_sanity,
-    finetune,
     models,
     protocol,
-    robustness,
-    robustness_retest,
     serve,
-    train,
 )
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksTrainLib.cli import (
+    ablation,
+    augment,
+    evaluate,
+    finetune,
+    robustness,
+    robustness_retest,
+    train,
+)
 
 PROGRAM = "brainlandmarks"
 

@@ -46,9 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: the folders do not fit together, or a file cannot be read or written.
     """
-    from BrainLandmarksLib.agreement import Ratings, group_table
-    from BrainLandmarksLib.agreement_report import write_agreement
-    from BrainLandmarksLib.files import need_writable
+    from BrainLandmarksLib.agreement.ratings import Ratings, group_table
+    from BrainLandmarksLib.agreement.report import write_agreement
+    from BrainLandmarksLib.io.atomic import need_writable
     from BrainLandmarksLib.protocol import load_protocol
 
     need_writable(arguments.output)

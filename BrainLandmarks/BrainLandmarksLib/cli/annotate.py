@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: the label map cannot be read or used, or the file cannot be written.
     """
-    from BrainLandmarksLib.formats import FORMATS, write_landmarks
+    from BrainLandmarksLib.io.landmarks import FORMATS, write_landmarks
 
     output: Path = arguments.output
     if not output.name.lower().endswith(tuple(f".{name}" for name in FORMATS)):

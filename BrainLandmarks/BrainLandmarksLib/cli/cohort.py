@@ -62,10 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     from BrainLandmarksLib.cohort.bids import DEFAULT_SUFFIX, find_scans
     from BrainLandmarksLib.cohort.derivatives import Derivatives
-    from BrainLandmarksLib.cohort.engine import run as run_jobs
+    from BrainLandmarksLib.cohort.execution import run as run_jobs
     from BrainLandmarksLib.cohort.table import TABLE_FILE, Case, write_table
     from BrainLandmarksLib.cohort.work import STATES, Job
-    from BrainLandmarksLib.models import model_identity, model_protocol
+    from BrainLandmarksLib.network.model_files import model_identity, model_protocol
 
     participants = arguments.participant_label or ()
     suffix = arguments.suffix or DEFAULT_SUFFIX

@@ -13,9 +13,9 @@ from BrainLandmarksLib.cli import reading
 from BrainLandmarksLib.errors import UserError
 
 if TYPE_CHECKING:
+    from BrainLandmarksLib.io.tables import Table
     from BrainLandmarksLib.protocol import Protocol
     from BrainLandmarksLib.review import Edit, Review
-    from BrainLandmarksLib.tables import Table
 
 _EXAMPLE = """\
 examples:
@@ -67,10 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: a file cannot be read or written, or there is no such group.
     """
-    from BrainLandmarksLib.batch_correction import apply_guidelines, doubts
-    from BrainLandmarksLib.files import need_absent, need_writable
+    from BrainLandmarksLib.io.atomic import need_absent, need_writable
     from BrainLandmarksLib.protocol import load_protocol
     from BrainLandmarksLib.review import read_review, write_review
+    from BrainLandmarksLib.review.batch_correction import apply_guidelines, doubts
 
     protocol = load_protocol(arguments.protocol)
     for name in arguments.group or ():
@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         rows = [_summary(path, review, edits, arguments.group) for path, review, _, edits in done]
         header = ("head", "exchanged", "projected", "respaced", "mean, mm", "largest, mm", "look")
-        from BrainLandmarksLib.tables import Table
+        from BrainLandmarksLib.io.tables import Table
 
         print(Table(header, rows).plain())
     for note in notes:
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _moves(protocol: Protocol, edits: Sequence[Edit]) -> Table:
     """One row for each move: what, how far, and from where to where (RAS mm)."""
-    from BrainLandmarksLib.tables import Table
+    from BrainLandmarksLib.io.tables import Table
 
     rows = []
     for edit in edits:
@@ -137,8 +137,8 @@ def _moves(protocol: Protocol, edits: Sequence[Edit]) -> Table:
 def _summary(
     path: Path, review: Review, edits: Sequence[Edit], groups: Sequence[str] | None
 ) -> tuple[object, ...]:
-    from BrainLandmarksLib.batch_correction import doubts
-    from BrainLandmarksLib.pairing import annotation_stem
+    from BrainLandmarksLib.io.pairing import annotation_stem
+    from BrainLandmarksLib.review.batch_correction import doubts
 
     kinds = [edit.kind for edit in edits]
     moved = [edit.distance_mm or 0.0 for edit in edits]
@@ -156,7 +156,7 @@ def _files(
     annotation: Path, output: Path | None, protocol: Protocol, notes: list[str]
 ) -> tuple[list[Path], list[Path]]:
     """What to read and what to write; sentences on choices are added to the notes."""
-    from BrainLandmarksLib.pairing import ANNOTATION_SUFFIXES, find_annotations
+    from BrainLandmarksLib.io.pairing import ANNOTATION_SUFFIXES, find_annotations
 
     if annotation.is_dir():
         inputs = list(find_annotations(annotation, protocol, notes).values())
@@ -180,8 +180,8 @@ def _files(
 
 def _image_of(annotation: Path, image: Path | None) -> Path | None:
     """The image of an annotation: as given, or the one of its name in a folder."""
-    from BrainLandmarksLib.images import stem
-    from BrainLandmarksLib.pairing import annotation_stem
+    from BrainLandmarksLib.io.images import stem
+    from BrainLandmarksLib.io.pairing import annotation_stem
 
     if image is None or not image.is_dir():
         return image

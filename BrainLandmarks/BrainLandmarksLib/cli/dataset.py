@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import progress, reading
-from BrainLandmarksLib.cli.train import need_training_library
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksTrainLib.cli.train import need_training_library
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.dataset import Dataset
-    from BrainLandmarksLib.pairing import Pairing
+    from BrainLandmarksLib.io.pairing import Pairing
 
 _EXAMPLE = """\
 examples:
@@ -122,10 +122,11 @@ def create(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: nothing can be paired or used, or the folder cannot be written to.
     """
-    from BrainLandmarksLib.dataset import Dataset, need_empty
-    from BrainLandmarksLib.dataset_import import read_pair
-    from BrainLandmarksLib.images import stem
-    from BrainLandmarksLib.pairing import pair_up
+    from BrainLandmarksLib.dataset import Dataset
+    from BrainLandmarksLib.dataset.dataset import need_empty
+    from BrainLandmarksLib.dataset.importing import read_pair
+    from BrainLandmarksLib.io.images import stem
+    from BrainLandmarksLib.io.pairing import pair_up
     from BrainLandmarksLib.protocol import load_protocol
 
     pattern = _pattern(arguments.subject_pattern)
@@ -190,7 +191,7 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
 def _tell_created(
     dataset: Dataset, rows: Sequence[Sequence[object]], found: Pairing, failures: int
 ) -> None:
-    from BrainLandmarksLib.tables import Table
+    from BrainLandmarksLib.io.tables import Table
 
     header = ("head", "subject", "image", "landmarks", "placed", "cut off by the survey")
     print(Table(header, rows).plain())
@@ -241,7 +242,7 @@ def check(arguments: argparse.Namespace) -> int:
         UserError: the folder is no dataset.
     """
     from BrainLandmarksLib.dataset import Dataset
-    from BrainLandmarksLib.dataset_check import accept_files, check_dataset
+    from BrainLandmarksLib.dataset.checks import accept_files, check_dataset
 
     dataset = Dataset.open(arguments.dataset)
     if arguments.accept:
@@ -286,9 +287,10 @@ def split(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: the folder is no dataset, or has too few subjects.
     """
-    from BrainLandmarksLib.dataset import SPLITS, Dataset
-    from BrainLandmarksLib.dataset_split import split_dataset
-    from BrainLandmarksLib.tables import Table
+    from BrainLandmarksLib.dataset import Dataset
+    from BrainLandmarksLib.dataset.dataset import SPLITS
+    from BrainLandmarksLib.dataset.split import split_dataset
+    from BrainLandmarksLib.io.tables import Table
 
     dataset = Dataset.open(arguments.dataset)
     wanted = {
@@ -340,7 +342,7 @@ def synthesize(arguments: argparse.Namespace) -> int:
         UserError: the training library or a label map is missing, or the folder is not empty.
     """
     need_training_library()
-    from BrainLandmarksTrainLib.synthesis import synthesize as make
+    from BrainLandmarksTrainLib.synthesis.demonstration_set import synthesize as make
 
     dataset = make(
         arguments.label_maps,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import cohort, progress, reading
 from BrainLandmarksLib.errors import ImplausibleError, UserError
-from BrainLandmarksLib.files import need_absent, need_writable, whole_files
+from BrainLandmarksLib.io.atomic import need_absent, need_writable, whole_files
 from BrainLandmarksLib.resources import image_path
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.detection import Detection, Detector
-    from BrainLandmarksLib.images import Volume
-    from BrainLandmarksLib.landmarks import LandmarkSet
+    from BrainLandmarksLib.imaging.volume import Volume
+    from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 _EXAMPLE = """\
 examples:
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     cohort.need_none(arguments)
     if not arguments.images:
         raise UserError("give an image, or a BIDS dataset with --bids; see detect --help.")
-    from BrainLandmarksLib.images import stem
+    from BrainLandmarksLib.io.images import stem
 
     paths = [image_path(argument) for argument in arguments.images]
     suffixes = _suffixes(arguments.format, picture=not arguments.no_picture)
@@ -209,13 +209,13 @@ def _detector_loader(model: str, device: str) -> Callable[[], Detector]:
 
 def _write(volume: Volume, detection: Detection, outputs: Sequence[Path]) -> None:
     """Write all results of one image, or none."""
-    from BrainLandmarksLib.formats import write_landmarks
+    from BrainLandmarksLib.io.landmarks import write_landmarks
 
     landmarks = detection.landmarks
     with whole_files(outputs[0].parent) as unfinished:
         for path in outputs:
             if path.suffix == ".png":
-                from BrainLandmarksLib.pictures import draw_landmarks
+                from BrainLandmarksLib.figures.slices import draw_landmarks
 
                 title = path.name.removesuffix("_landmarks.png")
                 title += "" if detection.plausible else " (implausible)"
@@ -229,7 +229,7 @@ def _write(volume: Volume, detection: Detection, outputs: Sequence[Path]) -> Non
 
 
 def _suffixes(formats: str, *, picture: bool) -> list[str]:
-    from BrainLandmarksLib.formats import FORMATS
+    from BrainLandmarksLib.io.landmarks import FORMATS
 
     names = [name.strip().lstrip(".") for name in formats.split(",") if name.strip()]
     for name in names:

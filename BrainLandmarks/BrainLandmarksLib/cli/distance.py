@@ -13,7 +13,7 @@ from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
 
 if TYPE_CHECKING:
-    from BrainLandmarksLib.landmarks import LandmarkSet
+    from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 _EXAMPLE = """\
 examples:
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: a file cannot be read, the two have no landmark in common, or the head lies the
             other way round in one of them.
     """
-    from BrainLandmarksLib.formats import read_landmarks
+    from BrainLandmarksLib.io.landmarks import read_landmarks
     from BrainLandmarksLib.protocol import load_protocol
 
     protocol = load_protocol(arguments.protocol)
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _need_one_way_round(files: Sequence[tuple[Path, LandmarkSet]]) -> None:
     """Check that a head which was turned as a whole was so in all files."""
-    from BrainLandmarksLib.conformity import turned_round
+    from BrainLandmarksLib.protocol.compliance import turned_round
 
     turned = [turned_round(landmarks.protocol, landmarks.points) for _, landmarks in files]
     for (path, _), sentence in zip(files, turned, strict=True):

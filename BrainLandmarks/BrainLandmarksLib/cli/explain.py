@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import progress, reading
-from BrainLandmarksLib.files import need_absent, need_writable, whole_files
 from BrainLandmarksLib.gradcam import SETS, TARGETS
+from BrainLandmarksLib.io.atomic import need_absent, need_writable, whole_files
 from BrainLandmarksLib.resources import image_path
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.detection import Detector
     from BrainLandmarksLib.gradcam.explanation import check_layer, explain
     from BrainLandmarksLib.gradcam.output import file_names, write_maps
-    from BrainLandmarksLib.images import stem
+    from BrainLandmarksLib.io.images import stem
 
     path = image_path(arguments.image)
     name = stem(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from BrainLandmarksLib.cli import reading
 from BrainLandmarksLib.cli.explain import add_choice, add_device, chosen_rows
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.files import need_absent, need_writable
+from BrainLandmarksLib.io.atomic import need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
 
 NAME = "explain compare"
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.cli import report
     from BrainLandmarksLib.detection import Detector
     from BrainLandmarksLib.gradcam.comparison import FILES, Comparison
-    from BrainLandmarksLib.images import stem
+    from BrainLandmarksLib.io.images import stem
 
     need_writable(arguments.output)
     if not arguments.overwrite:

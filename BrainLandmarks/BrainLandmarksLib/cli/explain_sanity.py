@@ -8,7 +8,7 @@ from pathlib import Path
 
 from BrainLandmarksLib.cli import reading
 from BrainLandmarksLib.cli.explain import add_choice, add_model, chosen_rows
-from BrainLandmarksLib.files import need_absent, need_writable
+from BrainLandmarksLib.io.atomic import need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
 
 NAME = "explain sanity"
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.detection import Detector
     from BrainLandmarksLib.gradcam.explanation import check_layer, explain
     from BrainLandmarksLib.gradcam.sanity import file_names, randomise
-    from BrainLandmarksLib.images import stem
+    from BrainLandmarksLib.io.images import stem
 
     path = image_path(arguments.image)
     name = stem(path)

@@ -29,8 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: a model folder is damaged.
     """
-    from BrainLandmarksLib.models import list_models
-    from BrainLandmarksLib.tables import Table
+    from BrainLandmarksLib.io.tables import Table
+    from BrainLandmarksLib.network.model_files import list_models
 
     rows = [
         (model.name, model.protocol, model.landmarks, f"{model.size}^3", str(model.folder))

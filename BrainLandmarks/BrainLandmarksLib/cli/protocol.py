@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from BrainLandmarksLib import guide, resources
+from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.figures import guide
 from BrainLandmarksLib.protocol import Protocol, load_protocol
 
 _EXAMPLE = """\
@@ -89,8 +90,8 @@ def draw_pictures(protocol: Protocol, folder: Path, landmarks_file: Path | None 
         UserError: the landmarks file is not valid, there is no model of the protocol, or the
             folder cannot be written.
     """
-    from BrainLandmarksLib.formats import read_landmarks
-    from BrainLandmarksLib.images import read_image
+    from BrainLandmarksLib.io.images import read_image
+    from BrainLandmarksLib.io.landmarks import read_landmarks
 
     volume = read_image(resources.sample_head())
     placed = resources.sample_landmarks(protocol.name)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from BrainLandmarksLib.cli import progress
 
 if TYPE_CHECKING:
-    from BrainLandmarksLib.images import Volume
+    from BrainLandmarksLib.imaging.volume import Volume
 
 
 def add_options(parser: argparse.ArgumentParser, *, dicom: bool = True) -> None:
@@ -38,7 +38,7 @@ def reader(arguments: argparse.Namespace) -> Callable[[Path], Volume]:
     """A function that reads an image as the options say; its notes stay with the volume."""
 
     def read_one(path: Path) -> Volume:
-        from BrainLandmarksLib.images import read_image
+        from BrainLandmarksLib.io.images import read_image
 
         return read_image(
             path,

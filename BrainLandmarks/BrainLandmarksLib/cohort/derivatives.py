@@ -35,15 +35,15 @@ import numpy as np
 
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cohort.bids import DEFAULT_SUFFIX, Scan
-from BrainLandmarksLib.dataset import file_sha256
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.files import need_writable, unfinished_of, whole_files
-from BrainLandmarksLib.formats import write_landmarks
-from BrainLandmarksLib.geometry import FloatArray
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.io.atomic import need_writable, unfinished_of, whole_files
+from BrainLandmarksLib.io.checksum import file_sha256
+from BrainLandmarksLib.io.landmarks import write_landmarks
+from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.protocol import Protocol, load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import read_review
-from BrainLandmarksLib.tables import Table
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.detection import Detection

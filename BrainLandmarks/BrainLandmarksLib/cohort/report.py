@@ -21,11 +21,11 @@ from BrainLandmarksLib.cohort.derivatives import Derivatives
 from BrainLandmarksLib.cohort.table import Case, write_table
 from BrainLandmarksLib.cohort.viewer import INSTALL, Bundle, find_bundle, nodes, small_head
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.files import whole_file
+from BrainLandmarksLib.io.atomic import whole_file
 
 if TYPE_CHECKING:
-    from BrainLandmarksLib.images import Volume
-    from BrainLandmarksLib.landmarks import LandmarkSet
+    from BrainLandmarksLib.imaging.volume import Volume
+    from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 REPORT_FILE = "cohort.html"
 SHOWN = 20
@@ -113,7 +113,7 @@ def _listed(case: Case) -> dict[str, Any]:
 
 def _drawn(case: Case, source: Path | None, bundle: Bundle | None) -> dict[str, Any]:
     """The picture of a scan, and what the viewer needs."""
-    from BrainLandmarksLib.images import read_image
+    from BrainLandmarksLib.io.images import read_image
 
     record = case.record
     assert record.landmarks is not None
@@ -133,7 +133,7 @@ def _picture(volume: Volume, landmarks: LandmarkSet) -> str:
     """Base64 of a JPEG of the slices with their landmarks."""
     from PIL import Image
 
-    from BrainLandmarksLib.pictures import draw_landmarks
+    from BrainLandmarksLib.figures.slices import draw_landmarks
 
     with tempfile.TemporaryDirectory(prefix="brainlandmarks-") as folder:
         path = Path(folder) / "head.png"

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from BrainLandmarksLib.cohort.derivatives import Derivatives, Record
-from BrainLandmarksLib.files import whole_files
-from BrainLandmarksLib.geometry import FloatArray
-from BrainLandmarksLib.landmarks import PLAUSIBLE
-from BrainLandmarksLib.measures import measured
+from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.shape_model import RARE_DEVIATION, doubt
+from BrainLandmarksLib.io.atomic import whole_files
+from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.protocol import Protocol
-from BrainLandmarksLib.shape_model import RARE_DEVIATION, doubt
-from BrainLandmarksLib.tables import Table
+from BrainLandmarksLib.protocol.landmarks import PLAUSIBLE
+from BrainLandmarksLib.protocol.measures import measured
 
 TABLE_FILE = "cohort.tsv"
 SIDECAR_FILE = "cohort.json"

@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from BrainLandmarksLib.geometry import Grid
-from BrainLandmarksLib.images import Volume, resample
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.pictures import grey_window
+from BrainLandmarksLib.figures.slices import grey_window
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.resampling import resample
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 PACKAGE = "ipyniivue"
 INSTALL = "pip install 'brainlandmarks[report]'"

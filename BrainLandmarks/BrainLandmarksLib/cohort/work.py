@@ -98,8 +98,8 @@ def do(job: Job) -> Outcome:
 def _detect(job: Job, results: Derivatives) -> str:
     import numpy as np
 
-    from BrainLandmarksLib.dataset import file_sha256
-    from BrainLandmarksLib.images import read_image
+    from BrainLandmarksLib.io.checksum import file_sha256
+    from BrainLandmarksLib.io.images import read_image
 
     if job.scan.problem:
         raise UserError(job.scan.problem)

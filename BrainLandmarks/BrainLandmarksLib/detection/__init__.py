@@ -3,7 +3,7 @@
 `detector` reads like the way of an image; what it uses of its own lies beside it.
 """
 
-from .detector import (
+from BrainLandmarksLib.detection.detector import (
     FINE_LOOKS,
     LOCATOR_LOOKS,
     QUALITIES,

@@ -22,32 +22,36 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from BrainLandmarksLib import decoding, landmarks, resources
-from BrainLandmarksLib.correction import conforming
-from BrainLandmarksLib.detail import MARGIN, PRIOR_MM, boxes, with_prior
+from BrainLandmarksLib import resources
 from BrainLandmarksLib.detection.plausibility import Judge, weakened
+from BrainLandmarksLib.detection.refinement import MARGIN, PRIOR_MM, boxes, with_prior
 from BrainLandmarksLib.errors import ImplausibleError, UserError
-from BrainLandmarksLib.geometry import (
+from BrainLandmarksLib.geometry.affine import (
     FloatArray,
-    Grid,
     apply_affine,
     axis_rotations,
     canonical,
-    cube,
     rigid_fit,
 )
-from BrainLandmarksLib.images import Volume, foreground, read_image, resample, thinned
-from BrainLandmarksLib.intensity import air_to_zero, normalise
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.models import Look, Model, load_model
-from BrainLandmarksLib.network import (
+from BrainLandmarksLib.geometry.grid import Grid, cube
+from BrainLandmarksLib.imaging.foreground import foreground
+from BrainLandmarksLib.imaging.intensity import air_to_zero, normalise
+from BrainLandmarksLib.imaging.resampling import resample, thinned
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.images import read_image
+from BrainLandmarksLib.network import decoding
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+from BrainLandmarksLib.network.inference import (
     FoldedHighRes3DNet,
-    HighRes3DNet,
     bfloat16_is_fast,
     fold_batch_norm,
     inference_heatmaps,
     keep_freed_memory,
 )
+from BrainLandmarksLib.network.model_files import Look, Model, load_model
+from BrainLandmarksLib.protocol import landmarks
+from BrainLandmarksLib.protocol.constraints import conforming
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 LOCATOR_LOOKS = 2
 """The locator runs this often, each time on a cube placed by the look before."""

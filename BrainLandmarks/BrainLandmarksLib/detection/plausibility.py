@@ -16,9 +16,9 @@ import math
 
 import numpy as np
 
-from BrainLandmarksLib import landmarks
-from BrainLandmarksLib.geometry import FloatArray
-from BrainLandmarksLib.shape_model import ShapeModel
+from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.shape_model import ShapeModel
+from BrainLandmarksLib.protocol import landmarks
 
 LIMIT = 1.1
 """Median deviation, in standard deviations, at which a head ends (docs/plausibility.md)."""

@@ -13,12 +13,12 @@ import numpy as np
 
 from BrainLandmarksLib.detection import Detector
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.files import whole_files
-from BrainLandmarksLib.geometry import FloatArray
+from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.gradcam.explanation import Explanation, check_layer, explain
 from BrainLandmarksLib.gradcam.figures import draw_comparison
 from BrainLandmarksLib.gradcam.focus import Focus, measure, neighbours_of
-from BrainLandmarksLib.images import Volume
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.atomic import whole_files
 
 FILES = ("compare.csv", "compare.md", "compare.png")
 

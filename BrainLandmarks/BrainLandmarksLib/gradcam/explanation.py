@@ -11,13 +11,14 @@ import torch
 
 from BrainLandmarksLib.detection import Detection, Detector
 from BrainLandmarksLib.errors import UserError, nearest
-from BrainLandmarksLib.geometry import FloatArray, Grid
+from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.gradcam import TARGETS
 from BrainLandmarksLib.gradcam.layers import Chain, Progress
 from BrainLandmarksLib.gradcam.maps import Observation, observe
-from BrainLandmarksLib.images import ImageArray, Volume
-from BrainLandmarksLib.models import Model
-from BrainLandmarksLib.network import HighRes3DNet
+from BrainLandmarksLib.imaging.volume import ImageArray, Volume
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+from BrainLandmarksLib.network.model_files import Model
 from BrainLandmarksLib.protocol import Protocol
 
 

@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from BrainLandmarksLib.files import whole_file
-from BrainLandmarksLib.fonts import make_legible
-from BrainLandmarksLib.gradcam.explanation import Explanation
-from BrainLandmarksLib.gradcam.output import normalised
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.pictures import (
+from BrainLandmarksLib.figures.fonts import make_legible
+from BrainLandmarksLib.figures.slices import (
     BACKGROUND,
     DIM_INK,
     INK,
@@ -28,7 +23,12 @@ from BrainLandmarksLib.pictures import (
     draw_slice,
     grey_window,
 )
+from BrainLandmarksLib.gradcam.explanation import Explanation
+from BrainLandmarksLib.gradcam.output import normalised
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.atomic import whole_file
 from BrainLandmarksLib.protocol import Group
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

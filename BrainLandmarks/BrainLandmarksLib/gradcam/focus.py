@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from BrainLandmarksLib.geometry import FloatArray, Grid
-from BrainLandmarksLib.images import ImageArray
+from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import ImageArray
 from BrainLandmarksLib.protocol import Protocol
 
 SHARES = (0.5, 0.9)

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from BrainLandmarksLib.network import CHANNELS_LAST, HighRes3DNet, pad_channels
+from BrainLandmarksLib.network.highres3dnet import CHANNELS_LAST, HighRes3DNet, pad_channels
 
 Progress = Callable[[float], None]
 """Called with the fraction of the forward pass done (0 to 1); an exception it raises ends it."""

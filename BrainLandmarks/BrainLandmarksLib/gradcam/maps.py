@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from BrainLandmarksLib import decoding
 from BrainLandmarksLib.gradcam import TARGETS
 from BrainLandmarksLib.gradcam.layers import Chain, Passage, Progress, Seeds
-from BrainLandmarksLib.network import CHANNELS_LAST, HighRes3DNet
+from BrainLandmarksLib.network import decoding
+from BrainLandmarksLib.network.highres3dnet import CHANNELS_LAST, HighRes3DNet
 
 
 def default_layer(network: HighRes3DNet) -> str:

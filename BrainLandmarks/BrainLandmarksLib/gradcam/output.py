@@ -12,10 +12,11 @@ import numpy as np
 
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.files import whole_file
-from BrainLandmarksLib.geometry import FloatArray, Grid
+from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.gradcam import SETS
-from BrainLandmarksLib.images import ImageArray
+from BrainLandmarksLib.imaging.volume import ImageArray
+from BrainLandmarksLib.io.atomic import whole_file
 from BrainLandmarksLib.protocol import Protocol
 
 if TYPE_CHECKING:

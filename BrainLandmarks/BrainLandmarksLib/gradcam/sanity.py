@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from BrainLandmarksLib.files import whole_files
-from BrainLandmarksLib.geometry import FloatArray
+from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.gradcam.explanation import Explanation
 from BrainLandmarksLib.gradcam.maps import observe
-from BrainLandmarksLib.images import ImageArray, foreground
-from BrainLandmarksLib.network import HighRes3DNet
+from BrainLandmarksLib.imaging.foreground import foreground
+from BrainLandmarksLib.imaging.volume import ImageArray
+from BrainLandmarksLib.io.atomic import whole_files
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
 from BrainLandmarksLib.protocol import Protocol
 
 

@@ -12,10 +12,10 @@ import slicer.util
 import vtk
 
 from BrainLandmarksLib import resources
-from BrainLandmarksLib.formats import read_landmarks
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.protocol import Protocol
-from BrainLandmarksLib.ui import requirements
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
+from BrainLandmarksLib.ui.common import requirements
 
 TIMEOUT_S = 600.0
 

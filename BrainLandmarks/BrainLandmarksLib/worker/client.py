@@ -29,7 +29,7 @@ from BrainLandmarksLib.worker.messages import (
     decode,
     encode,
 )
-from BrainLandmarksLib.worker.process import ProcessTree
+from BrainLandmarksLib.worker.process_tree import ProcessTree
 
 CANCEL_S = 0.6
 """A job that has not ended this long after its cancellation is ended with its process."""

@@ -13,10 +13,10 @@ Progress = Callable[[str, float, "float | None"], None]
 
 def add(message: Message, progress: Progress) -> dict[str, Any]:
     """Add an image and its review to a dataset folder, made if there is none."""
-    from BrainLandmarksLib.conformity import need_plausible
     from BrainLandmarksLib.dataset import Dataset
-    from BrainLandmarksLib.images import read_image
+    from BrainLandmarksLib.io.images import read_image
     from BrainLandmarksLib.protocol import load_protocol
+    from BrainLandmarksLib.protocol.compliance import need_plausible
     from BrainLandmarksLib.review import read_review
 
     progress("read", 0.0, None)
@@ -33,7 +33,7 @@ def add(message: Message, progress: Progress) -> dict[str, Any]:
 def check(message: Message, progress: Progress) -> dict[str, Any]:
     """What is wrong with a dataset: with each head, by its number, and with all of it."""
     from BrainLandmarksLib.dataset import Dataset
-    from BrainLandmarksLib.dataset_check import check_dataset
+    from BrainLandmarksLib.dataset.checks import check_dataset
 
     progress("check", 0.0, None)
     report = check_dataset(Dataset.open(message["dataset"]))
@@ -47,8 +47,8 @@ def check(message: Message, progress: Progress) -> dict[str, Any]:
 def annotate(message: Message, progress: Progress) -> dict[str, Any]:
     """Place the landmarks of a label map by rule and write them."""
     from BrainLandmarksLib.annotation import annotate as place
-    from BrainLandmarksLib.formats import write_landmarks
-    from BrainLandmarksLib.images import read_image
+    from BrainLandmarksLib.io.images import read_image
+    from BrainLandmarksLib.io.landmarks import write_landmarks
 
     progress("read", 0.0, None)
     labels = read_image(message["labels"])

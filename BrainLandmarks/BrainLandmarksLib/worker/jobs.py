@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from BrainLandmarksLib.worker import dataset_jobs
-from BrainLandmarksLib.worker.memory import Memory
+from BrainLandmarksLib.worker.cache import Memory
 from BrainLandmarksLib.worker.messages import Message
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ class Jobs:
             progress(stage, _LOADING_SHARE + (1 - _LOADING_SHARE) * fraction, left)
 
         progress("load", 0.0, None if usual is None else round(usual, 1))
-        from BrainLandmarksLib.formats import write_landmarks
-        from BrainLandmarksLib.images import read_image
+        from BrainLandmarksLib.io.images import read_image
+        from BrainLandmarksLib.io.landmarks import write_landmarks
 
         model = self._warm(message["model"], message["device"])
         warm = time.monotonic()
@@ -151,8 +151,8 @@ class Jobs:
 
     def _explain(self, message: Message, progress: Progress) -> dict[str, Any]:
         """Write the Grad-CAM maps of some landmarks; what is remembered of the image is reused."""
-        from BrainLandmarksLib.files import whole_files
         from BrainLandmarksLib.gradcam.output import entry_of, normalised, write_map
+        from BrainLandmarksLib.io.atomic import whole_files
 
         start = time.monotonic()
         seen = self._explained(message, progress)
@@ -179,8 +179,8 @@ class Jobs:
 
     def _export(self, message: Message, progress: Progress) -> dict[str, Any]:
         """Write maps for the user, as `brainlandmarks explain` does, but for the picture."""
-        from BrainLandmarksLib.files import whole_files
         from BrainLandmarksLib.gradcam.output import write_maps
+        from BrainLandmarksLib.io.atomic import whole_files
 
         folder, name, sets = Path(message["output"]), message["name"], message["files"]
         seen = self._explained(message, progress)
@@ -244,7 +244,7 @@ def _explanation(
 ) -> Explanation:
     """The explanation of an image, remembered or made."""
     from BrainLandmarksLib.gradcam.explanation import explain
-    from BrainLandmarksLib.images import read_image
+    from BrainLandmarksLib.io.images import read_image
 
     memory = model.memory
     known = memory.explanation(image, layer)

@@ -16,12 +16,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .config import AugmentationConfig, load_augmentation
-from .record import Record
+from BrainLandmarksTrainLib.augmentation.config import AugmentationConfig, load_augmentation
+from BrainLandmarksTrainLib.augmentation.record import Record
 
 if TYPE_CHECKING:
-    from .algorithm1 import algorithm1
-    from .augment import Augmented, AugmentWithLandmarks, regenerate
+    from BrainLandmarksTrainLib.augmentation.augment import (
+        Augmented,
+        AugmentWithLandmarks,
+        regenerate,
+    )
+    from BrainLandmarksTrainLib.augmentation.faux_volumes import algorithm1
 
 __all__ = [
     "AugmentWithLandmarks",

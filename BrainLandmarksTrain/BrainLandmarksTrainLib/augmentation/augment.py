@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from BrainLandmarksLib.geometry import FloatArray, Grid
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
+from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 from .config import MEMBERS, AugmentationConfig
-from .member import tio
-from .moving import moved_points
+from .landmark_transform import moved_points
 from .policies import choose, draw_steps
 from .record import Record, Step
+from .transform import tio
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksTrainLib.settings import from_values, read_settings, schema, setting, to_values
 
-from ..settings import from_values, read_settings, schema, setting, to_values
 from .machine_side import BiasField, Blur, Ghosting, Motion, Noise, Spikes
-from .member import Member
 from .patient_side import Affine, Anisotropy, Elastic
+from .transform import Member
 
 WHAT = "augmentation setting"
 SIDES = ("patient", "machine")

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from BrainLandmarksLib.files import whole_file
-from BrainLandmarksLib.fonts import make_legible
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.pictures import BACKGROUND, DIM_INK, INK, VIEW_MM, Slice, grey_window
+from BrainLandmarksLib.figures.fonts import make_legible
+from BrainLandmarksLib.figures.slices import BACKGROUND, DIM_INK, INK, VIEW_MM, Slice, grey_window
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 from .config import MEMBERS
 from .record import Record

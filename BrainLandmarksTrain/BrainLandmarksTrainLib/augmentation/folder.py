@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from BrainLandmarksLib.dataset import MANIFEST, Dataset, Entry, Sample, store
+from BrainLandmarksLib.dataset import Dataset, Entry, Sample
+from BrainLandmarksLib.dataset.dataset import MANIFEST, store
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.files import remove_unfinished, whole_file
+from BrainLandmarksLib.io.atomic import remove_unfinished, whole_file
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.review import Review
 

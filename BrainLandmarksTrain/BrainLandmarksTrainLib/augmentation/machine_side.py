@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from BrainLandmarksLib.images import Volume
-from BrainLandmarksLib.intensity import bright_level
+from BrainLandmarksLib.imaging.intensity import bright_level
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksTrainLib.settings import IntRange, Range, setting
 
-from ..settings import IntRange, Range, setting
-from .member import Member, Parameters, tio, uniform, whole
+from .transform import Member, Parameters, tio, uniform, whole
 
 if TYPE_CHECKING:
     import torchio

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.images import Volume
+from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksTrainLib.settings import Range, setting
 
-from ..settings import Range, setting
-from .member import Member, Parameters, three, tio, uniform
-from .moving import FOLD_LIMIT
+from .landmark_transform import FOLD_LIMIT
+from .transform import Member, Parameters, three, tio, uniform
 
 if TYPE_CHECKING:
     import torchio

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from BrainLandmarksLib.images import Volume
+from BrainLandmarksLib.imaging.volume import Volume
 
 from .config import SIDES, AugmentationConfig
 from .record import Step

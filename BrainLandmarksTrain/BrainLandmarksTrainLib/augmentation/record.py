@@ -11,7 +11,7 @@ from typing import Any
 from BrainLandmarksLib.errors import UserError
 
 from .config import MEMBERS
-from .member import Parameters
+from .transform import Parameters
 
 VERSION = 1
 """Version of the record; a newer one is refused, not guessed at."""

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.files import whole_file
+from BrainLandmarksLib.io.atomic import whole_file
 
 PREFIX = "checkpoint-"
 BEST = "best.safetensors"

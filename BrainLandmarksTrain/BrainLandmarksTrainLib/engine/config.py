@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from BrainLandmarksLib.errors import UserError
-
-from ..settings import setting, to_values
+from BrainLandmarksTrainLib.settings import setting, to_values
 
 WHAT = "training setting"
 

@@ -23,11 +23,11 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from BrainLandmarksLib.detail import with_prior
+from BrainLandmarksLib.detection.refinement import with_prior
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.network import HighRes3DNet, channels_last, keep_freed_memory
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet, channels_last
+from BrainLandmarksLib.network.inference import keep_freed_memory
 
-from .average import Average
 from .batches import Batch, Loader, Maker, Sampler, make_batches
 from .checkpoint import (
     PREFIX,
@@ -39,9 +39,10 @@ from .checkpoint import (
     write_checkpoint,
 )
 from .config import MachineConfig, TrainingConfig
+from .distributed import make_fabric
+from .ema import Average
 from .logs import Log, RunLog
 from .losses import LossParts, MixedLoss, visible
-from .machine import make_fabric
 from .optimizer import make_optimizer
 from .schedule import Watch, learning_rate
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from BrainLandmarksLib.agreement import AXES, Ratings
-from BrainLandmarksLib.alignment import nan_mean
-from BrainLandmarksLib.reliability import bland_altman
-from BrainLandmarksTrainLib.mrml.plots import COLORS, Chart, Line
+from BrainLandmarksLib.agreement.ratings import AXES, Ratings
+from BrainLandmarksLib.agreement.reliability import bland_altman
+from BrainLandmarksLib.protocol.alignment import nan_mean
+
+from .plots import COLORS, Chart, Line
 
 DISTANCES = "BrainLandmarks agreement"
 BLAND_ALTMAN = "BrainLandmarks Bland-Altman"

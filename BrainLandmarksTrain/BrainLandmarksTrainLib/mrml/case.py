@@ -19,14 +19,14 @@ import slicer
 import slicer.util
 
 from BrainLandmarksLib.dataset import Dataset, Entry
+from BrainLandmarksLib.dataset.ratings import keep_rating, rating_file, read_rating
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.mrml.nodes import LandmarkNodes
+from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
+from BrainLandmarksLib.mrml.landmarks.session import Session
 from BrainLandmarksLib.mrml.scene import remove
-from BrainLandmarksLib.mrml.session import Session
 from BrainLandmarksLib.protocol import is_shipped
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review, read_review
-from BrainLandmarksLib.second_rater import keep_rating, rating_file, read_rating
 
 DATASET, IDENTITY, RATER = (
     f"BrainLandmarksTrain.{name}" for name in ("dataset", "identity", "rater")

@@ -24,11 +24,12 @@ import slicer
 
 from BrainLandmarksLib.cli import build_parser, joined, report
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.mrml.scene_files import SEPARATOR, export_scene, is_scene
-from BrainLandmarksLib.ui import requirements
-from BrainLandmarksLib.worker.command import CommandRun
+from BrainLandmarksLib.mrml.landmarks.scene_files import SEPARATOR, export_scene, is_scene
+from BrainLandmarksLib.ui.common import requirements
+from BrainLandmarksLib.worker.background import CommandRun
 from BrainLandmarksLib.worker.launcher import Launcher
-from BrainLandmarksTrainLib.mrml.c_output import flush
+
+from .c_output import flush
 
 EXPECTED = {
     "images": "image",

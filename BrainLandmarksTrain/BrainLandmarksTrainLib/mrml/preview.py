@@ -12,10 +12,11 @@ import slicer.util
 
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.mrml.nodes import LandmarkNodes
+from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.mrml.scene import remove
 from BrainLandmarksLib.review import write_review
-from BrainLandmarksTrainLib.mrml.case import Case
+
+from .case import Case
 
 ROLE = "BrainLandmarksTrain.preview"
 """Attribute of the varied volume; of the case's display nodes that it hides."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from BrainLandmarksTrainLib.mrml.plots import Chart, Line
-from BrainLandmarksTrainLib.progress import Progress
+from BrainLandmarksTrainLib.pipeline.progress import Progress
+
+from .plots import Chart, Line
 
 LOSS = "BrainLandmarks training loss"
 ERROR = "BrainLandmarks training error"

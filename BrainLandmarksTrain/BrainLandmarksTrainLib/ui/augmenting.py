@@ -16,16 +16,17 @@ import slicer.util
 
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.files import whole_file
-from BrainLandmarksLib.ui.slots import heard, told
-from BrainLandmarksLib.worker.command import CommandRun
+from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.ui.common.section import heard, told
+from BrainLandmarksLib.worker.background import CommandRun
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig, Record, load_augmentation
 from BrainLandmarksTrainLib.augmentation.config import MEMBERS, SIDES, Policy
 from BrainLandmarksTrainLib.augmentation.policies import choose
 from BrainLandmarksTrainLib.mrml.case import Case
 from BrainLandmarksTrainLib.mrml.preview import dataset_of_case, remove_preview, show_variation
-from BrainLandmarksTrainLib.ui.dataset import need_case
-from BrainLandmarksTrainLib.ui.part import Part
+
+from .dataset import need_case
+from .part import Part
 
 POLL_MS = 100
 SHEET = 12

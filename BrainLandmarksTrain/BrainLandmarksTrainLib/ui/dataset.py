@@ -10,16 +10,17 @@ import slicer
 import slicer.util
 
 from BrainLandmarksLib.dataset import Dataset, Entry
-from BrainLandmarksLib.dataset_split import split_dataset
+from BrainLandmarksLib.dataset.ratings import mean_distances, raters_of, ratings_of
+from BrainLandmarksLib.dataset.split import split_dataset
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.models import model_protocol
+from BrainLandmarksLib.network.model_files import model_protocol
 from BrainLandmarksLib.protocol import Protocol
-from BrainLandmarksLib.second_rater import mean_distances, raters_of, ratings_of
-from BrainLandmarksLib.ui.slots import heard, told
+from BrainLandmarksLib.ui.common.section import heard, told
 from BrainLandmarksLib.worker.messages import Message
 from BrainLandmarksTrainLib.mrml.case import Case
-from BrainLandmarksTrainLib.ui import first_module
-from BrainLandmarksTrainLib.ui.part import Part
+
+from . import first_module
+from .part import Part
 
 CASE, ANNOTATOR, PLACED, CHECKS, SPLIT, AGREEMENT = range(6)
 HEADERS = ("Case", "Annotator", "Placed", "Checks", "Split", "Raters, mm")

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import qt
 
-from BrainLandmarksLib.batch_correction import apply_guidelines, doubts
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.landmarks import LandmarkSet
-from BrainLandmarksLib.review import Edit, Review, from_record, to_record
-from BrainLandmarksLib.ui.slots import told
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
+from BrainLandmarksLib.review import Edit, Review
+from BrainLandmarksLib.review.batch_correction import apply_guidelines, doubts
+from BrainLandmarksLib.review.edits import from_record, to_record
+from BrainLandmarksLib.ui.common.section import told
 from BrainLandmarksTrainLib.mrml.case import Case
-from BrainLandmarksTrainLib.ui import first_module
-from BrainLandmarksTrainLib.ui.dataset import need_case
-from BrainLandmarksTrainLib.ui.part import Part
+
+from . import first_module
+from .dataset import need_case
+from .part import Part
 
 HEADERS = ("Landmark", "What", "mm")
 ROW_PX, SHOWN_ROWS = 24, 6

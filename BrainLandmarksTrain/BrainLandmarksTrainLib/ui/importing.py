@@ -12,12 +12,13 @@ import qt
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.review import read_review
-from BrainLandmarksLib.ui.slots import told
-from BrainLandmarksLib.worker.command import CommandRun
+from BrainLandmarksLib.ui.common.section import told
+from BrainLandmarksLib.worker.background import CommandRun
 from BrainLandmarksLib.worker.messages import Message
-from BrainLandmarksTrainLib.ui import first_module
-from BrainLandmarksTrainLib.ui.dataset import need_case
-from BrainLandmarksTrainLib.ui.part import Part
+
+from . import first_module
+from .dataset import need_case
+from .part import Part
 
 POLL_MS = 100
 LANDMARKS = "Landmarks (*.mrk.json *.json *.csv *.fcsv)"

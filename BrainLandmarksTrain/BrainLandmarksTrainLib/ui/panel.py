@@ -10,20 +10,21 @@ import slicer
 import slicer.util
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.ui import requirements
-from BrainLandmarksLib.ui.busy import installing, need_no_installation
-from BrainLandmarksLib.ui.host import WorkerHost
-from BrainLandmarksLib.ui.messages import Messages
-from BrainLandmarksLib.ui.settings import setting
-from BrainLandmarksLib.ui.slots import heard
-from BrainLandmarksTrainLib.ui.augmenting import AugmentationTab
-from BrainLandmarksTrainLib.ui.dataset import DatasetTab
-from BrainLandmarksTrainLib.ui.guidelines import GuidelinesSection
-from BrainLandmarksTrainLib.ui.importing import ImportSection
-from BrainLandmarksTrainLib.ui.paths import NOWHERE, PathField
-from BrainLandmarksTrainLib.ui.raters import RatersSection
-from BrainLandmarksTrainLib.ui.reporting import ReportSection
-from BrainLandmarksTrainLib.ui.training import TrainingTab
+from BrainLandmarksLib.ui.common import requirements
+from BrainLandmarksLib.ui.common.busy import installing, need_no_installation
+from BrainLandmarksLib.ui.common.host import WorkerHost
+from BrainLandmarksLib.ui.common.messages import Messages
+from BrainLandmarksLib.ui.common.section import heard
+from BrainLandmarksLib.ui.common.settings import setting
+
+from .augmenting import AugmentationTab
+from .dataset import DatasetTab
+from .guidelines import GuidelinesSection
+from .importing import ImportSection
+from .paths import NOWHERE, PathField
+from .raters import RatersSection
+from .reporting import ReportSection
+from .training import TrainingTab
 
 _PATHS = {
     "dataset": "datasetPath",

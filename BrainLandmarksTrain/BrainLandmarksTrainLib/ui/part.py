@@ -7,7 +7,7 @@ from typing import Any
 
 import qt
 
-from BrainLandmarksLib.ui.slots import Section
+from BrainLandmarksLib.ui.common.section import Section
 
 MARGIN_PX, LEAST_PX = 70, 300
 """What is beside a picture in the panel, and the least width of one."""

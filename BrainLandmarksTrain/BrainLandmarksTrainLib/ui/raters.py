@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from BrainLandmarksLib.agreement import group_table
+from BrainLandmarksLib.agreement.ratings import group_table
+from BrainLandmarksLib.dataset.ratings import raters_of, ratings_of
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.second_rater import raters_of, ratings_of
-from BrainLandmarksLib.ui.slots import told
+from BrainLandmarksLib.ui.common.section import told
 from BrainLandmarksTrainLib.mrml.agreement_plots import plot_agreement
 from BrainLandmarksTrainLib.mrml.plots import show_in_layout
-from BrainLandmarksTrainLib.ui.part import Part
+
+from .part import Part
 
 
 class RatersSection(Part):

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.models import summarise
-from BrainLandmarksLib.ui.settings import add_model
-from BrainLandmarksLib.ui.slots import told
-from BrainLandmarksTrainLib.ui.part import Part
+from BrainLandmarksLib.network.model_files import summarise
+from BrainLandmarksLib.ui.common.section import told
+from BrainLandmarksLib.ui.common.settings import add_model
+
+from .part import Part
 
 MODEL, REPORT = "model", "report"
 PAGE, PICTURE = "before_after.md", "before_after.png"

@@ -12,23 +12,24 @@ import slicer
 
 from BrainLandmarksLib.cli import PROGRAM
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.models import summarise
-from BrainLandmarksLib.ui.settings import title_of, usable_models
-from BrainLandmarksLib.ui.slots import heard, told
+from BrainLandmarksLib.network.model_files import summarise
+from BrainLandmarksLib.ui.common.section import heard, told
+from BrainLandmarksLib.ui.common.settings import title_of, usable_models
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
-from BrainLandmarksTrainLib.background_run import BackgroundRun
-from BrainLandmarksTrainLib.choices import (
+from BrainLandmarksTrainLib.background.run import BackgroundRun
+from BrainLandmarksTrainLib.config.options import (
     Choices,
     arguments_of,
     keep_recipe,
     recipe_from,
     training_scans,
 )
+from BrainLandmarksTrainLib.config.recipe import Recipe, load_recipe
 from BrainLandmarksTrainLib.mrml.plots import show_in_layout
 from BrainLandmarksTrainLib.mrml.training_plots import TrainingPlots
-from BrainLandmarksTrainLib.progress import Progress, read_progress
-from BrainLandmarksTrainLib.recipe import Recipe, load_recipe
-from BrainLandmarksTrainLib.ui.part import Part
+from BrainLandmarksTrainLib.pipeline.progress import Progress, read_progress
+
+from .part import Part
 
 POLL_MS = 500
 LOG_LINES = 5000

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.models import model_protocol
-from BrainLandmarksLib.mrml.map_views import SideBySide
+from BrainLandmarksLib.mrml.gradcam.map_views import SideBySide
+from BrainLandmarksLib.network.model_files import model_protocol
+from BrainLandmarksLib.ui.common.section import Part, told
 from BrainLandmarksLib.ui.gradcam.models import ModelBox
 from BrainLandmarksLib.ui.gradcam.showing import RIGHT
-from BrainLandmarksLib.ui.slots import Part, told
 
 NOBODY = "no comparison"
 

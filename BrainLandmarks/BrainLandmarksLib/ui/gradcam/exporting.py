@@ -11,7 +11,7 @@ import slicer.util
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.gradcam import SETS
 from BrainLandmarksLib.gradcam.output import file_names
-from BrainLandmarksLib.ui.slots import Part, heard, told
+from BrainLandmarksLib.ui.common.section import Part, heard, told
 from BrainLandmarksLib.worker.messages import Message
 
 NAME = "head"

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from BrainLandmarksLib.geometry import FloatArray
-from BrainLandmarksLib.mrml.detection_run import Failure
-from BrainLandmarksLib.mrml.map_queue import MapQueue
-from BrainLandmarksLib.mrml.map_run import MapRequest, Maps
-from BrainLandmarksLib.mrml.views import jump_to, look_at
-from BrainLandmarksLib.ui.detecting import DEVICES
+from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.mrml.gradcam.map_queue import MapQueue
+from BrainLandmarksLib.mrml.gradcam.map_run import MapRequest, Maps
+from BrainLandmarksLib.mrml.landmarks.detection_run import Failure
+from BrainLandmarksLib.mrml.landmarks.views import jump_to, look_at
+from BrainLandmarksLib.ui.common.section import Part, heard, told
 from BrainLandmarksLib.ui.gradcam.showing import LEFT, RIGHT
-from BrainLandmarksLib.ui.slots import Part, heard, told
+from BrainLandmarksLib.ui.landmarks.detecting import DEVICES
 
 PATIENCE_S = 0.3
 """What takes longer shows a bar; another landmark's map is there before."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import qt
 
-from BrainLandmarksLib.models import model_protocol
-from BrainLandmarksLib.ui.settings import title_of, usable_models
+from BrainLandmarksLib.network.model_files import model_protocol
+from BrainLandmarksLib.ui.common.settings import title_of, usable_models
 
 
 class ModelBox:

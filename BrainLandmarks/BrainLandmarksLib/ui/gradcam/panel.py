@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import FloatArray
+from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.gradcam.output import MEANING
-from BrainLandmarksLib.mrml.map_nodes import MapNodes, is_map
-from BrainLandmarksLib.mrml.nodes import LandmarkNodes
-from BrainLandmarksLib.mrml.scan_file import ScanFile
+from BrainLandmarksLib.mrml.export.shared_scan import ScanFile
+from BrainLandmarksLib.mrml.gradcam.map_nodes import MapNodes, is_map
+from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
+from BrainLandmarksLib.ui.common.host import WorkerHost
+from BrainLandmarksLib.ui.common.installing import Installer
+from BrainLandmarksLib.ui.common.messages import Messages
+from BrainLandmarksLib.ui.common.section import told
 from BrainLandmarksLib.ui.gradcam.choosing import ChooseSection
 from BrainLandmarksLib.ui.gradcam.comparing import CompareSection
 from BrainLandmarksLib.ui.gradcam.exporting import ExportSection
 from BrainLandmarksLib.ui.gradcam.mapping import MapSection
 from BrainLandmarksLib.ui.gradcam.showing import ShowSection
-from BrainLandmarksLib.ui.host import WorkerHost
-from BrainLandmarksLib.ui.installing import Installer
-from BrainLandmarksLib.ui.messages import Messages
-from BrainLandmarksLib.ui.slots import told
 
 
 class GradcamPanel(Messages):

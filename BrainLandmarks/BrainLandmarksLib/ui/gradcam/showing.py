@@ -6,8 +6,8 @@ from typing import Any
 
 import slicer
 
-from BrainLandmarksLib.mrml import map_views
-from BrainLandmarksLib.ui.slots import Part, heard, told
+from BrainLandmarksLib.mrml.gradcam import map_views
+from BrainLandmarksLib.ui.common.section import Part, heard, told
 
 LEFT, RIGHT = "left", "right"
 """Slots of the two maps that are shown; without a comparison there is the left one."""

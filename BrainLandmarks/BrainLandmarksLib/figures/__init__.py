@@ -1,0 +1,1 @@
+"""Pictures: landmarks on slices, plots, the illustrated annotation guide."""

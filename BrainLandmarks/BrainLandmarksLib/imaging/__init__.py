@@ -1,0 +1,1 @@
+"""Images in memory: resampling, intensities, edges, survey scans."""

@@ -1,0 +1,36 @@
+"""An image in memory: values on a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from BrainLandmarksLib.geometry.grid import Grid
+
+ImageArray = npt.NDArray[np.float32]
+
+
+@dataclass(eq=False)
+class Volume:
+    """One image of a head: float32 voxel values and the grid they lie on.
+
+    >>> volume = read_image("head.nii.gz")
+    >>> cube = geometry.cube(volume.grid.center_ras, field_of_view_mm=208, size=64)
+    >>> resample(volume, cube).shape
+    (64, 64, 64)
+
+    Args:
+        data: Values, (I, J, K).
+        grid: Where they lie.
+        notes: What of the file was doubtful, as clauses for the user, without a full stop.
+    """
+
+    data: ImageArray
+    grid: Grid
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.data.shape != self.grid.shape:
+            raise ValueError(f"data of shape {self.data.shape} on a grid of {self.grid.shape}")

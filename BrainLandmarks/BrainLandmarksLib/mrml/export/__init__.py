@@ -1,0 +1,1 @@
+"""From MRML nodes to files that the worker reads."""

@@ -1,0 +1,1 @@
+"""Landmarks in the MRML scene: lists, the session of a review, detection."""

@@ -1,0 +1,1 @@
+"""HighRes3DNet, its inference form, the decoding of heatmaps, and model files."""

@@ -1,0 +1,82 @@
+"""Asking for the packages that are missing, and installing them, from a panel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+import slicer.util
+
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.ui.common import requirements
+from BrainLandmarksLib.ui.common.busy import installing, need_no_installation
+from BrainLandmarksLib.ui.common.messages import Messages
+
+
+class Installer:
+    """Sees to it that the worker can run.
+
+    Args:
+        panel: Tells what goes on.
+        buttons: Those that would start an installation; none may start a second one.
+        on_installed: Called when packages were installed.
+    """
+
+    def __init__(
+        self,
+        panel: Messages,
+        buttons: list[Any],
+        on_installed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._panel = panel
+        self._buttons = buttons
+        self._on_installed = on_installed
+        self._ready = False
+
+    def ready(self) -> bool:
+        """Whether the packages are there; asks once and installs them if not.
+
+        Raises:
+            UserError: another panel is installing some.
+        """
+        if self._ready:  # looking takes 30 ms, and nobody takes packages away
+            return True
+        need_no_installation()
+        needed = requirements.missing()
+        if needed and not self._possible(needed):
+            return False
+        if needed and slicer.util.confirmOkCancelDisplay(needed.sentence):
+            self.install(needed, None)
+        self._ready = not requirements.missing()
+        return self._ready
+
+    def _possible(self, needed: requirements.Missing) -> bool:
+        """Whether it can be installed here; says so if not."""
+        try:
+            needed.need_possible()
+        except UserError as error:
+            self._panel.say(str(error))
+            return False
+        return True
+
+    def install(self, needed: requirements.Missing, folder: str | None) -> None:
+        """Install packages, from a folder of wheels if one is given.
+
+        Raises:
+            UserError: another panel is installing some.
+        """
+        if not self._possible(needed):
+            return
+        self._panel.status("Installing; this takes some minutes …")
+        with installing(self._buttons):
+            slicer.app.processEvents()
+            try:
+                requirements.install(needed, folder, log=self._panel.status)
+            except requirements.InstallError as error:
+                self._panel.status("")
+                self._panel.say(str(error), error.detail)
+            else:
+                self._panel.status("Installed.")
+                self._panel.host.worker.stop()  # one that was started without them
+                self._on_installed()

@@ -1,0 +1,107 @@
+"""Slots that tell the user what went wrong, and the part of the panel they belong to."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import qt
+
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.ui.common import requirements
+
+if TYPE_CHECKING:
+    from BrainLandmarksLib.mrml.landmarks.session import Session
+    from BrainLandmarksLib.ui.landmarks.panel import Panel
+
+
+_UNEXPECTED = (
+    "something unexpected happened; copy the diagnostics and report it. Your landmarks are as they "
+    "were."
+)
+
+
+def told(method: Callable[..., None]) -> Callable[..., None]:
+    """Show in the panel what a slot raises; for what a user does.
+
+    What the user can put right is one sentence, and so is a package that is not installed yet.
+    Anything else is a mistake of ours: Qt would only print it, so the panel says so, too, and keeps
+    the trace for the diagnostics.
+    """
+    return _telling(method, anew=True)
+
+
+def heard(method: Callable[..., None]) -> Callable[..., None]:
+    """As `told`, for what happens by itself: an answer, a timer, a change in the scene.
+
+    The sentence that is shown stays until there is another one.
+    """
+    return _telling(method, anew=False)
+
+
+def _telling(method: Callable[..., None], *, anew: bool) -> Callable[..., None]:
+    @wraps(method)
+    def call(self: Any, *arguments: Any) -> None:
+        say = self.say
+        if anew:
+            say("")
+        try:
+            method(self, *arguments)
+        except UserError as error:
+            say(str(error))
+        except ModuleNotFoundError as error:
+            sentence = requirements.lacking(error)
+            if sentence is None:
+                say(_UNEXPECTED, traceback.format_exc())
+                raise
+            say(sentence)
+        except Exception:
+            say(_UNEXPECTED, traceback.format_exc())
+            raise
+
+    return call
+
+
+def later(function: Callable[[], None]) -> None:
+    """Call a function when Qt and the scene are done with what goes on now."""
+    qt.QTimer.singleShot(0, function)
+
+
+class Part:
+    """One part of a panel: its widgets and what they do. Parts talk through the panel."""
+
+    def __init__(self, panel: Any) -> None:
+        self.panel = panel
+        self.ui = panel.ui
+        self.say = panel.say
+
+    def on_click(self, slots: dict[str, Callable[[], None]]) -> None:
+        """Connect buttons by name; the slots take no arguments."""
+        for name, slot in slots.items():
+            # clicked(bool) would fill the first parameter of the slot; the lambda swallows it.
+            getattr(self.ui, name).connect("clicked(bool)", lambda _checked, slot=slot: slot())
+
+
+class Section(Part):
+    """A part of the panel in which landmarks are reviewed."""
+
+    panel: Panel
+
+    @property
+    def session(self) -> Session | None:
+        """The session that the panel works on."""
+        return self.panel.session
+
+    def enter(self, session: Session) -> None:
+        """A session has begun."""
+
+    def leave(self) -> None:
+        """The session is over, or there was none."""
+
+    def changed(self, session: Session, labels: list[str]) -> None:
+        """These landmarks have changed."""
+
+    def refresh(self, session: Session | None) -> None:
+        """What can be clicked now."""

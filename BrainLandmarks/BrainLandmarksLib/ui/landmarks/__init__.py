@@ -1,0 +1,1 @@
+"""The panel of the module Brain Landmarks, one class for each section."""

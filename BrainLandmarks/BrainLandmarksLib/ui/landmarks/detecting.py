@@ -1,0 +1,268 @@
+"""The section Detect: one button, where it runs, how long it takes, and what came of it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import qt
+import slicer.util
+
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.mrml.landmarks.detection_run import DetectionRun, Failure, Found
+from BrainLandmarksLib.mrml.landmarks.sample import load_sample_head
+from BrainLandmarksLib.mrml.landmarks.session import Session
+from BrainLandmarksLib.mrml.landmarks.views import look_at
+from BrainLandmarksLib.network.model_files import load_shape
+from BrainLandmarksLib.review.edits import is_implausible
+from BrainLandmarksLib.ui.common import requirements
+from BrainLandmarksLib.ui.common.installing import Installer
+from BrainLandmarksLib.ui.common.section import Section, heard, told
+from BrainLandmarksLib.worker.messages import Message
+
+IMPLAUSIBLE = (
+    "no head was recognised in this volume: its landmarks are implausible and mean nothing until "
+    "you have corrected them."
+)
+
+DEVICES = {"cpu": "the CPU", "cuda": "the GPU", "mps": "the GPU (MPS)"}
+
+
+class DetectSection(Section):
+    """Input, options, Detect and Cancel."""
+
+    def __init__(self, panel: Any) -> None:
+        super().__init__(panel)
+        self.run: DetectionRun | None = None
+        self._estimate: float | None = None
+        self._asked = ("", "", "")
+        ui = self.ui
+        ui.progressBar.setVisible(False)
+        self._installer = Installer(panel, [ui.detectButton, ui.offlineButton], self._installed)
+        self.on_click(
+            {
+                "sampleButton": self._load_sample,
+                "detectButton": self.detect_or_cancel,
+                "offlineButton": self._install_from_folder,
+            }
+        )
+        for combo in (ui.deviceCombo, ui.qualityCombo, ui.modelCombo):
+            combo.connect("currentTextChanged(QString)", self.prepare)
+
+    def enter(self, session: Session) -> None:
+        """Say so if its landmarks are those of no head."""
+        if is_implausible(session.source):
+            self.say(IMPLAUSIBLE)
+
+    def refresh(self, session: Session | None) -> None:
+        """One button: it detects, or cancels."""
+        running = self.run is not None
+        self.ui.detectButton.setText("Cancel" if running else "Detect landmarks")
+        for name in ("inputSelector", "sampleButton", "deviceCombo", "qualityCombo", "modelCombo"):
+            getattr(self.ui, name).setEnabled(not running)
+
+    # Before --------------------------------------------------------------------------------------
+
+    @heard
+    def prepare(self, _text: str = "") -> None:
+        """Start the worker and ask it what it would run on and how long a detection takes."""
+        choice = (self.panel.model(), self._device(), self._quality())
+        if self.run is not None or choice == self._asked:
+            return
+        self._asked = choice
+        self._estimate = None
+        if requirements.missing():
+            self.ui.deviceInfoLabel.setText("Packages are missing; Detect installs them.")
+            return
+        self.ui.deviceInfoLabel.setText("Starting …")
+        model, device, quality = choice
+        worker = self.panel.host.worker
+        worker.request("device", partial(self._device_known, choice), device=device)
+        worker.request(
+            "estimate",
+            partial(self._estimate_known, choice),
+            model=model,
+            device=device,
+            quality=quality,
+        )
+        self.panel.host.watch()
+
+    @told
+    def _load_sample(self) -> None:
+        """Load the sample head and choose it."""
+        volume = load_sample_head()
+        self.panel.choose(volume)
+        slicer.util.setSliceViewerLayers(background=volume, fit=True)
+
+    @heard
+    def _device_known(self, choice: tuple[str, str, str], message: Message) -> None:
+        if choice != self._asked:
+            return
+        if message["type"] == "error":
+            self.ui.deviceInfoLabel.setText("")
+            self.say(message["message"], message["detail"])
+        elif message["type"] == "result":
+            self.ui.deviceInfoLabel.setText(self._where(message))
+
+    @heard
+    def _estimate_known(self, choice: tuple[str, str, str], message: Message) -> None:
+        if choice == self._asked and message["type"] == "result":
+            self._estimate = float(message["seconds"])
+            self.ui.deviceInfoLabel.setText(
+                f"{self.ui.deviceInfoLabel.text} {self._how_long(self._estimate)}"
+            )
+
+    def _where(self, device: Message) -> str:
+        if device["device"] == "cpu":
+            threads = device["threads"]
+            return f"Runs on the CPU ({threads} thread{'s' * (threads > 1)})."
+        memory = f", {device['memory_gb']:.0f} GB" if device["memory_gb"] else ""
+        return f"Runs on {device['name'] or DEVICES[device['device']]}{memory}."
+
+    def _how_long(self, estimate: float) -> str:
+        last = self.panel.setting(self._time_key())
+        if last:
+            return f"It took {_seconds(float(last))} the last time."
+        return f"Takes about {_seconds(estimate)}."
+
+    # During --------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """End a detection that is under way."""
+        if self.run is not None:
+            self.run.cancel()
+            self.panel.host.watch()
+
+    @told
+    def detect_or_cancel(self) -> None:
+        """The one button."""
+        if self.run is not None:
+            self.cancel()
+        else:
+            self._detect(self.panel.volume())
+
+    def _detect(self, volume: Any, force: bool = False) -> None:
+        """Start a detection.
+
+        Args:
+            force: Bring what was found even where it is no head.
+        """
+        if volume is None:
+            raise UserError("choose the MRI of a head first, or load the sample head.")
+        protocol = self.panel.protocol()
+        if not self._installer.ready():
+            return
+        self.ui.progressBar.setVisible(True)
+        self.ui.progressBar.setValue(0)
+        self.run = run = DetectionRun(
+            self.panel.host.worker,
+            volume,
+            protocol,
+            self._progress,
+            partial(self._ended, volume),
+            model=self.panel.model(),
+            device=self._device(),
+            quality=self._quality(),
+            force=force,
+        )
+        if run.over:  # the volume could not even be written
+            self.run = None
+        self.panel.host.watch()
+        self.panel.refresh()
+
+    @heard
+    def _progress(self, words: str, fraction: float, seconds: float | None) -> None:
+        self.ui.progressBar.setValue(round(1000 * fraction))
+        left = "" if seconds is None else f", about {max(seconds, 1):.0f} s left"
+        self.panel.status(f"{words[0].upper()}{words[1:]}{left} …")
+
+    # After ---------------------------------------------------------------------------------------
+
+    @heard
+    def _ended(self, volume: Any, outcome: Found | Failure | None) -> None:
+        self.run = None
+        self.ui.progressBar.setVisible(False)
+        self.panel.status("")
+        if outcome is None:
+            self.panel.status("Cancelled.")
+        elif isinstance(outcome, Failure):
+            self.say(outcome.sentence, outcome.detail or self.panel.host.worker.diagnostics())
+            if outcome.implausible and self._wanted_all_the_same(volume, outcome.sentence):
+                self.say("")
+                self._detect(volume, force=True)
+                return
+        elif volume.GetScene() is None:
+            self.say("The volume was closed while its landmarks were being found.")
+        else:
+            self._take(volume, outcome)
+        self.panel.refresh()
+
+    def _wanted_all_the_same(self, volume: Any, sentence: str) -> bool:
+        return volume.GetScene() is not None and bool(
+            slicer.util.confirmYesNoDisplay(
+                f"{sentence[0].upper()}{sentence[1:]}\n\nShow the landmarks all the same? They "
+                "will be marked as implausible."
+            )
+        )
+
+    def _take(self, volume: Any, found: Found) -> None:
+        self.panel.setting(self._time_key(), f"{found.seconds:.1f}")
+        count = int((~found.landmarks.missing).sum())
+        text = (
+            f"{count} of {len(found.landmarks)} landmarks in {found.seconds:.1f} s on "
+            f"{DEVICES[found.source['device']]}."
+        )
+        for note in found.notes:
+            text += f" {note[0].upper()}{note[1:]}."
+        self.panel.status(text)
+        session = self.session
+        if session is not None and session.volume is volume and session.nodes.complete:
+            session.renew(found.landmarks, found.source, keep=self._keep(session))
+            self.enter(session)
+            return
+        shape = load_shape(found.source["model"], len(found.landmarks))
+        self.panel.enter(
+            Session.begin(volume, found.landmarks, found.source, shape, self.panel.reviewer())
+        )
+        look_at(found.landmarks.points)
+
+    def _keep(self, session: Session) -> bool:
+        return bool(session.review.corrected.any()) and bool(
+            slicer.util.confirmYesNoDisplay(
+                "You have corrected or confirmed landmarks of this volume. Keep them and update "
+                "the others?"
+            )
+        )
+
+    # Packages ------------------------------------------------------------------------------------
+
+    @heard
+    def _installed(self) -> None:
+        self._asked = ("", "", "")
+
+    @told
+    def _install_from_folder(self) -> None:
+        needed = requirements.missing()
+        if not needed:
+            self.panel.status("Everything is installed already.")
+            return
+        folder = qt.QFileDialog.getExistingDirectory(
+            self.ui.offlineButton, "Folder with the Python wheels"
+        )
+        if folder:
+            self._installer.install(needed, str(folder))
+
+    # Choices -------------------------------------------------------------------------------------
+
+    def _device(self) -> str:
+        return str(self.ui.deviceCombo.currentText)
+
+    def _quality(self) -> str:
+        return str(self.ui.qualityCombo.currentText)
+
+    def _time_key(self) -> str:
+        return f"seconds/{self.panel.model()}/{self._device()}/{self._quality()}"
+
+
+def _seconds(value: float) -> str:
+    return f"{max(value, 1):.0f} s"

@@ -1,0 +1,1 @@
+"""A training in the background, which outlives Slicer."""

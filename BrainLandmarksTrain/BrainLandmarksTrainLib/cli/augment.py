@@ -1,0 +1,86 @@
+"""`brainlandmarks augment`: make more scans of a dataset, with their landmarks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .train import need_training_library
+
+_EXAMPLE = """\
+examples:
+  brainlandmarks augment oasis -o oasis_more                one more scan of each, as in the paper
+  brainlandmarks augment oasis -o oasis_more --factor 3 --workers 8 --with-originals
+  brainlandmarks augment oasis -o gentle --config gentle.yaml --seed 4
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "augment",
+        help="make varied scans of a dataset, landmarks included",
+        description="Write a dataset of varied scans: other heads and poses, thick slices, ghosts, "
+        "spikes, shading, noise, motion, blur, in the paper's proportions. The landmarks move with "
+        "the anatomy; the record of every scan is in the manifest. A stopped command goes on when "
+        "it is given again.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", metavar="DATASET", type=Path, help="dataset folder")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="DIR",
+        help="new folder for the varied dataset, or the one of a stopped command",
+    )  # fmt: skip
+    parser.add_argument(
+        "--factor", type=float, default=1.0, metavar="F",
+        help="varied scans to make of each scan; 0.5 makes one of every second (1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (one for each processor)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, others (0)")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="policies and ranges, .json or .yaml (paper)"
+    )
+    parser.add_argument(
+        "--split", metavar="NAME",
+        help="which scans to vary: train, validation, test or all (train, if the dataset is split)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--with-originals", action="store_true",
+        help="put the scans of DATASET into DIR as well, all splits",
+    )  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the varied dataset, print what was made and return 0.
+
+    Raises:
+        UserError: the dataset, the settings or the output cannot be used.
+    """
+    need_training_library()
+    from BrainLandmarksLib.errors import UserError
+    from BrainLandmarksTrainLib.augmentation.config import AugmentationConfig, load_augmentation
+    from BrainLandmarksTrainLib.augmentation.folder import SHEET_FILE, augment_dataset, summary
+
+    for name, least in (("workers", 1), ("seed", 0)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} must be at least {least}, not {value}.")
+    config = load_augmentation(arguments.config) if arguments.config else AugmentationConfig()
+    made = augment_dataset(
+        arguments.dataset,
+        arguments.output,
+        config,
+        factor=arguments.factor,
+        seed=arguments.seed,
+        split=arguments.split,
+        with_originals=arguments.with_originals,
+        workers=arguments.workers,
+        say=lambda line: print(line, flush=True),
+    )
+    print(summary(made))
+    print(f"wrote {made.folder} and {made.folder / SHEET_FILE}")
+    return 0

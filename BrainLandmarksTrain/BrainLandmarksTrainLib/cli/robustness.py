@@ -1,0 +1,105 @@
+"""`brainlandmarks robustness`: what worse scans cost a model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from BrainLandmarksLib.cli import progress
+from BrainLandmarksLib.cli.detect import add_quality
+from BrainLandmarksLib.errors import UserError
+
+from .train import need_training_library
+
+_EXAMPLE = """\
+examples:
+  brainlandmarks robustness --label-maps maps -o report
+      held-out heads as T1 scans in all conditions; again: goes on with a stopped run
+  brainlandmarks robustness --dataset oasis --split test -o report
+      real scans with true landmarks; contrast and skull-stripping need label maps
+  brainlandmarks robustness --label-maps maps -o report --conditions noise motion rotation
+  brainlandmarks robustness retest sample:colin27 -o report
+      one head scanned again and again: how far do its landmarks move?
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "robustness",
+        help="measure what worse scans cost a model",
+        description="Put the same scans into many conditions and measure the error in each: "
+        "ghosts, spikes, shading, noise, motion, blur, thick slices, rotation, other contrasts, "
+        "no skull, no neck, no top. Writes robustness.md, robustness.csv and robustness.png.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--label-maps", metavar="PATH", nargs="+", type=Path,
+        help="FreeSurfer-numbered head label maps, or folders of them",
+    )  # fmt: skip
+    what.add_argument("--dataset", metavar="DIR", type=Path, help="scans with true landmarks")
+    parser.add_argument("--model", default="brain88", metavar="NAME|DIR", help="(brain88)")
+    parser.add_argument(
+        "--heads", metavar="STEM", nargs="+",
+        help="which of the label maps to use (those that the model says were held out)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--scans-per-head", type=int, default=1, metavar="N", help="scans of each label map (1)"
+    )
+    parser.add_argument(
+        "--split", default="test", metavar="NAME",
+        help="heads of the dataset: train, validation, test or all (test)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--conditions", nargs="+", metavar="NAME", help="only these, such as noise (all)"
+    )
+    parser.add_argument(
+        "--sheet", action="store_true", help="also draw the first scan in every condition"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, others (0)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (one for each processor)"
+    )
+    add_quality(parser)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the report and print its page; returns 0.
+
+    Raises:
+        UserError: an option is wrong, or the model, the scans or the output cannot be used.
+    """
+    need_training_library()
+    from BrainLandmarksLib.io.atomic import need_writable
+
+    for name, least in (("workers", 1), ("seed", 0)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} must be at least {least}, not {value}.")
+    need_writable(arguments.output)
+    from BrainLandmarksTrainLib.evaluation.robustness.report import robustness_report
+
+    page = robustness_report(
+        arguments.model,
+        arguments.output,
+        label_maps=arguments.label_maps,
+        heads=arguments.heads,
+        scans_per_head=arguments.scans_per_head,
+        dataset=arguments.dataset,
+        split=arguments.split,
+        conditions=arguments.conditions,
+        sheet=arguments.sheet,
+        seed=arguments.seed,
+        quality=arguments.quality,
+        device=arguments.device,
+        workers=arguments.workers,
+        on_scan=progress.show,
+    )
+    print(page)
+    print(f"\nwrote {arguments.output / 'robustness.md'}, its numbers and its plot")
+    return 0

@@ -1,0 +1,95 @@
+"""`brainlandmarks robustness retest`: how far landmarks move when a head is scanned again."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from BrainLandmarksLib.cli import progress, reading
+from BrainLandmarksLib.cli.detect import add_quality
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.resources import image_path
+
+from .train import need_training_library
+
+NAME = "robustness retest"
+
+_EXAMPLE = """\
+examples:
+  brainlandmarks robustness retest sample:colin27 -o report
+  brainlandmarks robustness retest head1.nii.gz head2.nii.gz -o report --repetitions 20
+  brainlandmarks robustness retest head.nii.gz -o report --rotation 5 --translation 5 --noise 0.05
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        NAME,
+        help="measure how far landmarks move when a head is scanned again",
+        description="Move real images rigidly at random, resample them, add noise, and measure how "
+        "far every landmark is from that of the image as it is, moved along. No true landmarks "
+        "are needed. Writes retest.md, retest_groups.csv and retest_landmarks.csv.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="T1 images, as for detect")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--model", default="brain88", metavar="NAME|DIR", help="(brain88)")
+    parser.add_argument("--repetitions", type=int, default=10, metavar="N", help="how often (10)")
+    parser.add_argument(
+        "--rotation", type=float, default=15.0, metavar="DEG", help="largest, about each axis (15)"
+    )
+    parser.add_argument(
+        "--translation", type=float, default=10.0, metavar="MM", help="largest, along each (10)"
+    )
+    parser.add_argument(
+        "--noise", type=float, default=0.03, metavar="SHARE",
+        help="standard deviation, as a share of the bright tissue (0.03)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, others (0)")
+    add_quality(parser)
+    reading.add_options(parser)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the report and print its page; returns 0.
+
+    Raises:
+        UserError: an option is wrong, or the model, an image or the output cannot be used.
+    """
+    need_training_library()
+    from BrainLandmarksLib.io.atomic import need_writable
+
+    for name, least, most in (
+        ("repetitions", 1, 10_000), ("rotation", 0, 45), ("translation", 0, 100), ("noise", 0, 1),
+        ("seed", 0, 2**31),
+    ):  # fmt: skip
+        value = getattr(arguments, name)
+        if not least <= value <= most:
+            raise UserError(f"--{name} must lie between {least} and {most}, not {value:g}.")
+    need_writable(arguments.output)
+    from BrainLandmarksTrainLib.evaluation.robustness.report import retest_report
+    from BrainLandmarksTrainLib.evaluation.robustness.retest import Rescan
+
+    page = retest_report(
+        arguments.model,
+        [image_path(argument) for argument in arguments.images],
+        arguments.output,
+        Rescan(
+            arguments.rotation,
+            arguments.translation,
+            arguments.noise,
+            arguments.repetitions,
+            arguments.seed,
+        ),
+        quality=arguments.quality,
+        device=arguments.device,
+        on_scan=progress.show,
+        read=lambda path: reading.read(path, arguments),
+    )
+    print(page)
+    print(f"\nwrote {arguments.output / 'retest.md'} and its numbers")
+    return 0

@@ -1,0 +1,158 @@
+"""`brainlandmarks train`: train a model from a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from BrainLandmarksLib.cli import progress
+from BrainLandmarksLib.errors import UserError
+
+if TYPE_CHECKING:
+    from BrainLandmarksTrainLib.config.recipe import Recipe
+
+_EXAMPLE = """\
+examples:
+  brainlandmarks train brain88 --label-maps maps -o runs/brain88    train the shipped model further
+  brainlandmarks train paper --dataset scans -o runs/paper          the paper's method on your scans
+  brainlandmarks train quick --dataset scans -o runs/quick          the same in minutes, to try it
+  brainlandmarks train my_recipe.yaml     a model of your own; again: goes on with a stopped run
+  brainlandmarks train my_recipe.yaml --devices 4                   four GPUs, or CPU processes
+  brainlandmarks train my_recipe.yaml --dry-run                     check it and show all settings
+"""
+
+INTERRUPTED = 130
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a model",
+        description="Train a model from a recipe: label maps or a dataset in, a measured model "
+        "folder out. A model that starts from another one is measured beside it. Ctrl-C writes a "
+        "checkpoint; the same command goes on from it.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "config", metavar="CONFIG", help="a recipe that comes with the program (brain88, paper, "
+        "quick, small_mse, small_mixed), or a .yaml or .json file",
+    )  # fmt: skip
+    parser.add_argument(
+        "--label-maps",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="label maps, or folders of them, instead of the recipe's",
+    )
+    parser.add_argument(
+        "--dataset", type=Path, metavar="DIR", help="dataset folder instead of the recipe's"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="folder instead of the recipe's"
+    )
+    add_run_options(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check the recipe, show it with all defaults, stop"
+    )
+    parser.set_defaults(run=run)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a command that trains: how it starts, and where it runs."""
+    parser.add_argument(
+        "--resume", choices=("auto", "no"), default="auto",
+        help="auto goes on from the last checkpoint in the output folder; no refuses a folder that "
+        "holds one (auto)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the recipe's"
+    )
+    parser.add_argument(
+        "--devices", type=int, metavar="N", help="processes on each node, instead of the recipe's"
+    )
+    parser.add_argument("--nodes", type=int, metavar="N", help="machines, instead of the recipe's")
+    parser.add_argument(
+        "--workers", type=int, metavar="N",
+        help="further processes that make samples, instead of the recipe's",
+    )  # fmt: skip
+
+
+def machine_options(arguments: argparse.Namespace) -> dict[str, object]:
+    """Settings of the machine that the command line gives; None where it gives none."""
+    return {name: getattr(arguments, name) for name in ("device", "devices", "nodes", "workers")}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train and return the exit code: 0, or 130 when the run was stopped and can go on.
+
+    Raises:
+        UserError: the training library is not installed, or the recipe, its data or a checkpoint
+            is wrong.
+    """
+    need_training_library()
+    from BrainLandmarksTrainLib.config.recipe import as_yaml, load_recipe
+
+    recipe = load_recipe(
+        arguments.config,
+        arguments.label_maps,
+        arguments.output,
+        arguments.dataset,
+        **machine_options(arguments),
+    )
+    if arguments.dry_run:
+        print(as_yaml(recipe), end="")
+        return 0
+    return train(recipe, arguments, f"brainlandmarks train {Path(arguments.config).name}")
+
+
+def train(recipe: Recipe, arguments: argparse.Namespace, command: str) -> int:
+    """Train, tell how it goes, and return the exit code.
+
+    Raises:
+        UserError: the data or a checkpoint is wrong, or there is a run and it may not go on.
+    """
+    from BrainLandmarksTrainLib.engine.distributed import leads
+    from BrainLandmarksTrainLib.pipeline.console import Console
+    from BrainLandmarksTrainLib.pipeline.train import cook, need_no_run
+
+    if arguments.resume == "no":
+        need_no_run(recipe)
+    with Console() as console:
+        model = cook(recipe, console.say, command=command, on_log=console.row)
+    if model is None:
+        return INTERRUPTED
+    if leads():
+        _tell_change(recipe, model)
+    return 0
+
+
+def _tell_change(recipe: Recipe, model: Path) -> None:
+    """Measure a model that was taught further beside the old one, where both find the landmarks."""
+    from BrainLandmarksLib.dataset import Dataset
+    from BrainLandmarksLib.network.model_files import load_model
+    from BrainLandmarksTrainLib.evaluation.model_comparison import PAGE, compare_models
+
+    if recipe.start_from is None or recipe.scans is None:
+        return
+    dataset, old = Dataset.open(recipe.scans.dataset), load_model(recipe.start_from)
+    if old.protocol.hash != dataset.protocol.hash:
+        return
+    report, device = Path(recipe.output) / "report", recipe.machine.device
+    print(compare_models(old, load_model(model), dataset, report, device, progress.show))
+    print(f"wrote {report / PAGE}, numbers and plots", flush=True)
+
+
+def need_training_library() -> None:
+    """Check that the training library is there.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if find_spec("BrainLandmarksTrainLib") is None:
+        raise UserError(
+            "this needs the library BrainLandmarksTrainLib; install BrainLandmarks with pip."
+        )

@@ -1,0 +1,1 @@
+"""Recipes: every setting with its meaning, range and default, in one place."""

@@ -1,0 +1,253 @@
+"""What a model is made of: one file, read, checked and described by the same dataclasses.
+
+``brainlandmarks train RECIPE`` runs it (:mod:`.cooking`). Recipes that come with the library lie in
+``recipes/``, beside the JSON schema that an editor can check and complete a recipe with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.tables import Table
+from BrainLandmarksTrainLib.augmentation import AugmentationConfig
+from BrainLandmarksTrainLib.engine.config import MachineConfig, TrainingConfig
+from BrainLandmarksTrainLib.settings import (
+    REQUIRED,
+    from_values,
+    read_settings,
+    schema,
+    setting,
+    to_values,
+)
+
+WHAT = "training setting"
+SCHEMA_FILE = "recipe.schema.json"
+
+
+@dataclass(frozen=True)
+class HeadsConfig:
+    """Label maps of whole heads: scans of any contrast are rendered from them, without end."""
+
+    label_maps: tuple[str, ...] = setting(
+        (), "Label maps with FreeSurfer's numbers, or folders of them; --label-maps gives others."
+    )
+    held_out: tuple[str, ...] = setting(
+        (), "Names of the label maps that training never sees; the model is measured on them."
+    )
+    offspring_per_head: int = setting(
+        30, "Deformed copies of each head, annotated by rule, that training sees.", low=0
+    )
+    samples_per_head: int = setting(
+        10, "Unseen scans of each held-out head that the model is measured on, and of as many "
+        "deformed copies of it.", low=1,
+    )  # fmt: skip
+    t1_share: float = setting(
+        0.5, "Share of the scans with the contrasts of a T1; the others have any.", low=0, high=1
+    )
+    void_share: float = setting(
+        0.0, "Share of the scans in which boxes show no signal.", low=0, high=1
+    )
+
+
+@dataclass(frozen=True)
+class ScansConfig:
+    """A dataset of scans that people have annotated."""
+
+    dataset: str = setting("", "Dataset folder; --dataset gives another.")
+    augmentation: AugmentationConfig = setting(
+        AugmentationConfig(), "The policies of section III-D and their ranges."
+    )
+    augmented_share: float = setting(
+        0.5, "Share of the samples that a policy is applied to; the paper varies each scan once."
+       , low=0, high=1,
+    )  # fmt: skip
+    share: float = setting(
+        0.5, "Share of the samples that are scans, where there are heads as well.", low=0, high=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a model is made of.
+
+    >>> recipe = load_recipe("brain88.yaml")
+    >>> model_folder = cook(recipe)
+
+    Raises:
+        UserError: there is neither a dataset nor a label map.
+    """
+
+    name: str = setting(REQUIRED, "Name of the model.")
+    output: str = setting(
+        "",
+        "Folder of the runs and, in it, of the model; --output gives another.",
+    )
+    protocol: str | None = setting(
+        None, "Landmark protocol, a name or a file; by default the dataset's, or brain88."
+    )
+    start_from: str | None = setting(
+        None, "Model whose weights the networks start from, a name or a folder. Where it finds "
+        "other landmarks, the last layer is made anew but for those that both know. By default the "
+        "locator starts from nothing and each other network from the one before.",
+    )  # fmt: skip
+    seed: int = setting(0, "Of everything random; another seed, another model.", low=0)
+    heads: HeadsConfig | None = setting(None, "Rendered scans.")
+    scans: ScansConfig | None = setting(None, "Scans of people.")
+    locator: TrainingConfig | None = setting(
+        REQUIRED, "The network that finds the head's pose, in a coarse cube round all of it; null "
+        "keeps that of the model to start from.",
+    )  # fmt: skip
+    fine: TrainingConfig = setting(
+        REQUIRED, "The network that finds the landmarks, in a cube in the head's pose."
+    )
+    detail: TrainingConfig | None = setting(
+        None, "The network that looks again at small boxes: size and field_of_view_mm give its "
+        "voxels, crop a box; prior_mm has to be there. Without it the model has none.",
+    )  # fmt: skip
+    machine: MachineConfig = setting(MachineConfig(), "Where it runs.")
+
+    def __post_init__(self) -> None:
+        if self.heads is None and self.scans is None:
+            raise UserError(
+                "the recipe has nothing to learn from: add 'heads' (label maps) or 'scans' (a "
+                "dataset)."
+            )
+        if self.locator is None and self.start_from is None:
+            raise UserError("without 'start_from' there is no locator to keep; describe one.")
+        if self.detail is not None and self.detail.prior_mm is None:
+            raise UserError("'detail' lacks 'prior_mm'; 3.5 is a good one.")
+        if self.detail is not None and len(set(self.detail.cube)) > 1:
+            raise UserError("the boxes of 'detail' are cubes; give 'crop' three equal numbers.")
+
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain JSON values, defaults included."""
+        return to_values(self)
+
+
+def load_recipe(
+    name_or_path: str | Path,
+    label_maps: Sequence[str | Path] | None = None,
+    output: str | Path | None = None,
+    dataset: str | Path | None = None,
+    **machine: Any,
+) -> Recipe:
+    """Read a recipe that comes with the library, or any recipe file.
+
+    Args:
+        name_or_path: "brain88", or a .yaml or .json file; its paths are relative to the file.
+        label_maps: files or folders instead of the recipe's own.
+        output: folder instead of the recipe's own.
+        dataset: folder instead of the recipe's own.
+        machine: settings of the machine instead of the recipe's own; None leaves one as it is.
+
+    Raises:
+        UserError: a setting is unknown, missing or wrong.
+    """
+    shipped = Path(str(resources.files(__package__) / "recipes" / f"{name_or_path}.yaml"))
+    path = shipped if shipped.is_file() else Path(name_or_path)
+    base = Path() if path == shipped else path.parent
+    return recipe_of(read_settings(path), base, label_maps, output, dataset, **machine)
+
+
+def recipe_of(
+    values: Mapping[str, Any],
+    base: Path,
+    label_maps: Sequence[str | Path] | None = None,
+    output: str | Path | None = None,
+    dataset: str | Path | None = None,
+    **machine: Any,
+) -> Recipe:
+    """A recipe from plain values; the same arguments as `load_recipe`.
+
+    Args:
+        base: folder that the paths in ``values`` are relative to.
+    """
+    values = {k: v for k, v in values.items() if k != "$schema"}
+    for group, key, given in (("heads", "label_maps", label_maps), ("scans", "dataset", dataset)):
+        if given:
+            texts = [str(Path(item).absolute()) for item in _listed(given)]
+            chosen = texts if key == "label_maps" else texts[0]
+            values[group] = {**(values.get(group) or {}), key: chosen}
+    if output is not None:
+        values["output"] = str(Path(output).absolute())
+    overrides = {k: v for k, v in machine.items() if v is not None}
+    if overrides:
+        values["machine"] = {**(values.get("machine") or {}), **overrides}
+    return _with_paths(from_values(Recipe, values, WHAT), base)
+
+
+def _listed(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def _with_paths(recipe: Recipe, base: Path) -> Recipe:
+    """The recipe with paths that no longer depend on where its file lies."""
+    heads, scans = recipe.heads, recipe.scans
+    if heads is not None:
+        if not heads.label_maps:
+            raise UserError(
+                "the recipe lacks 'heads.label_maps'; add it to the file or give --label-maps."
+            )
+        heads = replace(heads, label_maps=tuple(str(base / item) for item in heads.label_maps))
+    if scans is not None:
+        if not scans.dataset:
+            raise UserError(
+                "the recipe lacks 'scans.dataset'; add it to the file or give --dataset."
+            )
+        scans = replace(scans, dataset=str(base / scans.dataset))
+    if not recipe.output:
+        raise UserError("the recipe lacks 'output'; add it to the file or give --output.")
+    return replace(recipe, output=str(base / recipe.output), heads=heads, scans=scans)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """JSON schema of a recipe; the published copy is ``recipes/recipe.schema.json``."""
+    return schema(Recipe, "Training recipe")
+
+
+def as_yaml(recipe: Recipe) -> str:
+    """A recipe as a file that `load_recipe` reads again, all defaults written out."""
+    import yaml
+
+    return str(yaml.safe_dump(recipe.settings(), sort_keys=False, allow_unicode=True))
+
+
+def write_recipe(recipe: Recipe, path: str | Path) -> None:
+    """Write a recipe as a YAML file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with whole_file(path) as unfinished:
+        unfinished.write_text(as_yaml(recipe), encoding="utf-8")
+
+
+def markdown() -> str:
+    """Every setting of a recipe as tables, one for each group."""
+    groups: dict[str, type] = {
+        "The recipe": Recipe,
+        "`heads`": HeadsConfig,
+        "`scans`": ScansConfig,
+        "`locator`, `fine` and `detail`": TrainingConfig,
+        "`machine`": MachineConfig,
+    }
+    parts = []
+    for title, cls in groups.items():
+        rows = []
+        for field in fields(cls):
+            if field.default is MISSING and field.default_factory is MISSING:
+                default = "required"
+            elif field.default is MISSING:
+                default = "see below"
+            else:
+                default = json.dumps(field.default)
+            rows.append((f"`{field.name}`", default, field.metadata["text"]))
+        parts += [f"### {title}", Table(("setting", "default", "meaning"), rows).markdown()]
+    return "\n\n".join(parts)

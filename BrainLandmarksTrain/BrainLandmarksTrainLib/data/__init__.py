@@ -1,0 +1,1 @@
+"""Scans of people as training samples."""

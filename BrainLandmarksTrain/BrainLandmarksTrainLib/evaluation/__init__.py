@@ -1,0 +1,1 @@
+"""How far from the truth: metrics, comparisons, reports, robustness."""

@@ -1,0 +1,310 @@
+"""The paper's ablation (Table III): what dropout with corrected ground truth, augmentation and the
+mixed loss bring, each with and without the others.
+
+Eight fine networks are trained on one dataset with one budget and one locator. "Uncorrected" ground
+truth is the dataset's with the errors of a simulated rater, who breaks what the guidelines ask for
+by a stated amount (:mod:`.raters`). All eight are measured against the dataset's own landmarks, so
+that their numbers can be compared; the paper measures each against its own ground truth.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from BrainLandmarksLib.dataset import Dataset
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.io.atomic import whole_files
+from BrainLandmarksLib.io.tables import Table
+from BrainLandmarksLib.protocol import Protocol
+from BrainLandmarksLib.protocol.compliance import off_plane, spacings
+from BrainLandmarksTrainLib.config.recipe import Recipe, recipe_of
+from BrainLandmarksTrainLib.engine.config import TrainingConfig
+from BrainLandmarksTrainLib.engine.distributed import leads
+from BrainLandmarksTrainLib.evaluation.comparison import true_points
+from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
+from BrainLandmarksTrainLib.evaluation.paper_tables import READINGS, table_three
+from BrainLandmarksTrainLib.settings import REQUIRED, from_values, read_settings, setting
+from BrainLandmarksTrainLib.synthesis.simulated_rater import Rater, RaterErrors
+
+from .prepare import Kitchen
+from .train import cook
+
+PAGE = "ablation.md"
+CONFIGURATIONS = ("Baseline + uncorrected GT", "Dropout + corrected GT")
+CONDITIONS = tuple(
+    f"{when} Augmentation + {loss} Loss"
+    for loss, when in itertools.product(("MSE", "Mixed"), ("Before", "After"))
+)
+"""Columns of Table III, in the paper's order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationConfig:
+    """One recipe, and what the eight networks differ in."""
+
+    recipe: Recipe = setting(
+        REQUIRED, "The recipe of the best configuration, with a dataset; its loss, augmentation "
+        "and dropout are switched off in turn.",
+    )  # fmt: skip
+    uncorrected: RaterErrors = setting(
+        RaterErrors(), "Errors of the ground truth before correction."
+    )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One of the eight: row, column, and what is switched on."""
+
+    corrected: bool
+    augmented: bool
+    mixed: bool
+
+    @property
+    def configuration(self) -> str:
+        """Row of Table III."""
+        return CONFIGURATIONS[self.corrected]
+
+    @property
+    def condition(self) -> str:
+        """Column of Table III."""
+        return CONDITIONS[2 * self.mixed + self.augmented]
+
+    @property
+    def folder(self) -> str:
+        """Name of the cell's folder."""
+        return "-".join(
+            (
+                "corrected" if self.corrected else "uncorrected",
+                "augmented" if self.augmented else "plain",
+                "mixed" if self.mixed else "mse",
+            )
+        )
+
+    def of(self, recipe: Recipe, output: Path) -> Recipe:
+        """The recipe of this cell."""
+        fine: TrainingConfig = replace(
+            recipe.fine,
+            alpha=recipe.fine.alpha if self.mixed else 0.0,
+            coordinate_loss="mse",
+            dropout=recipe.fine.dropout if self.corrected else 0.0,
+        )
+        assert recipe.scans is not None  # `load_ablation` has made sure
+        share = recipe.scans.augmented_share if self.augmented else 0.0
+        scans = replace(recipe.scans, augmented_share=share)
+        name = f"{recipe.name}-{self.folder}"
+        return replace(recipe, name=name, output=str(output / self.folder), fine=fine, scans=scans)
+
+
+def cells() -> Iterator[Cell]:
+    """All eight, the one with everything first: the others take its locator."""
+    for corrected, augmented, mixed in itertools.product((True, False), repeat=3):
+        yield Cell(corrected, augmented, mixed)
+
+
+def load_ablation(
+    name_or_path: str | Path,
+    output: str | Path | None = None,
+    dataset: str | Path | None = None,
+    **machine: Any,
+) -> AblationConfig:
+    """Read an ablation that comes with the library ("reduced", "paper"), or a file.
+
+    Args:
+        output: folder instead of the recipe's own.
+        dataset: folder instead of the recipe's own.
+        machine: settings of the machine instead of the recipe's own; None leaves one as it is.
+
+    Raises:
+        UserError: a setting is unknown, missing or wrong, or there is no dataset.
+    """
+    shipped = Path(str(resources.files(__package__) / "ablations" / f"{name_or_path}.yaml"))
+    path = shipped if shipped.is_file() else Path(name_or_path)
+    values = dict(read_settings(path))
+    inner = values.pop("recipe", None)
+    if not isinstance(inner, Mapping):
+        raise UserError("the ablation lacks 'recipe'; see the ablation 'reduced' for an example.")
+    base = Path() if path == shipped else path.parent
+    recipe = recipe_of(inner, base, output=output, dataset=dataset, **machine)
+    if recipe.scans is None or recipe.locator is None or recipe.start_from is not None:
+        raise UserError(
+            "an ablation trains both networks from nothing on a dataset: give 'scans' and "
+            "'locator', and no 'start_from'."
+        )
+    uncorrected = from_values(
+        RaterErrors, values.pop("uncorrected", {}), "ablation setting uncorrected."
+    )
+    if values:
+        raise UserError(
+            f"unknown ablation setting {next(iter(values))!r}; the settings are recipe, "
+            "uncorrected."
+        )
+    return AblationConfig(recipe=recipe, uncorrected=uncorrected)
+
+
+def run_ablation(
+    config: AblationConfig,
+    say: Callable[[str], None] = print,
+    on_log: Callable[[str, dict[str, float]], None] | None = None,
+    command: str = "",
+) -> str | None:
+    """Train and measure all eight, write the page; goes on where it was stopped.
+
+    Returns:
+        The page, Markdown; None when training was interrupted.
+
+    Raises:
+        UserError: the dataset has no test split, or training cannot run.
+    """
+    recipe = config.recipe
+    assert recipe.scans is not None
+    dataset = Dataset.open(recipe.scans.dataset)
+    dataset.of_split("test")
+    tell = say if leads() else lambda line: None
+    output = Path(recipe.output)
+    results: dict[str, dict[str, FloatArray]] = {row: {} for row in CONFIGURATIONS}
+    first: Path | None = None
+    for number, cell in enumerate(cells(), start=1):
+        folder = output / cell.folder
+        tell(f"[{number}/8] {cell.configuration}, {cell.condition}")
+        if not (folder / "test.npz").is_file():
+            if first is not None and not (folder / "locator").is_dir():
+                _copy_whole(first / "locator", folder / "locator")
+            vary = _unchanged if cell.corrected else _uncorrected(config.uncorrected, recipe.seed)
+            if (
+                cook(cell.of(recipe, output), say, command=command, on_log=on_log, vary=vary)
+                is None
+            ):
+                return None
+        first = first or folder
+        with np.load(folder / "test.npz") as measured:
+            results[cell.configuration][cell.condition] = measured["found"] - measured["truth"]
+    ordered = {row: {name: results[row][name] for name in CONDITIONS} for row in CONFIGURATIONS}
+    page = _page(config, dataset, ordered)
+    if leads():
+        _write(page, ordered, output)
+    return page
+
+
+def _unchanged(part: str, kitchen: Kitchen) -> Kitchen:
+    return kitchen
+
+
+def _uncorrected(errors: RaterErrors, seed: int) -> Callable[[str, Kitchen], Kitchen]:
+    """Puts a rater's errors on the landmarks that the fine network is trained on."""
+
+    def vary(part: str, kitchen: Kitchen) -> Kitchen:
+        if part != "fine":
+            return kitchen
+        rater = Rater.random(kitchen.protocol, np.random.default_rng(seed), errors)
+        scans = [
+            replace(
+                scan,
+                landmarks=rater.annotate(scan.landmarks, np.random.default_rng([seed, number])),
+            )
+            for number, scan in enumerate(kitchen.scans)
+        ]
+        return replace(kitchen, scans=scans)
+
+    return vary
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copy a folder; it is there whole or not at all."""
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, unfinished)
+    with suppress(OSError):  # another process has been faster
+        unfinished.rename(target)
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _page(
+    config: AblationConfig, dataset: Dataset, results: Mapping[str, Mapping[str, FloatArray]]
+) -> str:
+    recipe = config.recipe
+    fine = recipe.fine
+    scans = len(next(iter(results[CONFIGURATIONS[0]].values())))
+    budget = f"{fine.steps} steps" if fine.steps else f"{fine.minutes:g} minutes"
+    page = [
+        f"# Ablation: {recipe.name}",
+        f"Eight networks, N = {fine.size}, {budget} of {fine.batch_size} scans each, measured on "
+        f"{scans} scans of the test split against the dataset's own landmarks. Mixed loss: alpha "
+        f"{fine.alpha:g}. Dropout: {fine.dropout:g}.",
+        _noise_sentence(config, dataset),
+    ]
+    for reading in READINGS:
+        page += [f"## Table III, MAE {reading}", table_three(results, reading).markdown()]
+    for row, columns in results.items():
+        page += [f"## Mean radial error per group: {row}, mm"]
+        page.append(_groups(dataset.protocol, columns).markdown())
+    return "\n\n".join(page) + "\n"
+
+
+def _write(page: str, results: Mapping[str, Mapping[str, FloatArray]], output: Path) -> None:
+    with whole_files(output) as unfinished:
+        for reading in READINGS:
+            name = f"table_3_{reading.replace(' ', '_').lower()}.csv"
+            table_three(results, reading).write_csv(unfinished / name)
+        (unfinished / PAGE).write_text(page, encoding="utf-8")
+
+
+def _groups(protocol: Protocol, columns: Mapping[str, FloatArray]) -> Table:
+    tables = [
+        ErrorTable.of(protocol, np.linalg.norm(differences, axis=-1)).to_dict()
+        for differences in columns.values()
+    ]
+    rows = [
+        (group, *(table[group].get("mean", float("nan")) for table in tables))
+        for group in tables[0]
+    ]
+    return Table(("group", *columns), rows)
+
+
+def _noise_sentence(config: AblationConfig, dataset: Dataset) -> str:
+    """What the simulated rater does to the training landmarks, measured."""
+    rater = Rater.random(
+        dataset.protocol, np.random.default_rng(config.recipe.seed), config.uncorrected
+    )
+    truth = [
+        true_points(dataset.read_landmarks(entry).current)[0]
+        for entry in dataset.entries
+        if entry.split == "train"
+    ]
+    noisy = [
+        rater.annotate(points, np.random.default_rng([config.recipe.seed, number]))
+        for number, points in enumerate(truth)
+    ]
+    moved = np.linalg.norm(np.array(noisy) - np.array(truth), axis=-1)
+    parts = [f"Uncorrected ground truth is off by {np.nanmean(moved):.2f} mm in the mean"]
+    before, after = (_conformity(dataset.protocol, points) for points in (noisy, truth))
+    if np.isfinite(before[0]):
+        parts.append(f"{before[0]:.2f} mm off the shared planes (corrected: {after[0]:.2f})")
+    if np.isfinite(before[1]):
+        parts.append(
+            f"the steps between equidistant points vary by {100 * before[1]:.0f} % (corrected: "
+            f"{100 * after[1]:.0f} %)"
+        )
+    return "; ".join(parts) + "."
+
+
+def _conformity(protocol: Protocol, heads: list[FloatArray]) -> tuple[float, float]:
+    """Mean distance from the shared planes, mm, and mean variation of the steps; NaN if none."""
+    planes = [off_plane(protocol, points) for points in heads]
+    steps = [s.variation for points in heads for s in spacings(protocol, points)]
+    off = np.concatenate(planes)
+    off = off[np.isfinite(off)]
+    return (
+        float(off.mean()) if len(off) else float("nan"),
+        float(np.mean(steps)) if steps else float("nan"),
+    )

@@ -1,0 +1,82 @@
+"""What makes the samples of each network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from BrainLandmarksTrainLib.config.recipe import Recipe, ScansConfig
+from BrainLandmarksTrainLib.data.boxes import DetailSampler
+from BrainLandmarksTrainLib.data.scans import Scan, ScanSampler
+from BrainLandmarksTrainLib.engine.batches import Sampler
+from BrainLandmarksTrainLib.engine.config import TrainingConfig
+from BrainLandmarksTrainLib.synthesis.generator import HeadGenerator, HeadSampler
+from BrainLandmarksTrainLib.synthesis.lattice import Lattice
+from BrainLandmarksTrainLib.synthesis.variation import ANY_POSE, CANONICAL, Variation
+
+from .prepare import OVERSAMPLING, Kitchen
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Makes samples of either of two kinds."""
+
+    one: Sampler
+    other: Sampler
+    share: float
+    """Of the first kind."""
+
+    def __call__(self, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+        """A sample of a kind that chance decides."""
+        return (self.one if rng.random() < self.share else self.other)(step, rng)
+
+
+def samplers(
+    kitchen: Kitchen, recipe: Recipe, part: str, config: TrainingConfig
+) -> tuple[Sampler, Sampler | None]:
+    """What makes the samples of a network, and those for validation (None: unseen ones of it)."""
+    variation = ANY_POSE if part == "locator" else CANONICAL
+    lattice = Lattice(config.cube, config.voxel_mm, OVERSAMPLING[part])
+    validation: Sampler | None = None
+
+    def of(sampler: HeadSampler | ScanSampler) -> Sampler:
+        return DetailSampler(sampler, kitchen.shape) if part == "detail" else sampler
+
+    made: list[Sampler] = []
+    if recipe.scans is not None:
+        sampler = _scan_sampler(kitchen, kitchen.scans, variation, lattice, recipe.scans)
+        made.append(of(sampler))
+        if kitchen.validation:
+            plain = replace(recipe.scans, augmented_share=0.0)
+            validation = of(_scan_sampler(kitchen, kitchen.validation, variation, lattice, plain))
+    if recipe.heads is not None:
+        heads = recipe.heads
+        varied = replace(variation, t1_share=heads.t1_share, void_share=heads.void_share)
+        mirror = kitchen.protocol.mirror_permutation()
+        generator = HeadGenerator(kitchen.heads, mirror, varied)
+        made.append(of(HeadSampler(generator, lattice)))
+    if len(made) == 1:
+        return made[0], validation
+    assert recipe.scans is not None
+    return Mixture(made[0], made[1], recipe.scans.share), validation
+
+
+def _scan_sampler(
+    kitchen: Kitchen,
+    scans: Sequence[Scan],
+    variation: Variation,
+    lattice: Lattice,
+    config: ScansConfig,
+) -> ScanSampler:
+    return ScanSampler(
+        scans,
+        kitchen.shape,
+        kitchen.protocol,
+        variation,
+        lattice,
+        config.augmentation,
+        config.augmented_share,
+    )

@@ -1,0 +1,99 @@
+"""From a recipe to a model that ships: prepare, train the networks, measure, save.
+
+Each network is an ordinary training run (:mod:`.engine`), so an interrupted recipe goes on where it
+stopped. With several processes the first one prepares what all of them read, and measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksTrainLib.config.recipe import Recipe
+from BrainLandmarksTrainLib.engine.checkpoint import (
+    checkpoints,
+)
+from BrainLandmarksTrainLib.engine.config import TrainingConfig
+from BrainLandmarksTrainLib.engine.distributed import make_fabric
+from BrainLandmarksTrainLib.engine.trainer import Trainer
+
+from .finish import assembled, finish, network_of
+from .prepare import PARTS, Kitchen, Say, prepare
+from .samplers import samplers
+
+
+def cook(
+    recipe: Recipe,
+    say: Say = print,
+    *,
+    command: str = "",
+    on_log: Callable[[str, dict[str, float]], None] | None = None,
+    vary: Callable[[str, Kitchen], Kitchen] = lambda part, kitchen: kitchen,
+) -> Path | None:
+    """Run a recipe; returns the model's folder, or None when training was interrupted.
+
+    Args:
+        say: takes lines for the user, in the first process only.
+        command: what the model will say that it was made with.
+        on_log: called with the network's name and every row of its log, in the first process.
+        vary: changes what a network, "locator", "fine" or "detail", is trained on.
+
+    Raises:
+        UserError: the data, the settings or a checkpoint cannot be used.
+    """
+    fabric = make_fabric(recipe.machine)
+    tell: Say = say if fabric.is_global_zero else lambda line: None
+    output = Path(recipe.output)
+    with fabric.rank_zero_first():
+        kitchen = prepare(recipe, fabric.device.type, tell)
+    for part in PARTS:
+        config: TrainingConfig | None = getattr(recipe, part)
+        if config is None:
+            continue
+        tell(f"training the {part} network")
+        sampler, validation = samplers(vary(part, kitchen), recipe, part, config)
+        trainer = Trainer(
+            network_of(kitchen, recipe, part, config),
+            sampler,
+            _with_epochs(config, kitchen),
+            output / part,
+            validation=validation,
+            fabric=fabric,
+            machine=recipe.machine,
+            seed=recipe.seed,
+            on_log=None if on_log is None else lambda row, part=part: on_log(part, row),  # type: ignore[misc]
+        )
+        if not trainer.train().finished:
+            tell("interrupted; the same command goes on from here")
+            return None
+    folder = output / "model"
+    if fabric.is_global_zero:
+        model = assembled(kitchen, recipe, command)
+        say("measuring on held-out scans")
+        finish(model, kitchen, recipe, folder, say)
+        say(f"model written to {folder}")
+    fabric.barrier()
+    return folder
+
+
+def need_no_run(recipe: Recipe) -> None:
+    """Check that a recipe's output folder holds no run that it would go on with.
+
+    Raises:
+        UserError: there is one.
+    """
+    for part in PARTS:
+        if checkpoints(Path(recipe.output) / part):
+            raise UserError(
+                f"{recipe.output} holds a run already; choose another --output, or --resume "
+                "auto to go on with it."
+            )
+
+
+def _with_epochs(config: TrainingConfig, kitchen: Kitchen) -> TrainingConfig:
+    """An epoch of a dataset: each scan seen once."""
+    if config.epoch_steps or not kitchen.scans or kitchen.heads:
+        return config
+    return replace(config, epoch_steps=max(1, -(-len(kitchen.scans) // config.batch_size)))

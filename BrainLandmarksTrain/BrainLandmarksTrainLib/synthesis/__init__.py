@@ -1,0 +1,1 @@
+"""Rendered heads: label maps, deformed copies, generator, simulated raters."""
