@@ -23,7 +23,7 @@ _SHA256 = {"colin27": "a009051127f64dc3dd554d5f5b589870ea72106d9642c21b4e7093e47
 def folder(name: str) -> Path:
     """Return the folder `name` ("protocols", "models" or "sample") of the installed library."""
     # Both supported installs unpack the package to disk, so the traversable is a real path.
-    return Path(str(resources.files("BrainLandmarksLib"))) / name
+    return Path(str(resources.files("BrainLandmarksLib"))) / "data" / name
 
 
 def protocol_names() -> list[str]:

@@ -13,9 +13,7 @@ from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
-from BrainLandmarksLib.protocol import compliance as conformity
-from BrainLandmarksLib.protocol import constraints as correction
-from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol import compliance, constraints, load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review, read_review
 from BrainLandmarksLib.review.batch_correction import apply_guidelines, doubts
@@ -35,8 +33,8 @@ def disturbed(truth, seed, size=1.2):
     rng = np.random.default_rng(seed)
     points = truth + rng.normal(0, size, truth.shape)
     for chain in PROTOCOL.chains:
-        rows = correction.chain_rows(PROTOCOL, chain)
-        curve = correction.outline(truth[rows], chain, 20)
+        rows = constraints.chain_rows(PROTOCOL, chain)
+        curve = constraints.outline(truth[rows], chain, 20)
         for k, row in enumerate(rows):
             if not PRIMARY[row]:
                 points[row] += curve[(20 * k + rng.integers(-4, 5)) % len(curve)] - curve[20 * k]
@@ -63,8 +61,8 @@ def test_secondary_points_come_into_plane_and_step_and_primary_ones_stay(truth, 
     after = review.current.points
     np.testing.assert_array_equal(after[PRIMARY], before[PRIMARY])
     assert {PROTOCOL.by_label(edit.label).role for edit in edits} == {"secondary"}
-    assert max(s.variation for s in conformity.spacings(PROTOCOL, after)) < 0.02
-    off = conformity.off_plane(PROTOCOL, after)[~PRIMARY]
+    assert max(s.variation for s in compliance.spacings(PROTOCOL, after)) < 0.02
+    off = compliance.off_plane(PROTOCOL, after)[~PRIMARY]
     # The robust plane shifts a little when the points it is fitted to move onto it.
     assert np.nanmax(off) < 0.3
     error = [np.linalg.norm(p - truth, axis=1)[~PRIMARY].mean() for p in (before, after)]
@@ -147,18 +145,18 @@ def ellipse_image(a=40.0, b=30.0, spacing=1.0):
 def test_an_outline_is_traced_onto_the_edge_of_the_image():
     volume, boundary = ellipse_image()
     chain = next(c for c in PROTOCOL.chains if c.closed)
-    rows = correction.chain_rows(PROTOCOL, chain)
+    rows = constraints.chain_rows(PROTOCOL, chain)
     rng = np.random.default_rng(0)
     points = np.full((88, 3), np.nan)
     start = boundary[(np.arange(len(rows)) * 400 + 100) % 4000]
     points[rows] = start * (1 + rng.uniform(-0.06, 0.06, (len(rows), 1)))
-    curve = correction.traced(volume, PROTOCOL, points, chain)
+    curve = constraints.traced(volume, PROTOCOL, points, chain)
     away = np.linalg.norm(curve[:, None] - boundary, axis=-1).min(1)
     assert away.mean() < 0.25
     assert away.max() < 0.8
-    spread = correction.respaced(PROTOCOL, points, chain.group, volume)[rows]
+    spread = constraints.respaced(PROTOCOL, points, chain.group, volume)[rows]
     assert np.linalg.norm(spread[:, None] - boundary, axis=-1).min(1).max() < 0.8
-    plain = correction.respaced(PROTOCOL, points, chain.group)[rows]
+    plain = constraints.respaced(PROTOCOL, points, chain.group)[rows]
     off = [np.linalg.norm(p[:, None] - boundary, axis=-1).min(1).mean() for p in (spread, plain)]
     assert off[0] < 0.5 * off[1]
 
@@ -167,11 +165,11 @@ def test_an_image_without_edges_changes_nothing():
     volume, boundary = ellipse_image()
     flat = Volume(np.full_like(volume.data, 7.0), volume.grid)
     chain = next(c for c in PROTOCOL.chains if c.closed)
-    rows = correction.chain_rows(PROTOCOL, chain)
+    rows = constraints.chain_rows(PROTOCOL, chain)
     points = np.full((88, 3), np.nan)
     points[rows] = boundary[(np.arange(len(rows)) * 400 + 100) % 4000]
-    curve = correction.traced(flat, PROTOCOL, points, chain)
-    np.testing.assert_allclose(curve, correction.outline(points[rows], chain, 24), atol=1e-6)
+    curve = constraints.traced(flat, PROTOCOL, points, chain)
+    np.testing.assert_allclose(curve, constraints.outline(points[rows], chain, 24), atol=1e-6)
 
 
 # The command --------------------------------------------------------------------------------------

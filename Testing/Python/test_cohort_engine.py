@@ -12,7 +12,7 @@ from bids_tree import write_dataset
 from distributed import Client, LocalCluster
 
 from BrainLandmarksLib.cli import main
-from BrainLandmarksLib.cohort import execution as engine
+from BrainLandmarksLib.cohort import execution
 
 SCANS = 8
 PATIENCE_S = 120
@@ -115,7 +115,7 @@ def test_a_scan_that_kills_every_worker_becomes_a_row(dataset, tmp_path, tiny_mo
         def close(self):
             pass
 
-    monkeypatch.setattr(engine, "_connect", lambda scheduler: Cluster())
+    monkeypatch.setattr(execution, "_connect", lambda scheduler: Cluster())
     monkeypatch.setattr("distributed.as_completed", iter)
     output = tmp_path / "out"
     arguments = ["detect", "--bids", str(dataset), "-o", str(output), "--model", str(tiny_model)]

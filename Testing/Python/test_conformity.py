@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from BrainLandmarksLib.geometry.affine import apply_affine
-from BrainLandmarksLib.protocol import compliance as conformity
-from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol import compliance, load_protocol
 
 PROTOCOL = load_protocol("brain88")
 SECONDARY = [
@@ -36,15 +35,15 @@ def truth(phantom_truth):
 
 
 def test_an_annotation_by_rule_conforms(truth):
-    off = conformity.off_plane(PROTOCOL, truth)
+    off = compliance.off_plane(PROTOCOL, truth)
     assert np.nanmax(off) < 1e-6
     # Hippocampal points share a direction and no plane; two points alone make none either.
     assert np.isnan(off[row("HIP_H_L")])
     assert np.isnan(off[row("GR_L")])
     # Not zero: steps are measured along the curve through the points, not along the anatomy.
-    assert max(s.variation for s in conformity.spacings(PROTOCOL, truth)) < 0.06
-    assert conformity.out_of_order(PROTOCOL, truth) == []
-    assert conformity.wrong_sides(PROTOCOL, truth) == []
+    assert max(s.variation for s in compliance.spacings(PROTOCOL, truth)) < 0.06
+    assert compliance.out_of_order(PROTOCOL, truth) == []
+    assert compliance.wrong_sides(PROTOCOL, truth) == []
 
 
 @settings(max_examples=15)
@@ -57,21 +56,21 @@ def test_the_pose_of_the_head_does_not_matter(truth, seed):
     bent = truth + rng.normal(0, 1.0, truth.shape)
     moved = apply_affine(move, bent)
     np.testing.assert_allclose(
-        conformity.off_plane(PROTOCOL, moved), conformity.off_plane(PROTOCOL, bent), atol=1e-6
+        compliance.off_plane(PROTOCOL, moved), compliance.off_plane(PROTOCOL, bent), atol=1e-6
     )
-    for a, b in zip(conformity.spacings(PROTOCOL, moved), conformity.spacings(PROTOCOL, bent)):
+    for a, b in zip(compliance.spacings(PROTOCOL, moved), compliance.spacings(PROTOCOL, bent)):
         np.testing.assert_allclose(a.steps_mm, b.steps_mm, atol=1e-6)
-    assert conformity.wrong_sides(PROTOCOL, moved) == []
-    assert conformity.out_of_order(PROTOCOL, moved) == []
+    assert compliance.wrong_sides(PROTOCOL, moved) == []
+    assert compliance.out_of_order(PROTOCOL, moved) == []
 
 
 def test_distance_from_a_plane_is_that_of_the_point_that_left_it(truth):
     off = truth.copy()
     off[row("CC_G")] += [4.0, 0, 0]
-    distances = conformity.off_plane(PROTOCOL, off)
+    distances = compliance.off_plane(PROTOCOL, off)
     assert distances[row("CC_G")] == pytest.approx(4.0, abs=0.3)
     assert np.nanmax(np.delete(distances, row("CC_G"))) < 0.3
-    assert np.isnan(conformity.off_plane(PROTOCOL, np.full_like(truth, np.nan))).all()
+    assert np.isnan(compliance.off_plane(PROTOCOL, np.full_like(truth, np.nan))).all()
 
 
 @settings(max_examples=20)
@@ -82,7 +81,7 @@ def test_exchanged_neighbours_of_an_outline_are_found(truth, data):
         st.lists(st.sampled_from(labels), min_size=2, max_size=2, unique=True)
     )
     mixed = exchange(truth, first, second)
-    pairs = conformity.out_of_order(PROTOCOL, mixed)
+    pairs = compliance.out_of_order(PROTOCOL, mixed)
     for pair in pairs:
         mixed = exchange(mixed, *pair)
     np.testing.assert_array_equal(mixed, truth)
@@ -92,26 +91,26 @@ def test_exchanged_neighbours_of_an_outline_are_found(truth, data):
 def test_a_missing_point_is_passed_over(truth):
     holed = exchange(truth, "BB_3", "BB_4")
     holed[row("BB_7")] = np.nan
-    assert conformity.out_of_order(PROTOCOL, holed) == [("BB_3", "BB_4")]
-    assert "BB_F" not in [s.chain.members[0] for s in conformity.spacings(PROTOCOL, holed)]
+    assert compliance.out_of_order(PROTOCOL, holed) == [("BB_3", "BB_4")]
+    assert "BB_F" not in [s.chain.members[0] for s in compliance.spacings(PROTOCOL, holed)]
 
 
 def test_sides(truth):
     mixed = exchange(exchange(truth, "EYE_A_L", "EYE_A_R"), "TP_L", "TP_R")
-    assert conformity.exchanged_sides(PROTOCOL, mixed) == [
+    assert compliance.exchanged_sides(PROTOCOL, mixed) == [
         ("EYE_A_L", "EYE_A_R"), ("TP_L", "TP_R"),
     ]  # fmt: skip
     one = truth.copy()
     one[row("AMY_L")] = truth[row("AMY_R")]
-    assert conformity.wrong_sides(PROTOCOL, one) == ["AMY_L"]
-    assert conformity.exchanged_sides(PROTOCOL, one) == []
+    assert compliance.wrong_sides(PROTOCOL, one) == ["AMY_L"]
+    assert compliance.exchanged_sides(PROTOCOL, one) == []
     mirrored = truth * [-1, 1, 1]
     sided = sum(lm.side != "M" for lm in PROTOCOL.landmarks)
-    assert len(conformity.wrong_sides(PROTOCOL, mirrored)) == sided
+    assert len(compliance.wrong_sides(PROTOCOL, mirrored)) == sided
 
 
 def test_sides_without_a_midline(tiny_protocol):
     points = np.array([[-9, 8, 0], [9, 8, 0], [0, 0, 7], [-6, -8, 1], [6, -8, -4.0]]) + [30, 0, 0]
-    assert conformity.wrong_sides(tiny_protocol, points) == []
+    assert compliance.wrong_sides(tiny_protocol, points) == []
     swapped = points[[1, 0, 2, 3, 4]]
-    assert conformity.exchanged_sides(tiny_protocol, swapped) == [("A_L", "A_R")]
+    assert compliance.exchanged_sides(tiny_protocol, swapped) == [("A_L", "A_R")]

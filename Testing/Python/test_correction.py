@@ -11,8 +11,7 @@ from scipy.spatial.transform import Rotation
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.volume import Volume
-from BrainLandmarksLib.protocol import constraints as correction
-from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol import constraints, load_protocol
 
 PROTOCOL = load_protocol("brain88")
 
@@ -30,9 +29,9 @@ def steps_of(points, chain):
     at = points[rows(*chain.members)]
     if chain.closed:
         at = np.vstack([at, at[:1]])
-    curve = correction._curve(at, periodic=chain.closed)
+    curve = constraints._curve(at, periodic=chain.closed)
     fine = curve(np.linspace(0, len(at) - 1, 4000))
-    length = correction._arc(fine)
+    length = constraints._arc(fine)
     return np.diff(np.interp(np.arange(len(at)), np.linspace(0, len(at) - 1, 4000), length))
 
 
@@ -42,12 +41,12 @@ def test_spacing_becomes_equal_along_the_outline(truth, chain):
     rng = np.random.default_rng(4)
     members = rows(*chain.members)
     on = np.vstack([truth[members], truth[members[:1]]]) if chain.closed else truth[members]
-    curve = correction._curve(on, periodic=chain.closed)
+    curve = constraints._curve(on, periodic=chain.closed)
     shifted = truth.copy()
     free = [k for k, m in enumerate(members) if PROTOCOL.landmarks[m].role == "secondary"]
     for k in free:
         shifted[members[k]] = curve(k + rng.uniform(-0.3, 0.3))
-    result = correction.respaced(PROTOCOL, shifted, chain.group)
+    result = constraints.respaced(PROTOCOL, shifted, chain.group)
     steps = steps_of(result, chain)
     assert steps.std() / steps.mean() < 0.02
     fixed = [m for k, m in enumerate(members) if k not in free]
@@ -63,32 +62,32 @@ def test_spacing_becomes_equal_along_the_outline(truth, chain):
 
 
 def test_what_is_equally_spaced_stays(truth):
-    once = correction.respaced(PROTOCOL, truth, "Brain Axial Boundary")
-    twice = correction.respaced(PROTOCOL, once, "Brain Axial Boundary")
+    once = constraints.respaced(PROTOCOL, truth, "Brain Axial Boundary")
+    twice = constraints.respaced(PROTOCOL, once, "Brain Axial Boundary")
     assert np.abs(twice - once).max() < 0.1
 
 
 def test_a_chain_with_a_missing_point_is_left_alone(truth):
     holed = truth.copy()
     holed[rows("BB_4")] = np.nan
-    result = correction.respaced(PROTOCOL, holed, "Brain Boundary MSP")
+    result = constraints.respaced(PROTOCOL, holed, "Brain Boundary MSP")
     np.testing.assert_array_equal(result, holed)
 
 
 def test_groups_without_chains_or_planes_are_refused(truth):
     with pytest.raises(UserError, match="equal distances"):
-        correction.respaced(PROTOCOL, truth, "Eye")
+        constraints.respaced(PROTOCOL, truth, "Eye")
     with pytest.raises(UserError, match="no group"):
-        correction.respaced(PROTOCOL, truth, "Toe")
+        constraints.respaced(PROTOCOL, truth, "Toe")
     nothing = np.full_like(truth, np.nan)
     with pytest.raises(UserError, match="share a plane"):
-        correction.projected(PROTOCOL, nothing, "Brain Stem")
+        constraints.projected(PROTOCOL, nothing, "Brain Stem")
 
 
 def test_mates_are_those_of_the_definition():
     def mates(label):
         return {
-            PROTOCOL.labels[r] for r in correction.plane_mates(PROTOCOL, PROTOCOL.by_label(label))
+            PROTOCOL.labels[r] for r in constraints.plane_mates(PROTOCOL, PROTOCOL.by_label(label))
         }
 
     assert len(mates("CC_G")) == 33
@@ -105,7 +104,7 @@ def test_a_plane_is_found_wherever_it_lies(seed):
     flat = np.column_stack([rng.uniform(-60, 60, (12, 2)), np.zeros(12)])
     points = flat @ turn.T + rng.uniform(-50, 50, 3)
     points[3] += 20.0 * turn[:, 2]  # one stray point
-    center, normal = correction.fitted_plane(points)
+    center, normal = constraints.fitted_plane(points)
     assert abs(abs(normal @ turn[:, 2]) - 1) < 1e-2
     others = np.delete(points, 3, 0)
     assert np.abs((others - center) @ normal).max() < 1.5
@@ -114,9 +113,9 @@ def test_a_plane_is_found_wherever_it_lies(seed):
 def test_no_plane_through_a_line():
     line = np.arange(5)[:, None] * np.array([[1.0, 2.0, 3.0]])
     with pytest.raises(UserError, match="line"):
-        correction.fitted_plane(line)
+        constraints.fitted_plane(line)
     with pytest.raises(UserError, match="three points"):
-        correction.fitted_plane(line[:2])
+        constraints.fitted_plane(line[:2])
 
 
 def test_projection_flattens_a_group_and_nothing_else(truth):
@@ -124,8 +123,8 @@ def test_projection_flattens_a_group_and_nothing_else(truth):
     bent = truth.copy()
     ring = rows(*[lm.label for lm in PROTOCOL.members("Brain Axial Boundary")])
     bent[ring, 2] += rng.normal(0, 1.5, len(ring))
-    flat = correction.projected(PROTOCOL, bent, "Brain Axial Boundary")
-    center, normal = correction.fitted_plane(flat[ring])
+    flat = constraints.projected(PROTOCOL, bent, "Brain Axial Boundary")
+    center, normal = constraints.fitted_plane(flat[ring])
     assert np.abs((flat[ring] - center) @ normal).max() < 1e-6
     assert np.abs(flat[ring][:, :2] - bent[ring][:, :2]).max() < 0.5
     others = np.setdiff1d(np.arange(88), ring)
@@ -137,11 +136,11 @@ def test_found_points_become_flat_and_evenly_spread(truth):
     before, after = [], []
     for seed in range(10):
         noise = np.random.default_rng(seed).normal(0, 2.0, truth.shape)
-        result = correction.conforming(PROTOCOL, truth + noise)
+        result = constraints.conforming(PROTOCOL, truth + noise)
         for landmark in PROTOCOL.landmarks:
-            mates = correction.plane_mates(PROTOCOL, landmark)
+            mates = constraints.plane_mates(PROTOCOL, landmark)
             if len(mates) > 3:
-                center, normal = correction.fitted_plane(result[mates])
+                center, normal = constraints.fitted_plane(result[mates])
                 assert np.abs((result[mates] - center) @ normal).max() < 0.2
         for chain in PROTOCOL.chains:
             steps = steps_of(result, chain)
@@ -155,23 +154,23 @@ def test_found_points_become_flat_and_evenly_spread(truth):
 def test_found_points_that_are_missing_or_astray_are_not_mended(truth):
     holed = truth.copy()
     holed[rows("BB_4")] = np.nan
-    result = correction.conforming(PROTOCOL, holed)
+    result = constraints.conforming(PROTOCOL, holed)
     assert np.isnan(result[rows("BB_4")]).all()
     assert np.isfinite(np.delete(result, rows("BB_4"), axis=0)).all()
     astray = truth.copy()
     ring = rows(*PROTOCOL.chains[-1].members)
     astray[ring[2]] = astray[ring[7]]
-    result = correction.conforming(PROTOCOL, astray)
+    result = constraints.conforming(PROTOCOL, astray)
     assert np.linalg.norm(result - astray, axis=1)[ring].max() < 2.0  # only onto their plane
 
 
 def test_one_point_goes_onto_the_plane_of_the_others(truth):
     off = truth.copy()
     off[rows("CC_G")] += [9.0, 0, 0]
-    back = correction.on_plane(PROTOCOL, off, "CC_G")
+    back = constraints.on_plane(PROTOCOL, off, "CC_G")
     assert abs(back[0] - truth[rows("CC_G")[0], 0]) < 0.3
     with pytest.raises(UserError, match="HIP_H_L"):
-        correction.on_plane(PROTOCOL, truth, "HIP_H_L")
+        constraints.on_plane(PROTOCOL, truth, "HIP_H_L")
 
 
 def test_the_boundary_is_found_on_a_bright_ball():
@@ -188,8 +187,8 @@ def test_the_boundary_is_found_on_a_bright_ball():
         direction = rng.standard_normal(3)
         direction /= np.linalg.norm(direction)
         start = (radius + rng.uniform(-4, 4)) * direction
-        found = correction.on_brain_boundary(volume, start, np.zeros(3))
+        found = constraints.on_brain_boundary(volume, start, np.zeros(3))
         assert abs(np.linalg.norm(found) - radius) < 0.6
     flat = Volume(np.full(shape, 3.0, np.float32), grid)
     with pytest.raises(UserError, match="no boundary"):
-        correction.on_brain_boundary(flat, start, np.zeros(3))
+        constraints.on_brain_boundary(flat, start, np.zeros(3))

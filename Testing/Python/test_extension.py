@@ -57,10 +57,27 @@ def value(name):
 
 
 def listed(folder, kind):
-    """What the lists of a folder name; a folder of two modules has two lists of a kind."""
+    """What the lists of a folder hold; a folder of two modules has two lists of a kind.
+
+    CMake itself is asked below, where there is one (test_cmake_installs_the_same_files).
+    """
     text = (ROOT / folder / "CMakeLists.txt").read_text(encoding="utf-8")
-    lists = re.findall(rf"^set\(\w*{kind}\s(.*?)\)", text, flags=re.DOTALL | re.MULTILINE)
-    return [name for found in lists for name in found.split()]
+    found = re.findall(
+        rf"^(?:set\(|list\(APPEND )\w*{kind}\s(.*?)\)", text, re.DOTALL | re.MULTILINE
+    )
+    names = [name for words in found for name in words.split()]
+    for words in re.findall(
+        rf"^file\(GLOB_RECURSE {kind} RELATIVE \S+ CONFIGURE_DEPENDS\s(.*?)\)",
+        text, re.DOTALL | re.MULTILINE,
+    ):  # fmt: skip
+        for pattern in map(Path, words.split()):
+            paths = (ROOT / folder / pattern.parent).rglob(pattern.name)
+            files = (path for path in paths if path.is_file())
+            names += sorted(path.relative_to(ROOT / folder).as_posix() for path in files)
+    for unwanted in re.findall(rf'list\(FILTER {kind} EXCLUDE REGEX "(.*)"\)', text):
+        regex = unwanted.replace("\\\\", "\\")
+        names = [name for name in names if not re.search(regex, name)]
+    return names
 
 
 def tracked():

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksTrainLib.engine import distributed as machine
+from BrainLandmarksTrainLib.engine import distributed
 from BrainLandmarksTrainLib.engine.checkpoint import averaged_weights
 from BrainLandmarksTrainLib.engine.config import MachineConfig
 
@@ -33,16 +33,16 @@ SLURM = {"SLURM_NTASKS": "6", "SLURM_NNODES": "3", "SLURM_PROCID": "0"}
     ],
 )
 def test_processes(settings, environment, expected):
-    assert machine._processes(MachineConfig(**settings), CPU, environment) == expected
+    assert distributed._processes(MachineConfig(**settings), CPU, environment) == expected
 
 
 def test_all_gpus_by_default(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
-    assert machine._processes(MachineConfig(), torch.device("cuda"), {}) == (8, 1)
+    assert distributed._processes(MachineConfig(), torch.device("cuda"), {}) == (8, 1)
 
 
 def test_the_only_process_leads():
-    assert machine.leads()
+    assert distributed.leads()
 
 
 def test_a_machine_that_cannot_be_is_one_sentence(monkeypatch):
@@ -50,7 +50,7 @@ def test_a_machine_that_cannot_be_is_one_sentence(monkeypatch):
     for name, value in {**SLURM, "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="change 'devices' and 'nodes'") as caught:
-        machine.make_fabric(MachineConfig(device="cpu", devices=3, nodes=1))
+        distributed.make_fabric(MachineConfig(device="cpu", devices=3, nodes=1))
     assert "\n" not in str(caught.value)
 
 

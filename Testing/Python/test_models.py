@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.network import model_files as models
+from BrainLandmarksLib.network import model_files
 from BrainLandmarksLib.network.decoding import Calibration
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
 from BrainLandmarksLib.network.model_files import (
@@ -94,15 +94,15 @@ def test_a_detail_network_is_kept_where_there_is_one(tmp_path: Path, afids32: Pr
     cube = torch.rand(1, 1, 8, 8, 8)
     with torch.no_grad():
         assert torch.equal(again.detail(cube), model.detail(cube))
-    assert list(models.model_weights(folder)) == ["fine", "locator", "detail"]
-    assert set(models.summarise(folder).networks) == {"fine", "locator", "detail"}
-    before = models.model_identity(folder)
+    assert list(model_files.model_weights(folder)) == ["fine", "locator", "detail"]
+    assert set(model_files.summarise(folder).networks) == {"fine", "locator", "detail"}
+    before = model_files.model_identity(folder)
     (folder / "detail.safetensors").unlink()
     with pytest.raises(UserError, match="detail"):
         load_model(folder)
     with pytest.raises(UserError, match="cannot be read"):
-        models.model_identity(folder)
-    assert models.model_identity(save_model(plain, tmp_path / "plain")) != before
+        model_files.model_identity(folder)
+    assert model_files.model_identity(save_model(plain, tmp_path / "plain")) != before
 
 
 def test_look_knows_its_voxel() -> None:
@@ -152,7 +152,7 @@ def test_failed_saving_leaves_the_old_model(
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(models, "_write_parts", full_disk)
+    monkeypatch.setattr(model_files, "_write_parts", full_disk)
     with pytest.raises(UserError, match="No space left"):
         save_model(tiny_model(afids32, "new"), saved, overwrite=True)
     with pytest.raises(UserError, match="No space left"):

@@ -16,7 +16,7 @@ from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksTrainLib.pipeline.mean_shape import mean_shape
-from BrainLandmarksTrainLib.synthesis import deformed_copies as offspring
+from BrainLandmarksTrainLib.synthesis import deformed_copies
 from BrainLandmarksTrainLib.synthesis.deformation import Deformation
 from BrainLandmarksTrainLib.synthesis.label_maps import AnnotatedMap
 from BrainLandmarksTrainLib.synthesis.variation import ANATOMY
@@ -61,7 +61,7 @@ def test_symmetry_leaves_the_size_of_a_warp():
 
 
 def test_offspring_are_annotated_anew_and_kept(parent, shape, tmp_path):
-    heads = list(offspring.breed([parent], shape, 2, tmp_path, workers=1))
+    heads = list(deformed_copies.breed([parent], shape, 2, tmp_path, workers=1))
     assert [h.name for h in heads] == ["phantom", "phantom"]
     files = sorted(tmp_path.iterdir())
     assert [f.name for f in files] == [
@@ -72,14 +72,14 @@ def test_offspring_are_annotated_anew_and_kept(parent, shape, tmp_path):
     np.testing.assert_allclose(heads[0].landmarks, by_rule, atol=1e-3)
     assert np.linalg.norm(heads[0].landmarks - heads[1].landmarks, axis=1).mean() > 1.0
     written = [f.stat().st_mtime_ns for f in files]
-    again = list(offspring.breed([parent], shape, 2, tmp_path, workers=1))
+    again = list(deformed_copies.breed([parent], shape, 2, tmp_path, workers=1))
     assert [f.stat().st_mtime_ns for f in files] == written
     assert torch.equal(again[1].tissues, heads[1].tissues)
 
 
 def test_an_offspring_is_its_parent_deformed(parent, shape):
     """Same number, same child; another number, another one; all structures are still there."""
-    first, same, other = (offspring.deformed(parent, shape, n) for n in (0, 0, 1))
+    first, same, other = (deformed_copies.deformed(parent, shape, n) for n in (0, 0, 1))
     assert np.array_equal(first.volume.data, same.volume.data)
     assert not np.array_equal(first.volume.data, other.volume.data)
     assert set(np.unique(first.volume.data)) == set(np.unique(parent.volume.data))
@@ -92,9 +92,9 @@ def test_a_head_that_never_can_be_annotated_is_named(parent, shape, monkeypatch)
         ["missing"] * 88,
         np.full(88, np.nan),
     )
-    monkeypatch.setattr(offspring, "annotate", lambda _: empty)
+    monkeypatch.setattr(deformed_copies, "annotate", lambda _: empty)
     with pytest.raises(UserError, match="phantom"):
-        offspring.deformed(parent, shape, 0)
+        deformed_copies.deformed(parent, shape, 0)
 
 
 def test_a_volume_is_not_needed_whole(parent, shape):
@@ -102,5 +102,5 @@ def test_a_volume_is_not_needed_whole(parent, shape):
     cut = parent.volume.data.copy()
     cut[:, :, :20] = 0
     volume = Volume(cut, parent.volume.grid)
-    child = offspring.deformed(AnnotatedMap("cut", volume, annotate(volume)), shape, 0)
+    child = deformed_copies.deformed(AnnotatedMap("cut", volume, annotate(volume)), shape, 0)
     assert not child.landmarks.missing[24:37].any()

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -202,39 +201,6 @@ def test_file_imports_nothing_of_slicer_and_only_downwards(path):
 # Slicer extension ---------------------------------------------------------------------------------
 
 
-def cmake_list(text: str, name: str) -> list[str]:
-    """The entries of set(NAME ...) in a CMake file."""
-    found = re.search(rf"set\({name}\s(.*?)\)", text, flags=re.DOTALL)
-    assert found, f"set({name} ...) is missing"
-    return found[1].split()
-
-
-@pytest.mark.parametrize(
-    ("module", "library"),
-    [("BrainLandmarks", "BrainLandmarksLib"), ("BrainLandmarksTrain", "BrainLandmarksTrainLib")],
-)
-def test_cmake_lists_every_file_of_the_module(module, library):
-    text = (ROOT / module / "CMakeLists.txt").read_text(encoding="utf-8")
-    files = library_files(library)
-    # The marker of typed packages means nothing inside Slicer.
-    files.remove(f"{library}/py.typed")
-    folder = ROOT / module
-    files += [path.name for path in folder.glob("*.py")]
-    files += [
-        path.relative_to(folder).as_posix()
-        for path in folder.glob("Resources/**/*")
-        if path.is_file()
-    ]
-    files.sort()
-    scripts, resources = (
-        [cmake_list(text, name) for name in re.findall(rf"set\((\w*{kind})\s", text)]
-        for kind in ("SCRIPTS", "RESOURCES")
-    )
-    assert all(entries == sorted(entries) for entries in (*scripts, *resources))
-    assert sorted(chain(*scripts)) == [name for name in files if name.endswith(".py")]
-    assert sorted(chain(*resources)) == [name for name in files if not name.endswith(".py")]
-
-
 @pytest.mark.parametrize("module", ["BrainLandmarks", "BrainLandmarksTrain"])
 def test_cmake_builds_every_module_file_of_the_folder(module):
     text = (ROOT / module / "CMakeLists.txt").read_text(encoding="utf-8")
@@ -251,45 +217,6 @@ def test_extension_carries_the_catalogue_name_and_dependencies():
     assert depends.split() == catalogue["build_dependencies"]
     for module in ("BrainLandmarks", "BrainLandmarksTrain"):
         assert f"add_subdirectory({module})" in text
-
-
-def test_catalogue_entry_keeps_the_rules_of_the_extensions_index():
-    text = (ROOT / "BrainLandmarks.json").read_text(encoding="utf-8")
-    entry = json.loads(text)
-    assert set(entry) == {
-        "$schema",
-        "build_dependencies",
-        "build_subdirectory",
-        "category",
-        "scm_revision",
-        "scm_url",
-        "tier",
-    }
-    assert entry["$schema"].endswith("slicer-extension-catalog-entry-schema-v1.0.1.json#")
-    assert entry["category"] == "Neuroimaging"
-    assert entry["tier"] in (1, 3, 5)
-    # The repository's name starts with "Slicer", the extension's does not.
-    assert re.fullmatch(r"https://github\.com/[\w-]+/SlicerBrainLandmarks\.git", entry["scm_url"])
-    assert "\r" not in text
-    assert text.endswith("}\n")
-
-
-def test_icon_is_a_png_of_128_by_128():
-    data = (ROOT / "Resources" / "BrainLandmarks.png").read_bytes()
-    assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    assert [int.from_bytes(data[start : start + 4], "big") for start in (16, 20)] == [128, 128]
-    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
-    assert re.search(r'EXTENSION_ICONURL "https://\S+/main/Resources/BrainLandmarks\.png"', text)
-
-
-def test_licence_is_apache_2_under_a_name_the_index_accepts():
-    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
-    assert "Apache License" in text
-    assert "Version 2.0, January 2004" in text
-    assert "END OF TERMS AND CONDITIONS" in text
-
-
-# Documentation ------------------------------------------------------------------------------------
 
 
 def load_docs_builder():

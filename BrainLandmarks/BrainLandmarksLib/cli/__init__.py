@@ -6,9 +6,14 @@ Only the chosen subcommand imports what it needs, so `brainlandmarks --help` ans
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
+import pkgutil
+import re
 import sys
 from collections.abc import Sequence
+from importlib import metadata
+from types import ModuleType
 from typing import NoReturn
 
 from BrainLandmarksLib import __version__
@@ -28,17 +33,28 @@ from BrainLandmarksLib.cli import (
     serve,
 )
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksTrainLib.cli import (
-    ablation,
-    augment,
-    evaluate,
-    finetune,
-    robustness,
-    robustness_retest,
-    train,
-)
 
 PROGRAM = "brainlandmarks"
+
+COMMANDS = (
+    detect,
+    cohort_report,
+    explain,
+    explain_compare,
+    explain_sanity,
+    distance,
+    protocol,
+    annotate,
+    correct,
+    agreement,
+    dataset,
+    models,
+    serve,
+)
+"""The commands of this library."""
+
+ENTRY_POINTS = "brainlandmarks.commands"
+"""Group of entry points with which other libraries register packages that have `COMMANDS`, too."""
 
 _EXAMPLE = """\
 examples:
@@ -67,30 +83,33 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (
-        detect,
-        cohort_report,
-        explain,
-        explain_compare,
-        explain_sanity,
-        distance,
-        protocol,
-        annotate,
-        correct,
-        agreement,
-        dataset,
-        augment,
-        train,
-        finetune,
-        ablation,
-        evaluate,
-        robustness,
-        robustness_retest,
-        models,
-        serve,
-    ):
+    for command in commands():
         command.add_parser(subparsers)
     return parser
+
+
+def commands() -> list[ModuleType]:
+    """Every command: this library's, and those that other libraries register.
+
+    >>> [command.__name__ for command in commands()][:1]
+    ['BrainLandmarksLib.cli.detect']
+    """
+    packages = [point.value for point in metadata.entry_points(group=ENTRY_POINTS)]
+    found = list(COMMANDS)
+    for package in dict.fromkeys(packages or _beside()):
+        found += importlib.import_module(package).COMMANDS
+    return found
+
+
+def _beside() -> list[str]:
+    """Packages of commands on the path: an extension that Slicer installed has no entry points."""
+    own = __name__.partition(".")[0]
+    names = sorted(
+        info.name
+        for info in pkgutil.iter_modules()
+        if info.ispkg and re.fullmatch(r"BrainLandmarks\w+Lib", info.name) and info.name != own
+    )
+    return [f"{name}.cli" for name in names if importlib.util.find_spec(f"{name}.cli")]
 
 
 def joined(arguments: Sequence[str]) -> list[str]:
@@ -99,7 +118,7 @@ def joined(arguments: Sequence[str]) -> list[str]:
     An image that is called like the second word is given as ./compare.
     """
     first = " ".join(arguments[:2])
-    if first in (explain_compare.NAME, explain_sanity.NAME, robustness_retest.NAME):
+    if first in [getattr(command, "NAME", None) for command in commands()]:
         return [first, *arguments[2:]]
     return list(arguments)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import progress, reading
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksTrainLib.cli.train import need_training_library
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.dataset import Dataset
@@ -43,11 +42,6 @@ examples:
   brainlandmarks dataset split my_set --validation 0.2 --test 0.2  shares of a small set
   brainlandmarks dataset split my_set --validation 30 --test 50 --seed 7
 """
-_SYNTHESIZE_EXAMPLE = """\
-example:
-  brainlandmarks dataset synthesize --label-maps maps -n 12 -o demo --raters 2
-      writes the dataset demo and two people's annotations, demo/raters/A and demo/raters/B
-"""
 
 _BROKEN = 1
 _FAILED = 2
@@ -67,7 +61,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_create(actions)
     _add_check(actions)
     _add_split(actions)
-    _add_synthesize(actions)
 
 
 def _action(
@@ -304,57 +297,4 @@ def split(arguments: argparse.Namespace) -> int:
         entries = [entry for entry in dataset.entries if entry.split == name]
         rows.append((name, len(entries), len({entry.person for entry in entries})))
     print(Table(("split", "heads", "subjects"), rows).plain())
-    return 0
-
-
-# synthesize ---------------------------------------------------------------------------------------
-
-
-def _add_synthesize(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _action(
-        actions, "synthesize", "a demonstration set from label maps",
-        "Deform head label maps at random, place the landmarks by rule and render T1-like scans of "
-        "them: a dataset of any size without patient data. The subject of a head is the label map "
-        "that it descends from.",
-        _SYNTHESIZE_EXAMPLE,
-    )  # fmt: skip
-    parser.add_argument(
-        "--label-maps", metavar="PATH", nargs="+", type=Path, required=True,
-        help="FreeSurfer-numbered head label maps, or folders of them",
-    )  # fmt: skip
-    parser.add_argument("-n", "--heads", type=int, required=True, help="how many heads")
-    parser.add_argument("-o", "--output", metavar="DIR", required=True, type=Path)
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other heads (0)")
-    parser.add_argument(
-        "--raters", type=int, default=0, metavar="N",
-        help="also write what N people would have annotated, with human errors (0)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes (one for each processor)"
-    )
-    parser.set_defaults(run=synthesize)
-
-
-def synthesize(arguments: argparse.Namespace) -> int:
-    """Make a demonstration set; returns 0.
-
-    Raises:
-        UserError: the training library or a label map is missing, or the folder is not empty.
-    """
-    need_training_library()
-    from BrainLandmarksTrainLib.synthesis.demonstration_set import synthesize as make
-
-    dataset = make(
-        arguments.label_maps,
-        arguments.heads,
-        arguments.output,
-        seed=arguments.seed,
-        raters=arguments.raters,
-        workers=arguments.workers,
-        on_head=progress.show,
-    )
-    subjects = len({entry.person for entry in dataset.entries})
-    print(f"{dataset.folder}, heads: {len(dataset)}, subjects: {subjects}")
-    if arguments.raters:
-        print(f"annotations of {arguments.raters} raters in {dataset.folder / 'raters'}")
     return 0

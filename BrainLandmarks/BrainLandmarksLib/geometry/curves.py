@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from scipy.interpolate import CubicSpline
 
 
-def _curve(points: FloatArray, periodic: bool = False) -> CubicSpline:
+def spline(points: FloatArray, periodic: bool = False) -> CubicSpline:
+    """Cubic spline through points (n, 3); point k at parameter k. Natural ends, or periodic."""
     from scipy.interpolate import CubicSpline  # the panel opens before SciPy is installed
 
     return CubicSpline(
@@ -20,16 +21,18 @@ def _curve(points: FloatArray, periodic: bool = False) -> CubicSpline:
     )
 
 
-def _arc(curve: FloatArray) -> FloatArray:
+def arc_lengths(curve: FloatArray) -> FloatArray:
+    """Arc length from the first sample of a polyline to each, mm; (n, 3) -> (n,)."""
     steps = np.linalg.norm(np.diff(curve, axis=0), axis=1)
     return np.concatenate([[0.0], np.cumsum(steps)])
 
 
-def _at_equal_lengths(curve: FloatArray, parts: int) -> FloatArray:
-    length = _arc(curve)
-    return _at(curve, length, np.linspace(0, length[-1], parts + 1))
+def at_equal_arc_lengths(curve: FloatArray, parts: int) -> FloatArray:
+    """Points that divide a polyline into parts of equal arc length, (parts + 1, 3)."""
+    length = arc_lengths(curve)
+    return at_arc_lengths(curve, length, np.linspace(0, length[-1], parts + 1))
 
 
-def _at(curve: FloatArray, length: FloatArray, at: FloatArray) -> FloatArray:
+def at_arc_lengths(curve: FloatArray, length: FloatArray, at: FloatArray) -> FloatArray:
     """Points of a curve at arc lengths, given the arc lengths of its samples."""
     return np.stack([np.interp(at, length, curve[:, k]) for k in range(3)], -1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -80,6 +82,11 @@ def traced(volume: Volume, protocol: Protocol, points: npt.ArrayLike, chain: Cha
         offset[[0, -1]] = 0.0
     path = loop + offset[:, None] * across
     return np.asarray(np.vstack([path, path[:1]]) if chain.closed else path)
+
+
+def tracer(volume: Volume, protocol: Protocol) -> Callable[[FloatArray, Chain], FloatArray]:
+    """What :func:`constraints.respaced` takes to follow the outlines that an image shows."""
+    return lambda points, chain: traced(volume, protocol, points, chain)
 
 
 def _cheapest_path(cost: FloatArray, at: FloatArray, closed: bool) -> npt.NDArray[np.intp]:

@@ -6,15 +6,20 @@ module and batch correction use the same functions. Points are RAS mm, NaN where
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
-from BrainLandmarksLib.geometry.curves import _arc, _at, _at_equal_lengths, _curve
+from BrainLandmarksLib.geometry.curves import (
+    arc_lengths,
+    at_arc_lengths,
+    at_equal_arc_lengths,
+    spline,
+)
 from BrainLandmarksLib.geometry.planes import fitted_plane
-from BrainLandmarksLib.imaging.edges import traced
-from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.protocol import Chain, Landmark, Protocol
 
 BELIEVED_MM = 12.0
@@ -25,17 +30,21 @@ _SPACING_ROUNDS = 20
 
 
 def respaced(
-    protocol: Protocol, points: npt.ArrayLike, group: str, volume: Volume | None = None
+    protocol: Protocol,
+    points: npt.ArrayLike,
+    group: str,
+    trace: Callable[[FloatArray, Chain], FloatArray] | None = None,
 ) -> FloatArray:
     """Secondary points of a group's chains, moved to equal arc lengths between the primary ones.
 
     The outline is the smooth curve (cubic spline) through the chain's present points, so a point
     slides along the outline and does not leave it. In a closed chain all points slide, together as
-    little as possible. With an image the outline is traced on it first (:func:`traced`).
+    little as possible.
 
     Args:
         points: (K, 3).
-        volume: The image to trace the outline on; None takes the curve through the points.
+        trace: Gives the outline of a chain from all points, (K, 3), as `imaging.edges.tracer` does
+            on an image; None takes the curve through the points.
 
     Returns:
         (K, 3); chains of which a point is missing stay as they are.
@@ -53,9 +62,9 @@ def respaced(
         if not np.isfinite(result[rows]).all():
             continue
         result[rows] = (_spread_ring if chain.closed else _spread)(result[rows])
-        if volume is not None:
+        if trace is not None:
             # From points that are spread already, the curve to start from is the smoothest.
-            curve = traced(volume, protocol, result, chain)
+            curve = trace(result, chain)
             result[rows] = _spread_along(curve, chain, result[rows])
     return result
 
@@ -72,22 +81,22 @@ def outline(points: FloatArray, chain: Chain, parts: int = _FINE_STEPS) -> Float
     """
     at = np.vstack([points, points[:1]]) if chain.closed else points
     steps = len(at) - 1
-    return np.asarray(_curve(at, chain.closed)(np.linspace(0, steps, steps * parts + 1)))
+    return np.asarray(spline(at, chain.closed)(np.linspace(0, steps, steps * parts + 1)))
 
 
 def outline_steps(points: FloatArray, chain: Chain) -> FloatArray:
     """Arc lengths between neighbours of a chain along its outline, mm; (n, 3) -> (n - 1,) or,
     closed, (n,).
     """
-    return np.asarray(np.diff(_arc(outline(points, chain))[::_FINE_STEPS]))
+    return np.asarray(np.diff(arc_lengths(outline(points, chain))[::_FINE_STEPS]))
 
 
 def _spread(points: FloatArray) -> FloatArray:
     moved = points.copy()
     last = len(points) - 1
     for _ in range(_SPACING_ROUNDS):
-        curve = _curve(moved)(np.linspace(0, last, _FINE_STEPS))
-        moved[1:last] = _at_equal_lengths(curve, last)[1:-1]
+        curve = spline(moved)(np.linspace(0, last, _FINE_STEPS))
+        moved[1:last] = at_equal_arc_lengths(curve, last)[1:-1]
     return moved
 
 
@@ -96,28 +105,30 @@ def _spread_ring(points: FloatArray) -> FloatArray:
     moved = points
     for _ in range(_SPACING_ROUNDS):
         closed = np.vstack([moved, moved[:1]])
-        curve = _curve(closed, periodic=True)(np.linspace(0, count, count * _FINE_STEPS // 4))
-        present = np.interp(np.arange(count), np.linspace(0, count, len(curve)), _arc(curve))
+        curve = spline(closed, periodic=True)(np.linspace(0, count, count * _FINE_STEPS // 4))
+        present = np.interp(np.arange(count), np.linspace(0, count, len(curve)), arc_lengths(curve))
         moved = _round_the_ring(curve, present)
     return moved
 
 
 def _round_the_ring(curve: FloatArray, present: FloatArray) -> FloatArray:
     """Points at equal distances on a closed curve that are now at the arc lengths ``present``."""
-    length = _arc(curve)
+    length = arc_lengths(curve)
     equal = np.linspace(0, length[-1], len(present), endpoint=False)
     # One common shift: where the points are on average, not where the first one happens to be.
     shift = float(np.mean(present - equal))
-    return _at(curve, length, (equal + shift) % length[-1])
+    return at_arc_lengths(curve, length, (equal + shift) % length[-1])
 
 
 def _spread_along(curve: FloatArray, chain: Chain, points: FloatArray) -> FloatArray:
     """A chain's points at equal arc lengths of its traced outline; the ends of an open one stay."""
     if not chain.closed:
         result = points.copy()
-        result[1:-1] = _at_equal_lengths(curve, len(points) - 1)[1:-1]
+        result[1:-1] = at_equal_arc_lengths(curve, len(points) - 1)[1:-1]
         return result
-    present = _arc(curve)[np.linspace(0, len(curve) - 1, len(points) + 1).round().astype(int)[:-1]]
+    present = arc_lengths(curve)[
+        np.linspace(0, len(curve) - 1, len(points) + 1).round().astype(int)[:-1]
+    ]
     return _round_the_ring(curve, present)
 
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.imaging.edges import tracer
 from BrainLandmarksLib.imaging.volume import Volume
-from BrainLandmarksLib.protocol import constraints as correction
+from BrainLandmarksLib.protocol import constraints
 from BrainLandmarksLib.protocol.compliance import (
     exchanged_sides,
     need_plausible,
@@ -77,14 +78,15 @@ def apply_guidelines(
     _exchange(review, chosen)
     points = np.array(review.current.points)
     for name in names:
-        points = correction.flattened(protocol, points, name, primary=primary)
+        points = constraints.flattened(protocol, points, name, primary=primary)
     _record(review, points, "projected")
+    trace = None if volume is None else tracer(volume, protocol)
     spread = np.array(review.current.points)
     for name in names:
         if any(chain.group == name for chain in protocol.chains):
-            spread = correction.respaced(protocol, spread, name, volume)
+            spread = constraints.respaced(protocol, spread, name, trace)
             # A curve through primary landmarks off the plane leaves it a little beside them.
-            spread = correction.flattened(protocol, spread, name, primary=primary)
+            spread = constraints.flattened(protocol, spread, name, primary=primary)
     _record(review, spread, "respaced")
     return review.edits[before:]
 

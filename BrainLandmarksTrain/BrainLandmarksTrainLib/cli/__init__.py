@@ -1,1 +1,26 @@
-"""Commands that need the training library: one module per subcommand."""
+"""Commands that need the training library: one module per subcommand, with `add_parser` and `run`.
+
+They are registered with the entry point that `BrainLandmarksLib.cli` looks for.
+"""
+
+from . import (
+    ablation,
+    augment,
+    dataset_synthesize,
+    evaluate,
+    finetune,
+    robustness,
+    robustness_retest,
+    train,
+)
+
+COMMANDS = (
+    dataset_synthesize,
+    augment,
+    train,
+    finetune,
+    ablation,
+    evaluate,
+    robustness,
+    robustness_retest,
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .train import INTERRUPTED, add_run_options, machine_options, need_training_library
+from .train import INTERRUPTED, add_run_options, machine_options
 
 _EXAMPLE = """\
 examples:
@@ -43,7 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: the settings or the dataset cannot be used.
     """
-    need_training_library()
     from BrainLandmarksLib.errors import UserError
     from BrainLandmarksTrainLib.engine.distributed import leads
     from BrainLandmarksTrainLib.pipeline.ablation import PAGE, load_ablation, run_ablation

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .train import need_training_library
-
 _EXAMPLE = """\
 examples:
   brainlandmarks augment oasis -o oasis_more                one more scan of each, as in the paper
@@ -60,7 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: the dataset, the settings or the output cannot be used.
     """
-    need_training_library()
     from BrainLandmarksLib.errors import UserError
     from BrainLandmarksTrainLib.augmentation.config import AugmentationConfig, load_augmentation
     from BrainLandmarksTrainLib.augmentation.folder import SHEET_FILE, augment_dataset, summary

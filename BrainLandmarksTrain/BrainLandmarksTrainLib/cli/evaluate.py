@@ -9,8 +9,6 @@ from BrainLandmarksLib.cli import progress
 from BrainLandmarksLib.cli.detect import add_quality
 from BrainLandmarksLib.errors import UserError
 
-from .train import need_training_library
-
 _EXAMPLE = """\
 examples:
   brainlandmarks evaluate --model brain88 --dataset my_set -o report
@@ -89,7 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: options do not go together, or the model or a file cannot be used.
     """
-    need_training_library()
     from BrainLandmarksLib.io.atomic import need_writable
 
     if (arguments.predictions is None) != (arguments.truth is None):

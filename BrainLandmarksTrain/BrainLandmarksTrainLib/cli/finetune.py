@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .train import add_run_options, machine_options, need_training_library, train
+from .train import add_run_options, machine_options, train
 
 _EXAMPLE = """\
 examples:
@@ -54,7 +54,6 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: the model or the dataset cannot be used.
     """
-    need_training_library()
     from BrainLandmarksTrainLib.config.finetune import finetune_recipe
     from BrainLandmarksTrainLib.config.recipe import write_recipe
 

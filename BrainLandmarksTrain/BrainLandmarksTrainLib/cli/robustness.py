@@ -9,8 +9,6 @@ from BrainLandmarksLib.cli import progress
 from BrainLandmarksLib.cli.detect import add_quality
 from BrainLandmarksLib.errors import UserError
 
-from .train import need_training_library
-
 _EXAMPLE = """\
 examples:
   brainlandmarks robustness --label-maps maps -o report
@@ -74,7 +72,6 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: an option is wrong, or the model, the scans or the output cannot be used.
     """
-    need_training_library()
     from BrainLandmarksLib.io.atomic import need_writable
 
     for name, least in (("workers", 1), ("seed", 0)):

@@ -10,8 +10,6 @@ from BrainLandmarksLib.cli.detect import add_quality
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.resources import image_path
 
-from .train import need_training_library
-
 NAME = "robustness retest"
 
 _EXAMPLE = """\
@@ -60,7 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: an option is wrong, or the model, an image or the output cannot be used.
     """
-    need_training_library()
     from BrainLandmarksLib.io.atomic import need_writable
 
     for name, least, most in (

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import progress
-from BrainLandmarksLib.errors import UserError
 
 if TYPE_CHECKING:
     from BrainLandmarksTrainLib.config.recipe import Recipe
@@ -93,7 +91,6 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: the training library is not installed, or the recipe, its data or a checkpoint
             is wrong.
     """
-    need_training_library()
     from BrainLandmarksTrainLib.config.recipe import as_yaml, load_recipe
 
     recipe = load_recipe(
@@ -144,15 +141,3 @@ def _tell_change(recipe: Recipe, model: Path) -> None:
     report, device = Path(recipe.output) / "report", recipe.machine.device
     print(compare_models(old, load_model(model), dataset, report, device, progress.show))
     print(f"wrote {report / PAGE}, numbers and plots", flush=True)
-
-
-def need_training_library() -> None:
-    """Check that the training library is there.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    if find_spec("BrainLandmarksTrainLib") is None:
-        raise UserError(
-            "this needs the library BrainLandmarksTrainLib; install BrainLandmarks with pip."
-        )

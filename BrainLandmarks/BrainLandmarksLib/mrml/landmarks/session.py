@@ -18,12 +18,12 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.geometry.shape_model import ShapeModel, doubt, sigma_of_confidence
+from BrainLandmarksLib.imaging import edges
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.mrml.export.volume import world_affine
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.mrml.landmarks.views import ActiveMarker, jump_to
-from BrainLandmarksLib.protocol import Protocol
-from BrainLandmarksLib.protocol import constraints as correction
+from BrainLandmarksLib.protocol import Protocol, constraints
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
 
@@ -233,7 +233,7 @@ class Session:
         Raises:
             UserError: it has none.
         """
-        points = correction.respaced(self.protocol, self.review.current.points, group)
+        points = constraints.respaced(self.protocol, self.review.current.points, group)
         self._changed(self.review.set_points(points, "respaced"))
 
     def project(self, group: str) -> None:
@@ -242,7 +242,7 @@ class Session:
         Raises:
             UserError: they share none.
         """
-        points = correction.projected(self.protocol, self.review.current.points, group)
+        points = constraints.projected(self.protocol, self.review.current.points, group)
         self._changed(self.review.set_points(points, "projected"))
 
     def resolved(self) -> dict[str, FloatArray]:
@@ -406,9 +406,9 @@ class Session:
         row = self.protocol.by_label(label).index - 1
         points[row] = target
         if self.snap == "plane":
-            return correction.on_plane(self.protocol, points, label)
+            return constraints.on_plane(self.protocol, points, label)
         inside = np.nanmean(points, axis=0)
-        return correction.on_brain_boundary(world_volume(self.volume), target, inside)
+        return edges.on_brain_boundary(world_volume(self.volume), target, inside)
 
 
 def world_volume(node: Any) -> Volume:
