@@ -99,7 +99,8 @@ def test_progress_is_read_while_it_is_written(tmp_path):
 def test_nothing_heavy_is_imported():
     code = (
         "import sys, BrainLandmarksTrainLib.config.options, BrainLandmarksTrainLib.background.run, "
-        "BrainLandmarksTrainLib.pipeline.progress; from BrainLandmarksTrainLib.augmentation import Record;"
+        "BrainLandmarksTrainLib.pipeline.progress; "
+        "from BrainLandmarksTrainLib.augmentation import Record;"
         "print([m for m in ('torch', 'torchio', 'nibabel', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from BrainLandmarksLib.ui.common import requirements
-from BrainLandmarksLib.ui.common.requirements import Missing
+from BrainLandmarksLib.mrml import requirements
+from BrainLandmarksLib.mrml.requirements import Missing
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,8 +18,7 @@ from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.landmarks import FORMATS, read_landmarks, write_landmarks
-from BrainLandmarksLib.protocol import compliance as conformity
-from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol import compliance, load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review, read_review, write_review
 from BrainLandmarksLib.review.batch_correction import apply_guidelines
@@ -66,20 +65,20 @@ def refused(arguments, capsys):
 
 
 def test_the_set_is_judged_as_a_whole(truth, tiny_protocol):
-    assert conformity.turned_round(PROTOCOL, truth) == ""
-    assert conformity.turned_round(PROTOCOL, truth * LPS).startswith(SAYS)
+    assert compliance.turned_round(PROTOCOL, truth) == ""
+    assert compliance.turned_round(PROTOCOL, truth * LPS).startswith(SAYS)
     row = {label: k for k, label in enumerate(PROTOCOL.labels)}
     mixed = truth * LPS
     mixed[[row["TP_L"], row["TP_R"]]] = mixed[[row["TP_R"], row["TP_L"]]]
-    assert conformity.turned_round(PROTOCOL, mixed).startswith("most left landmarks")
+    assert compliance.turned_round(PROTOCOL, mixed).startswith("most left landmarks")
     # No pair of it was exchanged.
-    assert conformity.exchanged_sides(PROTOCOL, truth * LPS) == []
+    assert compliance.exchanged_sides(PROTOCOL, truth * LPS) == []
     some = np.where(np.arange(len(truth))[:, None] % 9 == 0, truth * LPS, np.nan)
-    assert conformity.turned_share(PROTOCOL, some) in (0.0, 1.0)
+    assert compliance.turned_share(PROTOCOL, some) in (0.0, 1.0)
     # Two pairs are too few to tell an exchange of names.
     points = np.array([[9, 8, 0], [-9, 8, 0], [0, 0, 7], [6, -8, 1], [-6, -8, -4.0]])
-    assert conformity.turned_round(tiny_protocol, points) == ""
-    assert conformity.exchanged_sides(tiny_protocol, points) == [("A_L", "A_R"), ("C_L", "C_R")]
+    assert compliance.turned_round(tiny_protocol, points) == ""
+    assert compliance.exchanged_sides(tiny_protocol, points) == [("A_L", "A_R"), ("C_L", "C_R")]
 
 
 @pytest.mark.parametrize("degrees", [0, 45, -60, 90, -90, 100, 140, -150, 180])
@@ -88,7 +87,7 @@ def test_a_head_that_looks_to_its_side_is_not_judged(truth, degrees):
     turn = np.array(
         [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
     )
-    says = conformity.turned_round(PROTOCOL, truth @ turn.T)
+    says = compliance.turned_round(PROTOCOL, truth @ turn.T)
     assert bool(says) == (abs(degrees) > 120)
 
 

@@ -20,13 +20,13 @@ from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
+from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.mrml.export.volume import export_volume
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.mrml.landmarks.scene_files import export_scene, is_scene
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review, read_review
-from BrainLandmarksLib.ui.common import requirements
 from BrainLandmarksTrainLib.mrml import headless
 
 ROOT = Path(__file__).parents[2]

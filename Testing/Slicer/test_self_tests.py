@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import slicer
 
-from BrainLandmarksLib.ui.common import requirements
+from BrainLandmarksLib.mrml import requirements
 
 ROOT = Path(__file__).parents[2]
 MODULES = [

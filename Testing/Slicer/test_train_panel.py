@@ -20,7 +20,7 @@ from waiting import until
 
 from BrainLandmarksLib.cli import build_parser
 from BrainLandmarksLib.dataset import Dataset
-from BrainLandmarksLib.ui.common import requirements
+from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.ui.common.settings import setting, usable_models
 from BrainLandmarksTrainLib.background.run import RUN_FILE, STOPPED, BackgroundRun
 from BrainLandmarksTrainLib.config.recipe import load_recipe

@@ -14,7 +14,7 @@ import slicer
 import slicer.util
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.ui.common import requirements
+from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.ui.common.settings import setting
 
 ROOT = Path(__file__).parents[2]

@@ -120,4 +120,5 @@ def remove_unfinished(folder: str | os.PathLike[str]) -> None:
 
 
 def unwritable(folder: Path, reason: str) -> str:
+    """The sentence about a folder that cannot be written to."""
     return f"cannot write to the output folder {folder}: {reason}; choose another one."

@@ -13,9 +13,9 @@ import vtk
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.io.landmarks import read_landmarks
+from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
-from BrainLandmarksLib.ui.common import requirements
 
 TIMEOUT_S = 600.0
 

@@ -66,8 +66,8 @@ def shared_planes(
 ) -> list[tuple[FloatArray, FloatArray] | None]:
     """The plane, (point, unit normal), that each landmark shares with others by definition.
 
-    It is the robust fit of :func:`~BrainLandmarksLib.geometry.planes.fitted_plane` to all of them; None
-    for a landmark that shares no plane with three placed points.
+    It is the robust fit of :func:`~BrainLandmarksLib.geometry.planes.fitted_plane` to all of
+    them; None for a landmark that shares no plane with three placed points.
 
     Args:
         points: (K, 3).

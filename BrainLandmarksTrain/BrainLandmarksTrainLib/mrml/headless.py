@@ -24,8 +24,8 @@ import slicer
 
 from BrainLandmarksLib.cli import build_parser, joined, report
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.mrml.landmarks.scene_files import SEPARATOR, export_scene, is_scene
-from BrainLandmarksLib.ui.common import requirements
 from BrainLandmarksLib.worker.background import CommandRun
 from BrainLandmarksLib.worker.launcher import Launcher
 

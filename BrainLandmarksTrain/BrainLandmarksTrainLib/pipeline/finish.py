@@ -82,6 +82,7 @@ def finish(model: Model, kitchen: Kitchen, recipe: Recipe, folder: Path, say: Sa
 
 
 def network_of(kitchen: Kitchen, recipe: Recipe, part: str, config: TrainingConfig) -> HighRes3DNet:
+    """A network as training starts with it."""
     base = kitchen.base
     if base is not None and part in base.networks and config.init_from is None:
         return start_network(base, part, kitchen.protocol, config.dropout, recipe.seed)
@@ -97,6 +98,7 @@ def network_of(kitchen: Kitchen, recipe: Recipe, part: str, config: TrainingConf
 
 
 def assembled(kitchen: Kitchen, recipe: Recipe, command: str) -> Model:
+    """The model of a recipe whose networks are trained."""
     networks, looks = {}, {}
     for part in PARTS:
         config: TrainingConfig | None = getattr(recipe, part)

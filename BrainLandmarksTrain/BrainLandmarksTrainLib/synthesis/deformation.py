@@ -184,6 +184,7 @@ def _alike(coefficients: torch.Tensor, share: float) -> torch.Tensor:
 
 
 def rotation_matrix(angles: np.ndarray) -> np.ndarray:
+    """Rotation about x, then y, then z by angles in radians, (3, 3)."""
     (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
     rx = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     ry = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])

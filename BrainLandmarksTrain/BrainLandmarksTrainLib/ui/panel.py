@@ -10,7 +10,7 @@ import slicer
 import slicer.util
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.ui.common import requirements
+from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.ui.common.busy import installing, need_no_installation
 from BrainLandmarksLib.ui.common.host import WorkerHost
 from BrainLandmarksLib.ui.common.messages import Messages

@@ -142,6 +142,7 @@ def landmark_name(description: str) -> str:
 
 
 def assemble(protocol: Protocol, rows: Iterable[Row]) -> LandmarkSet:
+    """A landmark set of (row, position, status, confidence); rows not given are missing."""
     points = np.full((len(protocol), 3), np.nan)
     confidence = np.full(len(protocol), np.nan)
     statuses = ["missing"] * len(protocol)
@@ -160,6 +161,11 @@ def is_lps(name: str, system: object) -> bool:
 
 
 def confidence_of(place: str, text: str) -> float:
+    """Confidence that a file states, NaN for none.
+
+    Raises:
+        UserError: it is no number from 0 to 1; ``place`` says where.
+    """
     if not text:
         return math.nan
     value = number(text)
@@ -174,6 +180,11 @@ def number_text(value: float, digits: int) -> str:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
+    """A text file, without the mark that some editors begin UTF-8 with.
+
+    Raises:
+        UserError: it cannot be read, or is no text.
+    """
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -183,5 +194,6 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file, whole or not at all."""
     with whole_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import qt
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.ui.common import requirements
+from BrainLandmarksLib.mrml import requirements
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.mrml.landmarks.session import Session

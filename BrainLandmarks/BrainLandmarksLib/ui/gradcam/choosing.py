@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.mrml.landmarks.active_landmark import Follower
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.network.model_files import model_protocol
 from BrainLandmarksLib.protocol import Protocol
-from BrainLandmarksLib.ui.common import requirements
 from BrainLandmarksLib.ui.common.section import Part, heard, told
 from BrainLandmarksLib.ui.gradcam.models import ModelBox
 from BrainLandmarksLib.ui.gradcam.tree import ChoiceTree

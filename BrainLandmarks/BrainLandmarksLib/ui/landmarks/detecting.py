@@ -9,13 +9,13 @@ import qt
 import slicer.util
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.mrml.landmarks.detection_run import DetectionRun, Failure, Found
 from BrainLandmarksLib.mrml.landmarks.sample import load_sample_head
 from BrainLandmarksLib.mrml.landmarks.session import Session
 from BrainLandmarksLib.mrml.landmarks.views import look_at
 from BrainLandmarksLib.network.model_files import load_shape
 from BrainLandmarksLib.review.edits import is_implausible
-from BrainLandmarksLib.ui.common import requirements
 from BrainLandmarksLib.ui.common.installing import Installer
 from BrainLandmarksLib.ui.common.section import Section, heard, told
 from BrainLandmarksLib.worker.messages import Message

@@ -9,11 +9,11 @@ from typing import Any
 import qt
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.mrml.landmarks.session import Session
 from BrainLandmarksLib.network.model_files import load_shape
 from BrainLandmarksLib.protocol import Protocol, load_protocol
-from BrainLandmarksLib.ui.common import requirements
 from BrainLandmarksLib.ui.common.host import WorkerHost
 from BrainLandmarksLib.ui.common.messages import Messages
 from BrainLandmarksLib.ui.common.section import heard, told
