@@ -13,9 +13,9 @@ efficiency, and representation of 3D convolutional networks", IPMI 2017, arXiv:1
       1x1x1 conv, K heatmaps
     heatmaps (B, K, D, H, W)
 
-A heatmap is a grid of logits: :mod:`BrainLandmarksLib.network.decoding` turns it into a
-coordinate with a softmax over its voxels. The resolution never changes, so a voxel of a heatmap is a voxel of the
-cube.
+A heatmap is a grid of logits: :mod:`BrainLandmarksLib.network.decoding` turns it into a coordinate
+with a softmax over its voxels. The resolution never changes, so a voxel of a heatmap is a voxel of
+the cube.
 """
 
 from __future__ import annotations
