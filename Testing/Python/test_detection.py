@@ -327,7 +327,7 @@ def test_every_quality_finds_the_balls(detector, ball_protocol):
 
 
 def test_the_detail_network_looks_at_boxes_round_the_points(detector, ball_protocol):
-    """The fine network is off by some millimetres, the detail network sees small balls."""
+    """The fine network is off by some millimetres, the refinement network sees small balls."""
     off = detector.model.spec.mean_shape + [
         [3, -2, 2],
         [-2, 3, 2],
@@ -335,7 +335,7 @@ def test_the_detail_network_looks_at_boxes_round_the_points(detector, ball_proto
         [2, 2, 3],
         [-3, 2, -2],
     ]
-    spec = replace(detector.model.spec, detail=CropSpec(48, 78.0))
+    spec = replace(detector.model.spec, refinement=CropSpec(48, 78.0))
     fine = Fixed(off, spec.fine)
     found = Fixed(off, spec.locator)
     model = Model(ball_protocol, fine, found, spec, None, BallFinder(900.0))
@@ -344,7 +344,7 @@ def test_the_detail_network_looks_at_boxes_round_the_points(detector, ball_proto
     stages: list[tuple[str, float]] = []
     coarse = own.detect(head, quality=Quality(1)).landmarks
     closer = own.detect(
-        head, quality=Quality(1, detail=True), progress=lambda *stage: stages.append(stage)
+        head, quality=Quality(1, refinement=True), progress=lambda *stage: stages.append(stage)
     ).landmarks
     before, after = distances(coarse.points, BALLS), distances(closer.points, BALLS)
     assert (after < 0.5 * before).all()
@@ -352,11 +352,11 @@ def test_the_detail_network_looks_at_boxes_round_the_points(detector, ball_proto
     np.testing.assert_array_equal(closer.confidence, coarse.confidence)
     assert [f for _, f in stages] == sorted(f for _, f in stages)
     assert sum(stage == "look" for stage, _ in stages) > 3  # more than one box
-    assert own.estimate(Quality(1, detail=True)) > own.estimate(Quality(1))
-    # Without a detail network the same quality is the fine network's.
-    bare = Detector(replace(model, detail=None, spec=replace(spec, detail=None)), "cpu")
+    assert own.estimate(Quality(1, refinement=True)) > own.estimate(Quality(1))
+    # Without a refinement network the same quality is the fine network's.
+    bare = Detector(replace(model, refinement=None, spec=replace(spec, refinement=None)), "cpu")
     assert np.array_equal(
-        bare.detect(head, quality=Quality(1, detail=True)).landmarks.points, coarse.points
+        bare.detect(head, quality=Quality(1, refinement=True)).landmarks.points, coarse.points
     )
 
 

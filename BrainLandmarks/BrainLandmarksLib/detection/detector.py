@@ -1,12 +1,12 @@
-"""From an image of a head to its landmarks: find the head, look closely, say where.
+"""From an image of a head to its landmarks: locate the head, find the landmarks, refine them.
 
 A coarse network, the locator, sees the whole head in any pose; the rigid fit of the model's mean
 landmark shape to what it finds gives the pose of the head. The fine network then sees the head
-upright, and once more in the pose that its own landmarks give. Where that makes no head
-(:mod:`.plausibility`), the locator looks from the other sides, too. A detail network, where the
-model has one, sees boxes of it in finer voxels (:mod:`.detail`). Every look is resampled from the
-original image. Heatmaps stay on the network's grid; only coordinates go back to the image, where
-points that by definition share a plane or are equally spread are made so.
+upright, and once more in the pose that its own landmarks give. If the result is no plausible head
+(:mod:`.plausibility`), the locator tries the other axis-aligned orientations. A refinement network,
+where the model has one, sees boxes in finer voxels (:mod:`.refinement`). The input of every pass is
+resampled from the original image. Heatmaps stay on the network's grid; only coordinates go back to
+the image, where the protocol's constraints (shared planes, equal spacing) are enforced.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from BrainLandmarksLib.protocol.constraints import constrained
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 LOCATOR_PASSES = 2
-"""The locator runs this often, each time on a cube placed by the look before."""
+"""The locator runs this often, each time on a cube placed by the pass before."""
 
 FINE_PASSES = 2
 """The fine network runs this often: its own landmarks give a better pose than the locator's."""
@@ -66,25 +66,26 @@ _TURN_AXES = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.s
 
 @dataclass(frozen=True)
 class Quality:
-    """How carefully the networks look.
+    """How much work goes into a detection.
 
     Args:
-        looks: Looks at the upright head, each in the pose that the look before gives.
-        turned: Looks at the head turned a little, each another way, whose points are averaged with
-            those of the last upright look.
-        detail: Whether the detail network, where the model has one, looks again at boxes round the
+        passes: Passes of the fine network over the upright head, each in the pose that the pass
+            before gives.
+        turned: Passes over the head turned a little, each in another direction; their points are
+            averaged with those of the last upright pass.
+        refinement: Whether the refinement network, where the model has one, sees boxes round the
             points.
     """
 
     passes: int = FINE_PASSES
     turned: int = 0
-    detail: bool = False
+    refinement: bool = False
 
 
 QUALITIES = {
     "fast": Quality(1),
-    "standard": Quality(detail=True),
-    "best": Quality(turned=4, detail=True),
+    "standard": Quality(refinement=True),
+    "best": Quality(turned=4, refinement=True),
 }
 """Qualities by the name that commands and requests use; the second is the usual one."""
 
@@ -113,7 +114,7 @@ class Detection:
     Args:
         landmarks: The landmarks in RAS millimetres; those outside the image are missing.
         pose: 4x4, from the model's mean head (head-centred RAS millimetres) to the image's RAS.
-        input_cube: What the fine network saw in its last look: normalised intensities on its cube.
+        input_cube: What the fine network saw in its last pass: normalised intensities on its cube.
         seconds: Time spent per stage: "prepare", "locate", "resample" and "network".
         device: Where the network ran: "cpu", "cuda" or "mps".
         precision: What it computed in: "float32" or "bfloat16".
@@ -158,7 +159,7 @@ class _Work:
         volume: The image as it was given.
         head: The same with air at zero.
         pose: A first guess of the head's pose.
-        total: The work of all looks at the head, in looks of the fine network.
+        total: The work of all passes, in passes of the fine network.
     """
 
     volume: Volume
@@ -195,7 +196,7 @@ class _Seen:
 
     Args:
         points: (K, 3) RAS mm, also outside the image.
-        pose: Of the head in this look.
+        pose: Of the head in this pass.
     """
 
     points: FloatArray
@@ -264,7 +265,7 @@ class Detector:
 
         Args:
             volume: A T1-weighted image, any orientation, spacing and field of view.
-            quality: How carefully to look: one of `QUALITIES`, from the fastest to the most exact,
+            quality: How much work to do: one of `QUALITIES`, from the fastest to the most exact,
                 or one of your own.
             force: Give what was found even where it is no head, and say so in the notes.
             progress: Called before each stage with its name and the fraction done (0 to 1). An
@@ -280,8 +281,8 @@ class Detector:
             raise _no_head(seen.plausibility)
         points = self._averaged(work, seen)
         points = self._kept(work, points)
-        if work.chosen.detail and self.model.spec.detail is not None:
-            points = self._kept(work, self._in_detail(work, seen.pose, points))
+        if work.chosen.refinement and self.model.spec.refinement is not None:
+            points = self._kept(work, self._refined(work, seen.pose, points))
         work.tell("detect", 1.0)
         confidence = weakened(self._confidence(seen.decoded), seen.plausibility)
         if seen.plausibility < landmarks.PLAUSIBLE:
@@ -312,7 +313,7 @@ class Detector:
         head, pose = _prepared(volume)
         seconds = time.perf_counter() - start
         counts = {"locator": LOCATOR_PASSES, "fine": chosen.passes + chosen.turned}
-        counts["detail"] = self._boxes if chosen.detail else 0
+        counts["refinement"] = self._boxes if chosen.refinement else 0
         for name, (_, crop) in self.model.networks.items():
             count = counts[name]
             if not count:
@@ -324,15 +325,15 @@ class Detector:
 
     @property
     def _boxes(self) -> int:
-        """How many boxes the detail network sees of a head, about; 0 without one."""
-        crop, mean = self.model.spec.detail, self.model.spec.mean_shape
+        """How many boxes the refinement network sees of a head, about; 0 without one."""
+        crop, mean = self.model.spec.refinement, self.model.spec.mean_shape
         return 0 if crop is None else len(list(boxes(mean, _inner_side(crop))))
 
     def _work(self, chosen: Quality) -> float:
         """The work of all looks, in looks of the fine network."""
         work = float(chosen.passes + chosen.turned)
-        crop, fine = self.model.spec.detail, self.model.spec.fine
-        if chosen.detail and crop is not None:
+        crop, fine = self.model.spec.refinement, self.model.spec.fine
+        if chosen.refinement and crop is not None:
             work += self._boxes * (crop.size / fine.size) ** 3
         return work
 
@@ -365,7 +366,7 @@ class Detector:
         """Where the locator sees the head, and in which pose.
 
         Args:
-            pose: Where to look first.
+            pose: Where to begin.
         """
         with work.watch.stage("locate"):
             for number in range(LOCATOR_PASSES):
@@ -433,9 +434,9 @@ class Detector:
         points[~work.volume.grid.contains(points)] = np.nan
         return constrained(self.model.protocol, points)
 
-    def _in_detail(self, work: _Work, pose: FloatArray, points: FloatArray) -> FloatArray:
-        """Where the detail network sees the points; missing ones stay missing."""
-        crop = self.model.spec.detail
+    def _refined(self, work: _Work, pose: FloatArray, points: FloatArray) -> FloatArray:
+        """Where the refinement network sees the points; missing ones stay missing."""
+        crop = self.model.spec.refinement
         assert crop is not None
         before = work.chosen.passes + work.chosen.turned
         seen = points.copy()
@@ -450,7 +451,7 @@ class Detector:
                 input_cube = _input_cube(work.head, grid)
             with work.watch.stage("network"):
                 expected = Expected(rows, grid.ras_to_ijk(points[rows]), PRIOR_MM / crop.voxel_mm)
-                decoded = self._run("detail", input_cube, expected=expected)
+                decoded = self._run("refinement", input_cube, expected=expected)
             seen[rows] = _points(decoded, grid)
             done += len(rows)
         return seen
@@ -470,7 +471,7 @@ class Detector:
         """Pose of the head by the landmarks of one look, each trusted as far as it is sharp.
 
         Args:
-            before: The pose of the look, which stays where its points fit none.
+            before: The pose of the pass, which stays where its points fit none.
         """
         weights = decoded.peak_mass[0].double().numpy()
         try:
@@ -721,7 +722,7 @@ def _posed_cube(pose: FloatArray, crop: CropSpec) -> Grid:
 
 
 def _inner_side(crop: CropSpec) -> float:
-    """Side of a box of the detail network without its margin, mm."""
+    """Side of a box of the refinement network without its margin, mm."""
     return crop.field_of_view_mm - 2 * MARGIN * crop.voxel_mm
 
 

@@ -92,7 +92,7 @@ def network_of(
     count = len(data.protocol)
     network = HighRes3DNet(out_channels=count, features=config.features, dropout=config.dropout)
     # What a network has learnt helps the next one, at another resolution as well.
-    before = {"fine": "locator", "detail": "fine"}.get(part, "")
+    before = {"fine": "locator", "refinement": "fine"}.get(part, "")
     earlier: TrainingConfig | None = getattr(recipe, before, None)
     if config.init_from is None and earlier is not None and config.features == earlier.features:
         load_weights(network, Path(recipe.output) / before)
@@ -119,7 +119,7 @@ def assembled(data: TrainingData, recipe: Recipe, command: str) -> Model:
         mean_shape=data.shape,
         training=_summary(data, recipe),
         command=command,
-        detail=crops.get("detail"),
+        refinement=crops.get("refinement"),
         inverse_temperature=INVERSE_TEMPERATURE if recipe.fine.alpha > 0 else 1.0,
     )
     points, mirror = data.landmarks, data.protocol.mirror_permutation()
@@ -129,13 +129,13 @@ def assembled(data: TrainingData, recipe: Recipe, command: str) -> Model:
         shape: ShapeModel | None = data.base.shape
     else:
         shape = ShapeModel.fit(points, mirror, data.shape) if len(points) > 1 else None
-    detail = networks.get("detail")
-    return Model(data.protocol, networks["fine"], networks["locator"], spec, shape, detail)
+    refinement = networks.get("refinement")
+    return Model(data.protocol, networks["fine"], networks["locator"], spec, shape, refinement)
 
 
 def crop_of(part: str, config: TrainingConfig) -> CropSpec:
-    """What a trained network is shown: all of its cube, or one box of the detail network."""
-    if part == "detail":
+    """What a trained network is shown: all of its cube, or one box of the refinement network."""
+    if part == "refinement":
         return CropSpec(config.cube[0], config.cube[0] * config.voxel_mm)
     return CropSpec(config.size, config.field_of_view_mm)
 

@@ -29,11 +29,11 @@ from .mean_shape import mean_shape
 
 Say = Callable[[str], None]
 
-PARTS = ("locator", "fine", "detail")
+PARTS = ("locator", "fine", "refinement")
 PROTOCOL = "brain88"
 """Protocol of a recipe that names none and has no dataset: the one that the rules place."""
 
-OVERSAMPLING = {"locator": 3, "fine": 2, "detail": 2}
+OVERSAMPLING = {"locator": 3, "fine": 2, "refinement": 2}
 
 
 @dataclass(frozen=True)
@@ -157,5 +157,5 @@ def _mean_shape(points: Sequence[FloatArray], protocol: Protocol) -> FloatArray:
 
 def _finest(recipe: Recipe) -> float:
     """Voxels that scans are kept in, mm: no sub-voxel of a posed network is smaller."""
-    sizes = {part: getattr(recipe, part) for part in ("fine", "detail")}
+    sizes = {part: getattr(recipe, part) for part in ("fine", "refinement")}
     return min(c.voxel_mm / OVERSAMPLING[part] for part, c in sizes.items() if c is not None)

@@ -38,7 +38,7 @@ def train_model(
         say: takes lines for the user, in the first process only.
         command: what the model will say that it was made with.
         on_log: called with the network's name and every row of its log, in the first process.
-        vary: changes what a network, "locator", "fine" or "detail", is trained on.
+        vary: changes what a network, "locator", "fine" or "refinement", is trained on.
 
     Raises:
         UserError: the data, the settings or a checkpoint cannot be used.
