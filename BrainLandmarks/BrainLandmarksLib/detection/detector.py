@@ -178,7 +178,7 @@ class _Work:
         self.progress(stage, self.done)
 
     def on_pass(self, number: float) -> None:
-        """Say that so many looks at the head are done."""
+        """Report that so many passes are done."""
         self.tell("detect", _LOCATED + (1 - _LOCATED) * number / self.total)
 
 
@@ -192,7 +192,7 @@ class _Located:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The last upright look of the fine network.
+    """The last upright pass of the fine network.
 
     Args:
         points: (K, 3) RAS mm, also outside the image.
@@ -330,7 +330,7 @@ class Detector:
         return 0 if crop is None else len(list(boxes(mean, _inner_side(crop))))
 
     def _work(self, chosen: Quality) -> float:
-        """The work of all looks, in looks of the fine network."""
+        """The work of all passes, in passes of the fine network."""
         work = float(chosen.passes + chosen.turned)
         crop, fine = self.model.spec.refinement, self.model.spec.fine
         if chosen.refinement and crop is not None:
@@ -387,7 +387,7 @@ class Detector:
         """
         work.searched = True
         best, first = located.plausibility, None
-        # One look a side; many would see the same voxels, so they are made few before.
+        # One pass a side; many would see the same voxels, so they are made few before.
         head = _coarse(work.head, self.model.spec.locator)
         with work.watch.stage("locate"):
             for rotation in axis_rotations()[1:]:
@@ -403,7 +403,7 @@ class Detector:
         return max(self._located(work, first), located, key=_plausibility)
 
     def _upright(self, work: _Work, pose: FloatArray) -> _Seen:
-        """What the fine network sees of the upright head, each look in the pose of the one before.
+        """What the fine network sees of the upright head, each pass in the pose of the one before.
 
         Args:
             pose: Of the head, by the locator.
@@ -418,7 +418,7 @@ class Detector:
         return _Seen(points, pose, grid, input_cube, decoded, self._judge(points))
 
     def _averaged(self, work: _Work, seen: _Seen) -> FloatArray:
-        """(K, 3) RAS mm: means of the upright look and of looks at the head turned a little."""
+        """(K, 3) RAS mm: means of the upright pass and of passes over the head turned a little."""
         every = [seen.points]
         for number in range(work.chosen.turned):
             work.on_pass(work.chosen.passes + number)
@@ -468,7 +468,7 @@ class Detector:
             return input_cube, self._run("fine", input_cube, mirrored)
 
     def _pose(self, decoded: decoding.Decoded, grid: Grid, before: FloatArray) -> FloatArray:
-        """Pose of the head by the landmarks of one look, each trusted as far as it is sharp.
+        """Pose of the head by the landmarks of one pass, each trusted as far as it is sharp.
 
         Args:
             before: The pose of the pass, which stays where its points fit none.
@@ -691,7 +691,7 @@ def _prepared(volume: Volume) -> tuple[Volume, FloatArray]:
 
 
 def _coarse(head: Volume, crop: CropSpec) -> Volume:
-    """The image in voxels of half the size of a look's, or as it is along axes that are coarser."""
+    """The image in voxels of half the size of an input cube's, or as it is along axes that are coarser."""
     factors = np.maximum(crop.voxel_mm / 2 / head.grid.spacing, 1.0)
     affine = head.grid.affine.copy()
     affine[:3, :3] *= factors
