@@ -267,7 +267,7 @@ class BrainLandmarksTest(ScriptedLoadableModuleTest):
         node, index = session.nodes.place_of(label)
         there = session.review.current.point(label) + np.array([0.0, 3.0, 4.0])
         node.SetNthControlPointPositionWorld(index, *(float(v) for v in there))  # as a drag does
-        panel.reviewing.next_doubtful()
+        panel.reviewing.next_uncertain()
         confirmed = session.active
         panel.ui.confirmButton.click()
         gone = session.active

@@ -66,7 +66,7 @@ research, not for diagnosis.
 - `sub-*/**/*_landmarks.tsv`: the landmarks of one image in its own world coordinates, RAS mm; the
   .json file beside it describes the columns and says which image and model it was.
 - `sub-*/**/*_landmarks.mrk.json`: the same for 3D Slicer. Corrections saved over it are kept.
-- `cohort.tsv`, `cohort.html`: one row for each scan, and a page with the doubtful ones first.
+- `cohort.tsv`, `cohort.html`: one row for each scan, and a page with the uncertain ones first.
 - `protocol.json`: the landmark set. `logs/`: why a scan has no landmarks.
 """
 _IGNORED = f"*_landmarks.*\ncohort.*\n{PROTOCOL_FILE}\n{LOGS}/\n"

@@ -18,7 +18,7 @@ import numpy as np
 
 from BrainLandmarksLib.cohort.derivatives import Derivatives, Record
 from BrainLandmarksLib.geometry.affine import FloatArray
-from BrainLandmarksLib.geometry.shape_model import RARE_DEVIATION, doubt
+from BrainLandmarksLib.geometry.shape_model import RARE_DEVIATION, uncertainty
 from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.protocol import Protocol
@@ -75,13 +75,13 @@ class Case:
 
     Args:
         record: What the folder says of it.
-        doubts: (K,) how much each landmark deserves a look (`shape_model.doubt`); NaN for missing
-            and for corrected ones. Empty without a result.
+        uncertainties: (K,) how much each landmark deserves a review (`shape_model.uncertainty`);
+            NaN for missing and for corrected ones. Empty without a result.
         warnings: Sentences.
     """
 
     record: Record
-    doubts: FloatArray
+    uncertainties: FloatArray
     warnings: tuple[str, ...]
 
     @classmethod
@@ -90,8 +90,10 @@ class Case:
         if record.landmarks is None or record.deviation is None:
             return cls(record, np.empty(0), (record.sentence,))
         open_points = _open(record)
-        doubts = np.where(open_points, doubt(record.landmarks.confidence, record.deviation), np.nan)
-        return cls(record, doubts, tuple(_warnings(record, open_points)))
+        uncertainties = np.where(
+            open_points, uncertainty(record.landmarks.confidence, record.deviation), np.nan
+        )
+        return cls(record, uncertainties, tuple(_warnings(record, open_points)))
 
     @property
     def status(self) -> str:
@@ -102,15 +104,15 @@ class Case:
 
     @property
     def worst(self) -> list[int]:
-        """Rows of the landmarks that nobody has corrected, the most doubtful first."""
-        known = np.flatnonzero(np.isfinite(self.doubts))
-        return [int(row) for row in known[np.argsort(-self.doubts[known], kind="stable")]]
+        """Rows of the landmarks that nobody has corrected, the most uncertain first."""
+        known = np.flatnonzero(np.isfinite(self.uncertainties))
+        return [int(row) for row in known[np.argsort(-self.uncertainties[known], kind="stable")]]
 
     @property
     def urgency(self) -> tuple[int, float]:
-        """What worst-first sorting goes by: failed, then warned, then the greatest doubt."""
+        """What worst-first sorting goes by: failed, then warned, then the greatest uncertainty."""
         rank = ("failed", "look", "ok").index(self.status)
-        return rank, -float(self.doubts[self.worst[0]]) if self.worst else 0.0
+        return rank, -float(self.uncertainties[self.worst[0]]) if self.worst else 0.0
 
 
 def write_table(results: Derivatives, cases: Sequence[Case]) -> Table:
@@ -152,8 +154,8 @@ def _row(case: Case, protocol: Protocol) -> list[Any]:
     end = [" ".join(case.warnings)]
     if landmarks is None or record.deviation is None:
         return [*start, *[""] * (len(describe(protocol)) - len(start) - len(end)), *end]
-    confidence = np.where(np.isfinite(case.doubts), landmarks.confidence, np.nan)
-    deviation = np.where(np.isfinite(case.doubts), record.deviation, np.nan)
+    confidence = np.where(np.isfinite(case.uncertainties), landmarks.confidence, np.nan)
+    deviation = np.where(np.isfinite(case.uncertainties), record.deviation, np.nan)
     unsure, misfit = _extreme(-confidence), _extreme(deviation)
     model = about.get("Model", {})
     return [

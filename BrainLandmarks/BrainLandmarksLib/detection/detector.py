@@ -691,7 +691,7 @@ def _prepared(volume: Volume) -> tuple[Volume, FloatArray]:
 
 
 def _coarse(head: Volume, crop: CropSpec) -> Volume:
-    """The image in voxels of half the size of an input cube's, or as it is along axes that are coarser."""
+    """The image in voxels of half the crop's, or as it is along axes that are coarser."""
     factors = np.maximum(crop.voxel_mm / 2 / head.grid.spacing, 1.0)
     affine = head.grid.affine.copy()
     affine[:3, :3] *= factors

@@ -33,15 +33,18 @@ from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.compliance import need_plausible
 from BrainLandmarksLib.protocol.landmarks import PLAUSIBLE, STATUSES, LandmarkSet
 
-VERSION = 2
-"""Version of the record in a file; a newer one is refused, not guessed at. 2 knows "exchanged"."""
+VERSION = 3
+"""Version of the record in a file; a newer one is refused, not guessed at.
+
+2 knows "exchanged", which is called "swapped" since 3.
+"""
 
 KINDS = (
     "moved",
     "snapped",
     "respaced",
     "projected",
-    "exchanged",
+    "swapped",
     "resolved",
     "confirmed",
     "reopened",
@@ -49,7 +52,7 @@ KINDS = (
     "reverted",
 )
 """What an edit was: a drag or click, a snap to a plane or the brain's surface, an equal spacing, a
-projection on a plane, an exchange of two names, a move after other corrections (shape model), an
+projection on a plane, a swap of two names, a move after other corrections (shape model), an
 agreement, its withdrawal, a "not there", a return to the model's answer."""
 
 SAME_MM = 1e-4
@@ -177,7 +180,7 @@ class Review:
     def move_many(self, points: Mapping[str, npt.ArrayLike], kind: str) -> list[str]:
         """Place several points in one step, RAS mm; returns the labels that changed.
 
-        Points that a rule or the shape model moved ("respaced", "projected", "exchanged",
+        Points that a rule or the shape model moved ("respaced", "projected", "swapped",
         "resolved") stay the model's if they were: no person has looked at them.
         """
         if kind not in KINDS:
@@ -453,7 +456,7 @@ def from_record(
 def _edit_from(entry: Mapping[str, Any], protocol: Protocol) -> Edit:
     edit = Edit(
         label=protocol.by_label(entry["label"]).label,
-        kind=entry["kind"],
+        kind="swapped" if entry["kind"] == "exchanged" else entry["kind"],
         before=_three(entry["before"]),
         after=_three(entry["after"]),
         status_before=entry["status_before"],

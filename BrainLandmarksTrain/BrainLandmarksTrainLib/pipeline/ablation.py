@@ -154,7 +154,7 @@ def load_ablation(
 
 def run_ablation(
     config: AblationConfig,
-    say: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
     on_log: Callable[[str, dict[str, float]], None] | None = None,
     command: str = "",
 ) -> str | None:
@@ -170,7 +170,7 @@ def run_ablation(
     assert recipe.scans is not None
     dataset = Dataset.open(recipe.scans.dataset)
     dataset.of_split("test")
-    tell = say if leads() else lambda line: None
+    tell = report if leads() else lambda line: None
     output = Path(recipe.output)
     results: dict[str, dict[str, FloatArray]] = {row: {} for row in CONFIGURATIONS}
     first: Path | None = None
@@ -182,7 +182,9 @@ def run_ablation(
                 _copy_whole(first / "locator", folder / "locator")
             vary = _unchanged if cell.corrected else _uncorrected(config.uncorrected, recipe.seed)
             if (
-                train_model(cell.of(recipe, output), say, command=command, on_log=on_log, vary=vary)
+                train_model(
+                    cell.of(recipe, output), report, command=command, on_log=on_log, vary=vary
+                )
                 is None
             ):
                 return None

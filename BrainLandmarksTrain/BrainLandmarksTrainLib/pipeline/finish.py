@@ -29,7 +29,7 @@ from BrainLandmarksTrainLib.evaluation.comparison import true_points
 from BrainLandmarksTrainLib.evaluation.held_out import HeldOut, evaluate_scans, measure
 from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
 
-from .prepare import PARTS, Say, TrainingData
+from .prepare import PARTS, Report, TrainingData
 from .transfer import start_network
 
 INVERSE_TEMPERATURE = 1.5
@@ -41,7 +41,7 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def finish(model: Model, data: TrainingData, recipe: Recipe, folder: Path, say: Say) -> None:
+def finish(model: Model, data: TrainingData, recipe: Recipe, folder: Path, report: Report) -> None:
     """Measure a model on what training did not see, calibrate its confidence, and save it."""
     results: dict[str, HeldOut] = {}
     held_out: dict[str, Any] = {}
@@ -51,8 +51,8 @@ def finish(model: Model, data: TrainingData, recipe: Recipe, folder: Path, say: 
         copies = folder.parent / "deformed_copies"
         results |= measure(model, data.held_out, count, copies, device)
         own, deformed = (ErrorTable.of(model.protocol, r.errors) for r in results.values())
-        say(f"own held-out heads\n{own.markdown()}")
-        say(f"deformed held-out heads\n{deformed.markdown()}")
+        report(f"own held-out heads\n{own.markdown()}")
+        report(f"deformed held-out heads\n{deformed.markdown()}")
         held_out = {
             "heads": list(dict.fromkeys(results["own"].heads)),
             "scans_per_head": count,
@@ -65,7 +65,7 @@ def finish(model: Model, data: TrainingData, recipe: Recipe, folder: Path, say: 
         for split, result in scans.items():
             np.savez(folder.parent / f"{split}.npz", found=result.found, truth=result.truth)
             table = ErrorTable.of(model.protocol, result.errors)
-            say(f"scans of the split {split}\n{table.markdown()}")
+            report(f"scans of the split {split}\n{table.markdown()}")
             held_out.setdefault("errors_mm", table.to_dict())
             held_out[f"{split}_scans"] = {"count": len(result.heads), "errors_mm": table.to_dict()}
         # What confidence means is learnt from scans that no other number is taken from.
