@@ -11,11 +11,11 @@ import pytest
 from phantom import phantom_head
 from scipy.spatial.transform import Rotation
 
-from BrainLandmarksLib import detection
 from BrainLandmarksLib.agreement.summaries import summary
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network.model_files import CropSpec, load_model
+from BrainLandmarksLib.protocol import landmarks
 from BrainLandmarksTrainLib.config.recipe import load_recipe
 from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
 
@@ -49,7 +49,7 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
     label_maps, tmp_path, capsys, monkeypatch
 ):
     # Six steps teach nothing: whatever the locator says must pass for a head here.
-    monkeypatch.setattr(detection.detector, "_NO_HEAD_MM", 1e9)
+    monkeypatch.setattr(landmarks, "PLAUSIBLE", 0.0)
     recipe = tmp_path / "tiny.json"
     fine = settings()["fine"]
     refinement = {**fine, "size": 64, "crop": [16, 16, 16], "prior_mm": 3.5}

@@ -180,7 +180,7 @@ def test_it_survives_its_file(model, tmp_path):
             read_shape(path)
 
 
-def test_doubt_is_what_confidence_leaves_and_more_where_a_point_fits_badly():
+def test_uncertainty_is_what_confidence_leaves_and_more_where_a_point_fits_badly():
     np.testing.assert_allclose(
         uncertainty([1.0, 0.5, 0.5, 0.5, np.nan], [9.0, 0.3, np.nan, 3.2, 1.6]),
         [0, 0.5, 0.5, 1.0, 0.5],

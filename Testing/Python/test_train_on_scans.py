@@ -16,11 +16,10 @@ import pytest
 import torch
 import yaml
 
-from BrainLandmarksLib import detection
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.network.model_files import load_model
-from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol import landmarks, load_protocol
 from BrainLandmarksTrainLib.engine.checkpoint import averaged_weights, checkpoints
 from BrainLandmarksTrainLib.pipeline.transfer import start_network
 
@@ -34,7 +33,7 @@ MACHINE = {"device": "cpu", "precision": "float32", "threads": 1}
 @pytest.fixture(autouse=True)
 def anything_is_a_head(monkeypatch):
     """Four steps teach nothing: whatever the locator says must pass for a head here."""
-    monkeypatch.setattr(detection.detector, "_NO_HEAD_MM", 1e9)
+    monkeypatch.setattr(landmarks, "PLAUSIBLE", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +69,7 @@ def trained(tmp_path_factory, scans) -> Path:
     """The output folder of a run on the scans."""
     folder = tmp_path_factory.mktemp("trained")
     patch = pytest.MonkeyPatch()
-    patch.setattr(detection.detector, "_NO_HEAD_MM", 1e9)
+    patch.setattr(landmarks, "PLAUSIBLE", 0.0)
     refinement = {**SMALL, "size": 32, "field_of_view_mm": 208, "crop": [16] * 3, "prior_mm": 3.5}
     assert main(["train", str(recipe(folder, refinement=refinement)), "--dataset", str(scans)]) == 0
     patch.undo()

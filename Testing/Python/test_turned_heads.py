@@ -126,7 +126,7 @@ def test_a_head_of_a_turned_image_that_was_reviewed_is_opened_again(tmp_path, tr
     assert again.current.status[PROTOCOL.by_label("CC_G").index - 1] == "confirmed"
 
 
-def test_the_guidelines_exchange_nothing(tmp_path, truth, capsys):
+def test_the_guidelines_swap_nothing(tmp_path, truth, capsys):
     path = file_of(tmp_path / "head.csv", truth * LPS)
     refused(["correct", str(path)], capsys)
     assert [p.name for p in tmp_path.iterdir()] == ["head.csv"]

@@ -144,7 +144,7 @@ def test_without_a_shape_model_it_says_so(volume, landmarks):
     session.end()
 
 
-def test_the_doubtful_come_first_and_the_seen_no_more(session):
+def test_the_uncertain_come_first_and_the_seen_no_more(session):
     order = session.uncertain()
     assert len(order) == 87
     current = session.review.current

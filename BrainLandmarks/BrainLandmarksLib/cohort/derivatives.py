@@ -88,12 +88,13 @@ COLUMNS: dict[str, dict[str, Any]] = {
     },
     "status": {
         "Description": "Where the point comes from.",
-        "Levels": {"model": "found by the network", "missing": "outside the image"},
+        "Levels": {"model": "found by the network", "missing": "not there: note says why"},
     },
     "deviation": {
         "Description": "Distance from where all other landmarks of the head lead to expect it, in "
         "standard deviations of the model's shape model; n/a if the model has none."
     },
+    "note": {"Description": "Why a landmark is missing; n/a where there is nothing to say."},
 }
 """Columns of a scan's table: the entries of its sidecar (BIDS, "Tabular files")."""
 
@@ -449,6 +450,7 @@ def _table(landmarks: LandmarkSet, deviation: FloatArray) -> Table:
             float(landmarks.confidence[row]),
             landmarks.status[row],
             float(deviation[row]),
+            landmarks.notes[row],
         )
         for row, landmark in enumerate(landmarks.protocol)
     ]

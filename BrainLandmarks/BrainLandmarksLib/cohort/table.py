@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,7 @@ _COLUMNS: dict[str, dict[str, Any]] = {
         "Description": "How much what was found is a head, 0 to 1; less than "
         f"{PLAUSIBLE:g} is implausible, and there only where the detection was forced."
     },
-    "missing": {"Description": "Number of landmarks outside the image."},
+    "missing": {"Description": "Number of landmarks that the image does not show."},
     "corrected": {"Description": "Number of landmarks that a person has moved or confirmed."},
     "least_sure": {"Description": "Landmark of the lowest confidence that nobody has corrected."},
     "lowest_confidence": {"Description": "Its confidence."},
@@ -193,17 +194,18 @@ def _warnings(record: Record, open_points: np.ndarray) -> list[str]:
     assert record.deviation is not None
     labels = record.landmarks.protocol.labels
     sentences = []
-    missing = int(record.landmarks.missing.sum())
-    if missing:
-        sentences.append(f"{missing} of {len(labels)} landmarks are outside the image.")
+    notes = [n for n, lost in zip(record.landmarks.notes, record.landmarks.missing) if lost]
+    for note, count in Counter(notes).items():
+        why = f" ({note})" if note else ""
+        sentences.append(f"{count} of {len(labels)} landmarks are missing{why}.")
     misfits = np.flatnonzero(open_points & (np.nan_to_num(record.deviation) > RARE_DEVIATION))
     if len(misfits):
         order = misfits[np.argsort(-record.deviation[misfits])]
         names = ", ".join(labels[row] for row in order[:3])
         more = f" and {len(order) - 3} more" if len(order) > 3 else ""
         sentences.append(f"Not where the other landmarks lead to expect them: {names}{more}.")
-    notes = (record.about or {}).get("Notes", [])
-    return sentences + [f"{str(note)[:1].upper()}{str(note)[1:]}." for note in notes]
+    remarks = (record.about or {}).get("Notes", [])
+    return sentences + [f"{str(text)[:1].upper()}{str(text)[1:]}." for text in remarks]
 
 
 def _extreme(values: FloatArray) -> int | None:

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from BrainLandmarksLib import resources
+from BrainLandmarksLib.detection import absent
 from BrainLandmarksLib.detection.plausibility import Judge, weakened
 from BrainLandmarksLib.detection.refinement import MARGIN, PRIOR_MM, boxes, with_prior
 from BrainLandmarksLib.errors import ImplausibleError, UserError
@@ -49,9 +50,8 @@ from BrainLandmarksLib.network.inference import (
     keep_freed_memory,
 )
 from BrainLandmarksLib.network.model_files import CropSpec, Model, load_model
-from BrainLandmarksLib.protocol import landmarks
 from BrainLandmarksLib.protocol.constraints import constrained
-from BrainLandmarksLib.protocol.landmarks import LandmarkSet
+from BrainLandmarksLib.protocol.landmarks import PLAUSIBLE, LandmarkSet, is_plausible
 
 LOCATOR_PASSES = 2
 """The locator runs this often, each time on a cube placed by the pass before."""
@@ -112,10 +112,11 @@ class Detection:
     """What was found on one head.
 
     Args:
-        landmarks: The landmarks in RAS millimetres; those outside the image are missing.
+        landmarks: The landmarks in RAS millimetres; those whose anatomy the image does not show are
+            missing, with a note that says why (:mod:`.absent`).
         pose: 4x4, from the model's mean head (head-centred RAS millimetres) to the image's RAS.
         input_cube: What the fine network saw in its last pass: normalised intensities on its cube.
-        seconds: Time spent per stage: "prepare", "locate", "resample" and "network".
+        seconds: Time spent per stage: "prepare", "locate", "resample", "network" and "check".
         device: Where the network ran: "cpu", "cuda" or "mps".
         precision: What it computed in: "float32" or "bfloat16".
         notes: Sentences the user should see, such as a fall-back to the CPU.
@@ -134,7 +135,7 @@ class Detection:
     @property
     def plausible(self) -> bool:
         """Whether this is a head; False only where `Detector.detect` was forced."""
-        return self.plausibility >= landmarks.PLAUSIBLE
+        return is_plausible(self.plausibility)
 
 
 @dataclass
@@ -277,19 +278,21 @@ class Detector:
         """
         work = self._begun(volume, choose_quality(quality), progress or (lambda *_: None))
         seen = self._recognised(work)
-        if seen.plausibility < landmarks.PLAUSIBLE and not force:
+        if not (force or is_plausible(seen.plausibility)):
             raise _no_head(seen.plausibility)
         points = self._averaged(work, seen)
         points = self._kept(work, points)
         if work.chosen.refinement and self.model.spec.refinement is not None:
             points = self._kept(work, self._refined(work, seen.pose, points))
+        remarks = self._absent(work, seen.pose, points)
+        points[[bool(remark) for remark in remarks]] = np.nan
         work.tell("detect", 1.0)
         confidence = weakened(self._confidence(seen.decoded), seen.plausibility)
-        if seen.plausibility < landmarks.PLAUSIBLE:
+        if not is_plausible(seen.plausibility):
             self._notes.append(IMPLAUSIBLE_NOTE)
         notes, self._notes = (*volume.notes, *self._notes), []
         return Detection(
-            LandmarkSet.from_points(self.model.protocol, points, "model", confidence),
+            LandmarkSet.from_points(self.model.protocol, points, "model", confidence, remarks),
             seen.pose,
             Volume(seen.input_cube, seen.grid),
             work.watch.seconds,
@@ -350,15 +353,15 @@ class Detector:
     def _recognised(self, work: _Work) -> _Seen:
         """The head upright; where that makes none, what the locator finds from other sides."""
         first = located = self._located(work, work.pose)
-        if first.plausibility < landmarks.PLAUSIBLE:
+        if not is_plausible(first.plausibility):
             located = self._from_all_sides(work, first)
         seen = self._upright(work, located.pose)
-        if seen.plausibility < landmarks.PLAUSIBLE and not work.searched:
+        if not (work.searched or is_plausible(seen.plausibility)):
             located = self._from_all_sides(work, first)
             if located is not first:
                 again = self._upright(work, located.pose)
                 seen = max(seen, again, key=_plausibility)
-        if located is not first and seen.plausibility >= landmarks.PLAUSIBLE:
+        if located is not first and is_plausible(seen.plausibility):
             self._notes.append(TURNED_NOTE)
         return seen
 
@@ -416,6 +419,12 @@ class Detector:
                 pose = self._pose(decoded, grid, pose)
         points = _points(decoded, grid)
         return _Seen(points, pose, grid, input_cube, decoded, self._judge(points))
+
+    def _absent(self, work: _Work, pose: FloatArray, points: FloatArray) -> list[str]:
+        """Why the image does not show a landmark where it was found; "" where it does, (K,)."""
+        with work.watch.stage("check"):
+            globes = absent.globes_of(self.model.protocol, work.head, points, pose)
+            return list(absent.reasons(self.model.protocol, work.head, points, globes))
 
     def _averaged(self, work: _Work, seen: _Seen) -> FloatArray:
         """(K, 3) RAS mm: means of the upright pass and of passes over the head turned a little."""
@@ -665,7 +674,7 @@ def fit_pose(
 def _no_head(plausibility: float) -> ImplausibleError:
     return ImplausibleError(
         f"no head was recognised in the image (plausibility {plausibility:.2f}, a head has "
-        f"{landmarks.PLAUSIBLE:g} or more); give a T1 image of a whole head.",
+        f"{PLAUSIBLE:g} or more); give a T1 image of a whole head.",
         plausibility,
     )
 

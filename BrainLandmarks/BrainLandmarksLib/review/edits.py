@@ -31,7 +31,7 @@ from BrainLandmarksLib.io.landmarks.markups import read_mrk_json, write_mrk_json
 from BrainLandmarksLib.io.landmarks.matching import PLAUSIBILITY
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.compliance import need_plausible
-from BrainLandmarksLib.protocol.landmarks import PLAUSIBLE, STATUSES, LandmarkSet
+from BrainLandmarksLib.protocol.landmarks import STATUSES, LandmarkSet, is_plausible
 
 VERSION = 3
 """Version of the record in a file; a newer one is refused, not guessed at.
@@ -262,6 +262,7 @@ class Review:
             if status in ("edited", "confirmed") or (status == "missing" and by_person):
                 renewed.current.points[row] = self.current.points[row]
                 renewed.current.status[row] = status
+                renewed.current.notes[row] = ""
         kept = {
             label
             for row, label in enumerate(self.protocol.labels)
@@ -331,6 +332,11 @@ class Review:
         row = self._row(label)
         self.current.points[row] = _NOWHERE if point is None else point
         self.current.status[row] = status
+        # What the model remarked holds as long as its answer does.
+        same = status == self.found.status[row] and _near(
+            self.current.points[row], self.found.points[row]
+        )
+        self.current.notes[row] = self.found.notes[row] if same else ""
 
 
 def write_review(
@@ -390,8 +396,7 @@ def plausibility_of(source: Mapping[str, Any]) -> float | None:
 
 def is_implausible(source: Mapping[str, Any]) -> bool:
     """Whether the model's answer is one of no head, which somebody wanted all the same."""
-    value = plausibility_of(source)
-    return value is not None and value < PLAUSIBLE
+    return not is_plausible(plausibility_of(source))
 
 
 def _has_record(path: str | os.PathLike[str]) -> bool:
@@ -407,6 +412,7 @@ def to_record(review: Review, source: Mapping[str, Any] | None = None) -> dict[s
         "found": [_triple(point) for point in review.found.points],
         "found_status": list(review.found.status),
         "confidence": [float(c) if math.isfinite(c) else None for c in review.found.confidence],
+        "notes": list(review.found.notes),
         "edits": [
             [{**asdict(edit), "distance_mm": edit.distance_mm} for edit in step]
             for step in review._done
@@ -439,6 +445,7 @@ def from_record(
             np.array([_NOWHERE if p is None else p for p in record["found"]], float),
             [str(status) for status in record["found_status"]],
             np.array([math.nan if c is None else c for c in record["confidence"]], float),
+            [str(note) for note in record.get("notes", ())],
         )
         steps = [tuple(_edit_from(entry, protocol) for entry in step) for step in record["edits"]]
         source = dict(record["source"])
@@ -491,4 +498,4 @@ def _near(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> bool:
 
 
 def _copy(landmarks: LandmarkSet) -> LandmarkSet:
-    return LandmarkSet(landmarks.protocol, landmarks.points, landmarks.status, landmarks.confidence)
+    return replace(landmarks)  # the constructor copies

@@ -15,6 +15,7 @@ from typing import Any
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.landmarks.fcsv import read_fcsv, write_fcsv
 from BrainLandmarksLib.io.landmarks.markups import read_mrk_json, write_mrk_json
+from BrainLandmarksLib.io.landmarks.matching import DESCRIPTION
 from BrainLandmarksLib.io.landmarks.table import read_csv, write_csv
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.compliance import need_plausible
@@ -60,6 +61,12 @@ def read_landmarks(
     landmarks: LandmarkSet = _by_suffix(path, _READERS)(path, protocol, status=status)
     need_plausible(protocol, landmarks.points, Path(path).name, any_pose=any_pose)
     return landmarks
+
+
+def note_of_description(description: str) -> str:
+    """The note that a description of `description_of` carries; "" without one."""
+    found = DESCRIPTION.match(description)
+    return (found["note"] or "") if found else ""
 
 
 _Writer = Callable[..., None]

@@ -8,6 +8,7 @@ is shown in the lists. Listeners hear which landmarks changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -273,7 +274,7 @@ class Session:
             moved[self.protocol.by_label(label).index - 1] = point
         self._showing = True
         try:
-            self.nodes.show(LandmarkSet(self.protocol, moved, current.status, current.confidence))
+            self.nodes.show(replace(current, points=moved))
         finally:
             self._showing = False
 
