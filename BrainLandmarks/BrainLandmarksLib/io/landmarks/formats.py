@@ -15,7 +15,6 @@ from typing import Any
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.landmarks.fcsv import read_fcsv, write_fcsv
 from BrainLandmarksLib.io.landmarks.markups import read_mrk_json, write_mrk_json
-from BrainLandmarksLib.io.landmarks.matching import DESCRIPTION
 from BrainLandmarksLib.io.landmarks.table import read_csv, write_csv
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.compliance import need_plausible
@@ -56,17 +55,11 @@ def read_landmarks(
 
     Raises:
         UserError: the file is missing, damaged, its points do not fit the protocol, or all of them
-            together cannot be right (:func:`.conformity.need_plausible`).
+            together cannot be right (:func:`.compliance.need_plausible`).
     """
     landmarks: LandmarkSet = _by_suffix(path, _READERS)(path, protocol, status=status)
     need_plausible(protocol, landmarks.points, Path(path).name, any_pose=any_pose)
     return landmarks
-
-
-def note_of_description(description: str) -> str:
-    """The note that a description of `description_of` carries; "" without one."""
-    found = DESCRIPTION.match(description)
-    return (found["note"] or "") if found else ""
 
 
 _Writer = Callable[..., None]

@@ -13,7 +13,6 @@ import numpy as np
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import lps_to_ras, ras_to_lps
-from BrainLandmarksLib.io.landmarks.formats import note_of_description
 from BrainLandmarksLib.io.landmarks.matching import (
     DESCRIPTION,
     IMPLAUSIBLE_MARK,
@@ -125,6 +124,12 @@ def description_of(landmarks: LandmarkSet, row: int) -> str:
     name = landmarks.protocol.landmarks[row].name
     note = f": {landmarks.notes[row]}" if landmarks.notes[row] else ""
     return f"{name} ({level}{landmarks.status[row]}{note})"
+
+
+def note_of_description(description: str) -> str:
+    """The note that a description of `description_of` carries; "" without one."""
+    found = DESCRIPTION.match(description)
+    return (found["note"] or "") if found else ""
 
 
 def status_of_description(description: str) -> str | None:

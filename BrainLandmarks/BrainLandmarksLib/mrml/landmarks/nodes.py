@@ -17,8 +17,11 @@ import vtk
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
-from BrainLandmarksLib.io.landmarks.formats import note_of_description
-from BrainLandmarksLib.io.landmarks.markups import description_of, status_of_description
+from BrainLandmarksLib.io.landmarks.markups import (
+    description_of,
+    note_of_description,
+    status_of_description,
+)
 from BrainLandmarksLib.io.landmarks.matching import IMPLAUSIBLE_MARK
 from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
 from BrainLandmarksLib.mrml.scene import remove
