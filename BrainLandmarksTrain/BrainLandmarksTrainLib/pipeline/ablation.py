@@ -289,7 +289,7 @@ def _noise_sentence(config: AblationConfig, dataset: Dataset) -> str:
     ]
     moved = np.linalg.norm(np.array(noisy) - np.array(truth), axis=-1)
     parts = [f"Uncorrected ground truth is off by {np.nanmean(moved):.2f} mm in the mean"]
-    before, after = (_conformity(dataset.protocol, points) for points in (noisy, truth))
+    before, after = (_compliance(dataset.protocol, points) for points in (noisy, truth))
     if np.isfinite(before[0]):
         parts.append(f"{before[0]:.2f} mm off the shared planes (corrected: {after[0]:.2f})")
     if np.isfinite(before[1]):
@@ -300,7 +300,7 @@ def _noise_sentence(config: AblationConfig, dataset: Dataset) -> str:
     return "; ".join(parts) + "."
 
 
-def _conformity(protocol: Protocol, heads: list[FloatArray]) -> tuple[float, float]:
+def _compliance(protocol: Protocol, heads: list[FloatArray]) -> tuple[float, float]:
     """Mean distance from the shared planes, mm, and mean variation of the steps; NaN if none."""
     planes = [off_plane(protocol, points) for points in heads]
     steps = [s.variation for points in heads for s in spacings(protocol, points)]
