@@ -132,12 +132,12 @@ def draw_gradcam() -> str:
 def draw_augmentation(found: LandmarkSet) -> None:
     """Draw every kind of variation of Colin27, each alone with the paper's ranges."""
     from BrainLandmarksTrainLib.augmentation import AugmentationConfig, AugmentWithLandmarks
-    from BrainLandmarksTrainLib.augmentation.config import MEMBERS, Policy
+    from BrainLandmarksTrainLib.augmentation.config import TRANSFORMS, Policy
     from BrainLandmarksTrainLib.augmentation.contact_sheet import Row, draw_contact_sheet
 
     volume = read_image(resources.sample_head())
     rows = [Row("original", "Colin27", volume, found)]
-    for name in MEMBERS:
+    for name in TRANSFORMS:
         # A policy of one step: the picture shows what that step does.
         config = AugmentationConfig(policies={"alone": Policy(1.0, (name,))})
         varied = AugmentWithLandmarks(config)(volume, found, seed=27)
@@ -334,7 +334,7 @@ def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
     if training.get("heads"):
         rows.append(("label maps", f"{len(training['heads'])}: {', '.join(training['heads'])}"))
-        rows.append(("offspring of each", str(heads["offspring_per_head"])))
+        rows.append(("deformed copies of each", str(heads["deformed_copies_per_head"])))
     if training.get("scans"):
         rows.append(("scans", str(training["scans"])))
     rows.append(("started from", str(recipe.get("start_from", training.get("start_from")))))

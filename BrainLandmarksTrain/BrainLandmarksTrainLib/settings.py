@@ -47,6 +47,7 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    formerly: str = "",
 ) -> Any:
     """A field of a settings dataclass.
 
@@ -56,8 +57,9 @@ def setting(
         low: lowest number, included.
         high: highest number, included.
         choices: the texts it may be.
+        formerly: its name in files of earlier versions, which are still read.
     """
-    metadata = {"text": text, "low": low, "high": high, "choices": choices}
+    metadata = {"text": text, "low": low, "high": high, "choices": choices, "formerly": formerly}
     if isinstance(default, (dict, list)) or dataclasses.is_dataclass(default):
         return dataclasses.field(default_factory=lambda: default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -87,8 +89,10 @@ def _group(cls: type[T], values: Any, what: str, path: str) -> T:
         raise UserError(f"{what} {path.rstrip('.')!r} must hold one value per name.")
     hints = get_type_hints(cls)
     about = {field.name: field.metadata for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    former = {data["formerly"]: name for name, data in about.items() if data.get("formerly")}
     checked: dict[str, Any] = {}
-    for name, value in values.items():
+    for given, value in values.items():
+        name = former.get(given, given)
         if name not in about:
             near = difflib.get_close_matches(str(name), about, n=1, cutoff=0.0)
             raise UserError(f"unknown {what} {path + str(name)!r}; did you mean {near[0]!r}?")

@@ -27,7 +27,7 @@ from BrainLandmarksTrainLib.augmentation import (
     regenerate,
 )
 from BrainLandmarksTrainLib.augmentation.augment import centred_image
-from BrainLandmarksTrainLib.augmentation.config import MEMBERS, Policy
+from BrainLandmarksTrainLib.augmentation.config import TRANSFORMS, Policy
 from BrainLandmarksTrainLib.augmentation.landmark_transform import moved_points
 
 SHAPE, SPACING = (224, 224, 101), (1.0, 1.0, 2.2)
@@ -92,7 +92,7 @@ def main() -> None:
         config = AugmentationConfig(policies={"alone": Policy(1.0, (name,))})
         varied = AugmentWithLandmarks(config)(volume, landmarks, seed=1)
         (step,) = varied.record.steps
-        transform, image = MEMBERS[name].build(step.parameters), centred_image(volume)
+        transform, image = TRANSFORMS[name].build(step.parameters), centred_image(volume)
         points = landmarks.points - volume.grid.center_ras
         exact = median_seconds(
             lambda t=transform, i=image, p=points: moved_points(t, i, p), REPEATS

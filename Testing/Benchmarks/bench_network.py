@@ -42,15 +42,15 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)
-    sight = torch.rand(1, 1, arguments.size, arguments.size, arguments.size)
+    input_cube = torch.rand(1, 1, arguments.size, arguments.size, arguments.size)
     ours = fold_batch_norm(HighRes3DNet(out_channels=arguments.landmarks).eval())
     peer = highresnet.HighRes3DNet(1, arguments.landmarks, add_dropout_layer=True).eval()
     times: dict[str, list[float]] = {"ours": [], "ours float32": [], "highresnet": []}
     with torch.inference_mode():
         calls = {
-            "ours": lambda: inference_heatmaps(ours, sight),
-            "ours float32": lambda: inference_heatmaps(ours, sight, "float32"),
-            "highresnet": lambda: peer(sight),
+            "ours": lambda: inference_heatmaps(ours, input_cube),
+            "ours float32": lambda: inference_heatmaps(ours, input_cube, "float32"),
+            "highresnet": lambda: peer(input_cube),
         }
         for call in calls.values():
             call()
@@ -80,11 +80,11 @@ def landmark_difference() -> float:
     volume = read_image(resources.sample_head())
     pose = detector.detect(volume).pose
     grid = cube(pose[:3, 3], look.field_of_view_mm, look.size, pose[:3, :3])
-    sight = torch.from_numpy(normalise(resample(volume, grid)))[None, None]
+    input_cube = torch.from_numpy(normalise(resample(volume, grid)))[None, None]
     folded = fold_batch_norm(detector.model.network)
     with torch.inference_mode():
         found, exact = (
-            decode(inference_heatmaps(folded, sight, precision)).coordinates[0]
+            decode(inference_heatmaps(folded, input_cube, precision)).coordinates[0]
             for precision in ("auto", "float32")
         )
     return float((found - exact).norm(dim=1).max()) * look.voxel_mm

@@ -96,7 +96,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_protocol: Protocol
     import torch
 
     from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
-    from BrainLandmarksLib.network.model_files import Look, Model, ModelSpec, save_model
+    from BrainLandmarksLib.network.model_files import CropSpec, Model, ModelSpec, save_model
 
     torch.manual_seed(5)
     networks = [
@@ -104,7 +104,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_protocol: Protocol
         for _ in range(2)
     ]
     shape = np.array([[-9, 8, 0], [9, 8, 0], [0, 0, 7], [-6, -8, 1], [6, -8, -4.0]])
-    spec = ModelSpec("tiny", Look(16, 208.0), Look(16, 256.0), shape)
+    spec = ModelSpec("tiny", CropSpec(16, 208.0), CropSpec(16, 256.0), shape)
     folder = tmp_path_factory.mktemp("models") / "tiny"
     return save_model(Model(tiny_protocol, *networks, spec), folder)
 

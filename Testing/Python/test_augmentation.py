@@ -25,7 +25,7 @@ from BrainLandmarksTrainLib.augmentation import (
     regenerate,
 )
 from BrainLandmarksTrainLib.augmentation import transform as member
-from BrainLandmarksTrainLib.augmentation.config import MEMBERS, Policy, augmentation_from_dict
+from BrainLandmarksTrainLib.augmentation.config import TRANSFORMS, Policy, augmentation_from_dict
 from BrainLandmarksTrainLib.augmentation.contact_sheet import Row, draw_contact_sheet
 from BrainLandmarksTrainLib.augmentation.policies import allocate, choose
 
@@ -106,7 +106,7 @@ def test_each_policy_takes_from_its_sides(tiny_protocol):
 # One sample ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", TRANSFORMS)
 def test_a_sample_is_made_again_from_its_record_and_from_its_seed(name, tiny_protocol):
     volume = small_head()
     landmarks = five(tiny_protocol, volume)
@@ -134,7 +134,7 @@ def test_naming_the_policy_gives_what_choosing_it_gave(tiny_protocol):
     assert named.record == chosen.record
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", TRANSFORMS)
 def test_nothing_depends_on_where_the_world_begins(name, tiny_protocol):
     # TorchIO's motion turns about the world's origin: 700 mm away it would throw the head out.
     near, far = small_head(), small_head(origin=(512.0, -256.0, 1024.0))
@@ -169,14 +169,14 @@ def test_a_head_that_moves_appears_in_its_reference_pose(seed, tiny_protocol):
 
 
 def test_noise_is_a_share_of_the_bright_tissue(tiny_protocol):
-    from BrainLandmarksLib.imaging.intensity import bright_level
+    from BrainLandmarksLib.imaging.intensity import foreground_percentile
 
     config_ = only("noise", noise=replace(AugmentationConfig().noise, level=(0.1, 0.1)))
     for scale in (1.0, 1000.0):
         volume = Volume(small_head().data * np.float32(scale), small_head().grid)
         varied = AugmentWithLandmarks(config_)(volume, five(tiny_protocol, volume), seed=1)
         noise = (varied.volume.data - volume.data).std()
-        assert noise == pytest.approx(0.1 * bright_level(volume.data.ravel()), rel=0.02)
+        assert noise == pytest.approx(0.1 * foreground_percentile(volume.data.ravel()), rel=0.02)
 
 
 def test_landmarks_that_leave_the_image_are_missing_and_named(tiny_protocol):

@@ -97,13 +97,13 @@ def test_a_missing_point_is_passed_over(truth):
 
 def test_sides(truth):
     mixed = exchange(exchange(truth, "EYE_A_L", "EYE_A_R"), "TP_L", "TP_R")
-    assert compliance.exchanged_sides(PROTOCOL, mixed) == [
+    assert compliance.swapped_sides(PROTOCOL, mixed) == [
         ("EYE_A_L", "EYE_A_R"), ("TP_L", "TP_R"),
     ]  # fmt: skip
     one = truth.copy()
     one[row("AMY_L")] = truth[row("AMY_R")]
     assert compliance.wrong_sides(PROTOCOL, one) == ["AMY_L"]
-    assert compliance.exchanged_sides(PROTOCOL, one) == []
+    assert compliance.swapped_sides(PROTOCOL, one) == []
     mirrored = truth * [-1, 1, 1]
     sided = sum(lm.side != "M" for lm in PROTOCOL.landmarks)
     assert len(compliance.wrong_sides(PROTOCOL, mirrored)) == sided
@@ -113,4 +113,4 @@ def test_sides_without_a_midline(tiny_protocol):
     points = np.array([[-9, 8, 0], [9, 8, 0], [0, 0, 7], [-6, -8, 1], [6, -8, -4.0]]) + [30, 0, 0]
     assert compliance.wrong_sides(tiny_protocol, points) == []
     swapped = points[[1, 0, 2, 3, 4]]
-    assert compliance.exchanged_sides(tiny_protocol, swapped) == [("A_L", "A_R")]
+    assert compliance.swapped_sides(tiny_protocol, swapped) == [("A_L", "A_R")]

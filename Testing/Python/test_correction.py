@@ -136,7 +136,7 @@ def test_found_points_become_flat_and_evenly_spread(truth):
     before, after = [], []
     for seed in range(10):
         noise = np.random.default_rng(seed).normal(0, 2.0, truth.shape)
-        result = constraints.conforming(PROTOCOL, truth + noise)
+        result = constraints.constrained(PROTOCOL, truth + noise)
         for landmark in PROTOCOL.landmarks:
             mates = constraints.plane_mates(PROTOCOL, landmark)
             if len(mates) > 3:
@@ -154,13 +154,13 @@ def test_found_points_become_flat_and_evenly_spread(truth):
 def test_found_points_that_are_missing_or_astray_are_not_mended(truth):
     holed = truth.copy()
     holed[rows("BB_4")] = np.nan
-    result = constraints.conforming(PROTOCOL, holed)
+    result = constraints.constrained(PROTOCOL, holed)
     assert np.isnan(result[rows("BB_4")]).all()
     assert np.isfinite(np.delete(result, rows("BB_4"), axis=0)).all()
     astray = truth.copy()
     ring = rows(*PROTOCOL.chains[-1].members)
     astray[ring[2]] = astray[ring[7]]
-    result = constraints.conforming(PROTOCOL, astray)
+    result = constraints.constrained(PROTOCOL, astray)
     assert np.linalg.norm(result - astray, axis=1)[ring].max() < 2.0  # only onto their plane
 
 

@@ -21,7 +21,7 @@ from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.checksum import file_sha256
 from BrainLandmarksLib.io.landmarks import write_landmarks
-from BrainLandmarksLib.io.lock import alone
+from BrainLandmarksLib.io.lock import file_lock
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
 
@@ -108,15 +108,15 @@ def test_processes_take_turns(dataset, tmp_path, brain88, some_landmarks):
 def test_a_lock_waits_for_the_other_process_and_not_for_a_killed_one(tmp_path):
     lock = tmp_path / "lock"
     program = (
-        "import sys, time\nfrom BrainLandmarksLib.io.atomic import alone\n"
-        f"with alone({str(lock)!r}):\n    print('held', flush=True)\n    time.sleep(60)\n"
+        "import sys, time\nfrom BrainLandmarksLib.io.atomic import file_lock\n"
+        f"with file_lock({str(lock)!r}):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     got = []
 
     def wait():
-        with alone(lock):
+        with file_lock(lock):
             got.append(holder.poll())
 
     waiting = threading.Thread(target=wait)
@@ -129,7 +129,7 @@ def test_a_lock_waits_for_the_other_process_and_not_for_a_killed_one(tmp_path):
     assert len(got) == 1
     with (
         pytest.raises(UserError, match="cannot write to the output folder"),
-        alone(tmp_path / "no" / "lock"),
+        file_lock(tmp_path / "no" / "lock"),
     ):
         pass
 

@@ -92,7 +92,7 @@ def test_decode_describes_the_heatmap() -> None:
 
 def test_sharper_coordinates_follow_faint_mass_less() -> None:
     two = torch.maximum(bump([5, 6, 7]), bump([12, 6, 7]) - 3)
-    plain, sharp = decode(two), decode(two, sharpness=2.0)
+    plain, sharp = decode(two), decode(two, inverse_temperature=2.0)
     torch.testing.assert_close(sharp.coordinates, spatial_softmax(2 * two))
     assert 5 < sharp.coordinates[0, 0, 0] < plain.coordinates[0, 0, 0] - 0.1
     torch.testing.assert_close(sharp.peak_mass, plain.peak_mass)

@@ -28,7 +28,7 @@ from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.landmarks import read_landmarks
-from BrainLandmarksLib.network.model_files import Look, Model, ModelSpec
+from BrainLandmarksLib.network.model_files import CropSpec, Model, ModelSpec
 from BrainLandmarksLib.protocol import load_protocol
 
 BALLS = np.array([[-38, 10, -15], [38, 12, -20], [2, 50, 15], [0, -52, 5], [3, -2, 48.0]])
@@ -39,14 +39,14 @@ RADIUS = 17.0
 class BallFinder(nn.Module):
     """One heatmap per brightness: high where a voxel and all its neighbours have it."""
 
-    def __init__(self, sharpness: float) -> None:
+    def __init__(self, inverse_temperature: float) -> None:
         super().__init__()
-        self.sharpness = sharpness
+        self.inverse_temperature = inverse_temperature
         self.register_buffer("levels", torch.tensor(LEVELS)[None, :, None, None, None])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         misfit = torch.nn.functional.avg_pool3d((x - self.levels).abs(), 3, 1, 1)
-        return -self.sharpness * misfit
+        return -self.inverse_temperature * misfit
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +76,7 @@ def ball_protocol(tmp_path_factory):
 @pytest.fixture(scope="session")
 def detector(ball_protocol):
     shape = BALLS - [0, 0, 5]
-    spec = ModelSpec("balls", Look(64, 208.0), Look(32, 256.0), shape)
+    spec = ModelSpec("balls", CropSpec(64, 208.0), CropSpec(32, 256.0), shape)
     return Detector(Model(ball_protocol, BallFinder(300.0), BallFinder(120.0), spec), "cpu")
 
 
@@ -129,8 +129,8 @@ class SidedBallFinder(BallFinder):
         pair = misfit[:, :2].amin(1)
         right = (torch.arange(x.shape[2]) >= x.shape[2] / 2)[:, None, None]
         left_only, right_only = pair + right.float(), pair + (~right).float()
-        return -self.sharpness * torch.cat([left_only[:, None], right_only[:, None], misfit[:, 2:]],
-                                           1)  # fmt: skip
+        parts = [left_only[:, None], right_only[:, None], misfit[:, 2:]]
+        return -self.inverse_temperature * torch.cat(parts, 1)
 
 
 # The head and its pose ----------------------------------------------------------------------------
@@ -248,7 +248,7 @@ def test_grey_scale_does_not_matter(detector, factor, offset):
 class Fixed(nn.Module):
     """Points at the same voxels whatever it sees."""
 
-    def __init__(self, points: np.ndarray, look: Look) -> None:
+    def __init__(self, points: np.ndarray, look: CropSpec) -> None:
         super().__init__()
         self.look = look
         ijk = cube([0, 0, 0], look.field_of_view_mm, look.size).ras_to_ijk(points)
@@ -261,7 +261,7 @@ class Fixed(nn.Module):
 
 
 def test_points_outside_the_image_are_missing(ball_protocol):
-    spec = ModelSpec("fixed", Look(32, 208.0), Look(16, 256.0), BALLS)
+    spec = ModelSpec("fixed", CropSpec(32, 208.0), CropSpec(16, 256.0), BALLS)
     networks = (Fixed(BALLS, spec.fine), Fixed(BALLS, spec.locator))
     head = phantom(head_grid(extent=(72, 230, 220)))
     landmarks = Detector(Model(ball_protocol, *networks, spec), "cpu").detect(head).landmarks
@@ -335,7 +335,7 @@ def test_the_detail_network_looks_at_boxes_round_the_points(detector, ball_proto
         [2, 2, 3],
         [-3, 2, -2],
     ]
-    spec = replace(detector.model.spec, detail=Look(48, 78.0))
+    spec = replace(detector.model.spec, detail=CropSpec(48, 78.0))
     fine = Fixed(off, spec.fine)
     found = Fixed(off, spec.locator)
     model = Model(ball_protocol, fine, found, spec, None, BallFinder(900.0))

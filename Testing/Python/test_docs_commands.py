@@ -117,13 +117,19 @@ def small_model(tmp_path_factory, phantom_truth):
     import torch
 
     from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
-    from BrainLandmarksLib.network.model_files import Look, Model, ModelSpec, load_model, save_model
+    from BrainLandmarksLib.network.model_files import (
+        CropSpec,
+        Model,
+        ModelSpec,
+        load_model,
+        save_model,
+    )
 
     torch.manual_seed(7)
     shipped = load_model("brain88")
     heads = shipped.spec.held_out["heads"][:1]
     networks = [HighRes3DNet(out_channels=88, features=2).eval() for _ in range(2)]
-    looks = Look(16, 208.0), Look(16, 256.0)
+    looks = CropSpec(16, 208.0), CropSpec(16, 256.0)
     spec = ModelSpec(
         "brain88", *looks, shipped.spec.mean_shape, held_out={"heads": heads},
         calibration=shipped.spec.calibration,

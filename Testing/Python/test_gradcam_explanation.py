@@ -23,7 +23,7 @@ from BrainLandmarksLib.imaging.intensity import normalise
 from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
-from BrainLandmarksLib.network.model_files import Look, Model, ModelSpec
+from BrainLandmarksLib.network.model_files import CropSpec, Model, ModelSpec
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 BALL = np.array([31.0, -22.0, 17.0])
@@ -72,7 +72,7 @@ def ball_head() -> Volume:
 @pytest.fixture(scope="module")
 def detector(tiny_protocol) -> Detector:
     networks = (echo([1, 2, -1, 0.5, -3]), echo([1.0] * 5))
-    spec = ModelSpec("echo", Look(40, 200.0), Look(16, 256.0), np.eye(5, 3) * 50)
+    spec = ModelSpec("echo", CropSpec(40, 200.0), CropSpec(16, 256.0), np.eye(5, 3) * 50)
     return Detector(Model(tiny_protocol, *networks, spec), "cpu")
 
 
@@ -83,8 +83,8 @@ def seen(detector: Detector, head: Volume, rotation: np.ndarray) -> Detection:
     grid = cube(pose[:3, 3], 200.0, 40, rotation)
     points = np.array([BALL, BALL + 9, -BALL, BALL - [3, 0, 12], [np.nan] * 3])
     landmarks = LandmarkSet.from_points(detector.model.protocol, points)
-    sight = Volume(normalise(resample(head, grid)), grid)
-    return Detection(landmarks, pose, sight, {}, "cpu", "float32")
+    input_cube = Volume(normalise(resample(head, grid)), grid)
+    return Detection(landmarks, pose, input_cube, {}, "cpu", "float32")
 
 
 @pytest.fixture(scope="module")
@@ -212,10 +212,10 @@ def test_gpu_out_of_memory_goes_on_on_the_cpu(detector, ball_head, monkeypatch):
     own.device = torch.device("meta")  # stands for a GPU
     real = explanation_module.observe
 
-    def observe(network, sight, *args, **kwargs):
-        if sight.device.type == "meta":
+    def observe(network, input_cube, *args, **kwargs):
+        if input_cube.device.type == "meta":
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(network, sight, *args, **kwargs)
+        return real(network, input_cube, *args, **kwargs)
 
     monkeypatch.setattr(explanation_module, "observe", observe)
     found = explain(own, seen(detector, ball_head, turned(0, 0, 0)))

@@ -8,8 +8,8 @@ import torch
 
 from BrainLandmarksLib.geometry.grid import Grid, cube
 from BrainLandmarksLib.imaging.foreground import foreground
-from BrainLandmarksLib.imaging.intensity import air_to_zero, normalise
-from BrainLandmarksLib.imaging.resampling import resample, thinned
+from BrainLandmarksLib.imaging.intensity import normalise, subtract_background
+from BrainLandmarksLib.imaging.resampling import downsampled, resample
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.images import read_image, stem
 
@@ -231,32 +231,34 @@ def test_torch_and_numpy_agree_also_in_batches(blob_head):
 
 
 def test_air_to_zero_leaves_ordinary_images_alone(blob_head):
-    np.testing.assert_allclose(air_to_zero(blob_head.data), blob_head.data, atol=0.5)
+    np.testing.assert_allclose(subtract_background(blob_head.data), blob_head.data, atol=0.5)
 
 
 @pytest.mark.parametrize("offset", [1000, -1024])
 def test_air_to_zero_takes_off_an_offset(blob_head, offset):
-    np.testing.assert_allclose(air_to_zero(blob_head.data + offset), blob_head.data, atol=0.5)
+    np.testing.assert_allclose(
+        subtract_background(blob_head.data + offset), blob_head.data, atol=0.5
+    )
 
 
 @pytest.mark.parametrize("deviation", [2.0, 8.0, 12.0])
 def test_air_to_zero_finds_air_in_the_middle_of_its_noise(blob_head, deviation):
     noise = np.random.default_rng(0).normal(0, deviation, blob_head.data.shape)
     noisy = (blob_head.data + noise).astype(np.float32)
-    np.testing.assert_array_equal(air_to_zero(noisy), np.clip(noisy, 0, None))
+    np.testing.assert_array_equal(subtract_background(noisy), np.clip(noisy, 0, None))
 
 
 def test_air_to_zero_takes_scores_of_a_whole_head_for_an_offset(blob_head):
     scores = (blob_head.data - blob_head.data.mean()) / blob_head.data.std()
     np.testing.assert_allclose(
-        air_to_zero(scores), blob_head.data / blob_head.data.std(), atol=0.01
+        subtract_background(scores), blob_head.data / blob_head.data.std(), atol=0.01
     )
 
 
 def test_air_to_zero_understands_skull_stripped_scores(blob_head):
     brain = blob_head.data > 60
     scores = np.where(brain, (blob_head.data - 100) / 12, 0).astype(np.float32)
-    out = air_to_zero(scores)
+    out = subtract_background(scores)
     assert not out[~brain].any()
     inside = scores[brain]
     assert np.corrcoef(out[brain], inside)[0, 1] > 0.99
@@ -272,10 +274,10 @@ def test_a_very_large_image_is_thinned_where_it_is():
     grid = Grid(shape, affine)
     ras = grid.ijk_to_ras(np.argwhere(np.ones(shape))).reshape(*shape, 3)
     volume = Volume((ras @ [1.0, 2.0, 3.0]).astype(np.float32), grid)
-    assert thinned(volume) is volume
-    thin = thinned(volume, largest=1000)
+    assert downsampled(volume) is volume
+    thin = downsampled(volume, largest=1000)
     assert thin.grid.shape == (10, 20, 10)
     places = thin.grid.ijk_to_ras(np.argwhere(np.ones(thin.grid.shape)))
     np.testing.assert_allclose(thin.data.ravel(), places @ [1.0, 2.0, 3.0], atol=1e-4)
     coarse = Volume(volume.data, Grid(shape, affine @ np.diag([3.0, 1, 4.0, 1])))
-    assert thinned(coarse, largest=1000) is coarse
+    assert downsampled(coarse, largest=1000) is coarse

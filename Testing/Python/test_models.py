@@ -19,7 +19,7 @@ from BrainLandmarksLib.network import model_files
 from BrainLandmarksLib.network.decoding import Calibration
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
 from BrainLandmarksLib.network.model_files import (
-    Look,
+    CropSpec,
     Model,
     ModelSpec,
     list_models,
@@ -40,14 +40,14 @@ def tiny_model(protocol: Protocol, name: str = "tiny") -> Model:
     rng = np.random.default_rng(0)
     spec = ModelSpec(
         name=name,
-        fine=Look(16, 208.0),
-        locator=Look(8, 256.0),
+        fine=CropSpec(16, 208.0),
+        locator=CropSpec(8, 256.0),
         mean_shape=np.round(rng.normal(0, 40, (count, 3)), 3),
         calibration=Calibration((2.0, 8.0), (0.95, 0.2), count=50),
         training={"steps": 3, "heads": ["1", "2"]},
         held_out={"errors_mm": {"All": {"mean": 2.5}}},
         command="brainlandmarks train tiny.json",
-        sharpness=1.25,
+        inverse_temperature=1.25,
     )
     return Model(protocol, tiny_network(count, 0), tiny_network(count, 1), spec)
 
@@ -65,7 +65,15 @@ def saved(tmp_path: Path, afids32: Protocol) -> Path:
 def test_round_trip(saved: Path, afids32: Protocol) -> None:
     model, again = tiny_model(afids32), load_model(saved)
     assert again.protocol == model.protocol
-    names = ("name", "fine", "locator", "calibration", "normalisation", "command", "sharpness")
+    names = (
+        "name",
+        "fine",
+        "locator",
+        "calibration",
+        "normalisation",
+        "command",
+        "inverse_temperature",
+    )
     for name in names:
         assert getattr(again.spec, name) == getattr(model.spec, name)
     assert again.spec.training == model.spec.training
@@ -85,11 +93,11 @@ def test_round_trip(saved: Path, afids32: Protocol) -> None:
 
 def test_a_detail_network_is_kept_where_there_is_one(tmp_path: Path, afids32: Protocol) -> None:
     plain = tiny_model(afids32)
-    spec = replace(plain.spec, detail=Look(8, 16.0))
+    spec = replace(plain.spec, detail=CropSpec(8, 16.0))
     model = replace(plain, spec=spec, detail=tiny_network(len(afids32), 2))
     folder = save_model(model, tmp_path / "detailed")
     again = load_model(folder)
-    assert again.spec.detail == Look(8, 16.0)
+    assert again.spec.detail == CropSpec(8, 16.0)
     assert again.detail is not None
     cube = torch.rand(1, 1, 8, 8, 8)
     with torch.no_grad():
@@ -106,7 +114,7 @@ def test_a_detail_network_is_kept_where_there_is_one(tmp_path: Path, afids32: Pr
 
 
 def test_look_knows_its_voxel() -> None:
-    assert Look(64, 208.0).voxel_mm == pytest.approx(3.25)
+    assert CropSpec(64, 208.0).voxel_mm == pytest.approx(3.25)
 
 
 def test_half_precision_weights_are_read(saved: Path) -> None:
@@ -251,7 +259,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "mean shape of text": (edit(mean_shape=[["a", 0, 0]] * 32), "mean shape"),
     "calibration wrong": (edit(calibration__knots=[3, 1]), "knots"),
     "calibration of text": (edit(calibration="sure"), "wrong type"),
-    "sharpness of nothing": (edit(sharpness=0), "sharpness"),
+    "inverse_temperature of nothing": (edit(inverse_temperature=0), "inverse_temperature"),
     "no name": (edit(name=None), "lacks name"),
 }
 

@@ -258,7 +258,7 @@ def test_model_card_reads_what_training_writes_today():
                 "software": {"torch": "2.13.0"}}  # fmt: skip
     rows = dict(load_docs_builder().training_rows(training))
     assert rows["label maps"] == "2: a, b"
-    assert rows["offspring of each"] == str(settings["heads"]["offspring_per_head"])
+    assert rows["deformed copies of each"] == str(settings["heads"]["deformed_copies_per_head"])
     assert f"alpha {settings['fine']['alpha']}" in rows["fine network"]
     assert rows["earlier run 1"] == "fine 5 steps, 2 minutes"
     assert rows["software"] == "torch 2.13.0"

@@ -15,7 +15,7 @@ from BrainLandmarksLib import detection
 from BrainLandmarksLib.agreement.summaries import summary
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.network.model_files import Look, load_model
+from BrainLandmarksLib.network.model_files import CropSpec, load_model
 from BrainLandmarksTrainLib.config.recipe import load_recipe
 from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
 
@@ -38,7 +38,7 @@ def settings(**changes):
     return {
         "name": "tiny",
         "output": "out",
-        "heads": {"held_out": ["head_3"], "offspring_per_head": 1, "samples_per_head": 1},
+        "heads": {"held_out": ["head_3"], "deformed_copies_per_head": 1, "samples_per_head": 1},
         "locator": {"size": 32, "field_of_view_mm": 256, **small},
         "fine": {"size": 32, "field_of_view_mm": 208, **small},
         **changes,
@@ -61,9 +61,9 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
     assert model.spec.training["fine"]["steps"] == 6
     assert model.spec.training["recipe"]["fine"]["alpha"] == 0.4
     assert model.spec.training["detail"]["steps"] == 6
-    assert model.spec.detail == Look(16, 52.0)
+    assert model.spec.detail == CropSpec(16, 52.0)
     assert model.detail is not None
-    assert model.spec.sharpness == 1.5
+    assert model.spec.inverse_temperature == 1.5
     assert set(model.spec.training["software"]) > {"torch", "numpy", "brainlandmarks"}
     assert str(tmp_path) not in json.dumps(model.spec.training)
     assert model.spec.command == "brainlandmarks train tiny.json"
@@ -72,7 +72,7 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
     assert model.spec.calibration is not None
     assert model.shape is not None
     assert model.shape.deviation(model.spec.mean_shape).max() < 3.0
-    assert sorted(p.name for p in (tmp_path / "out" / "offspring").glob("*.nii.gz")) == [
+    assert sorted(p.name for p in (tmp_path / "out" / "deformed_copies").glob("*.nii.gz")) == [
         "head_1_000.nii.gz", "head_2_000.nii.gz", "head_3_000.nii.gz",
     ]  # fmt: skip
     out = capsys.readouterr().out

@@ -21,13 +21,12 @@ from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.landmarks import write_landmarks
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
-from BrainLandmarksLib.network.model_files import Look, Model, ModelSpec, save_model
+from BrainLandmarksLib.network.model_files import CropSpec, Model, ModelSpec, save_model
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
 from BrainLandmarksTrainLib.evaluation import held_out as evaluation
 from BrainLandmarksTrainLib.evaluation.robustness.conditions import FAMILIES, Corruption
 from BrainLandmarksTrainLib.evaluation.robustness.contrasts import SIGNALS
-from BrainLandmarksTrainLib.evaluation.robustness.measuring import Plan, measure, varied
 from BrainLandmarksTrainLib.evaluation.robustness.results import (
     CLEAN,
     Measurement,
@@ -36,6 +35,7 @@ from BrainLandmarksTrainLib.evaluation.robustness.results import (
     paired_change,
 )
 from BrainLandmarksTrainLib.evaluation.robustness.retest import Rescan, Retest, with_margin
+from BrainLandmarksTrainLib.evaluation.robustness.runner import Plan, measure, varied
 from BrainLandmarksTrainLib.evaluation.robustness.scans import DatasetScans, Rendering, Scan
 from BrainLandmarksTrainLib.synthesis.label_maps import AnnotatedMap
 from BrainLandmarksTrainLib.synthesis.lattice import Lattice
@@ -260,7 +260,7 @@ def test_held_out_heads_in_other_contrasts(tmp_path, phantom_truth, capsys, monk
     ]
     shape = phantom_truth.points - np.nanmean(phantom_truth.points, axis=0)
     held_out = {"heads": ["phantom"]}
-    spec = ModelSpec("toy", Look(16, 208.0), Look(16, 256.0), shape, held_out=held_out)
+    spec = ModelSpec("toy", CropSpec(16, 208.0), CropSpec(16, 256.0), shape, held_out=held_out)
     save_model(Model(phantom_truth.protocol, *networks, spec), tmp_path / "toy")
     label_map = phantom_head()
     (tmp_path / "maps").mkdir()

@@ -287,7 +287,7 @@ def test_the_ablation_fills_table_three_and_goes_on(tmp_path, scans, capsys):
     for name, model in models.items():
         settings = model.spec.training["recipe"]
         assert (settings["fine"]["alpha"] == 0.4) == name.endswith("mixed")
-        assert (model.spec.sharpness > 1) == name.endswith("mixed")
+        assert (model.spec.inverse_temperature > 1) == name.endswith("mixed")
         assert (settings["fine"]["dropout"] == 0.2) == name.startswith("corrected")
         assert (settings["scans"]["augmented_share"] == 0.5) == ("augmented" in name)
         assert torch.equal(model.locator.classifier.weight, first.locator.classifier.weight)

@@ -28,7 +28,7 @@ from BrainLandmarksTrainLib.engine.checkpoint import (
     trained_weights,
 )
 from BrainLandmarksTrainLib.engine.config import MachineConfig, TrainingConfig
-from BrainLandmarksTrainLib.engine.ema import Average
+from BrainLandmarksTrainLib.engine.ema import ExponentialMovingAverage
 from BrainLandmarksTrainLib.engine.logs import EPOCH_FIELDS, STEP_FIELDS
 from BrainLandmarksTrainLib.engine.optimizer import orthogonalised
 from BrainLandmarksTrainLib.engine.trainer import Trainer
@@ -303,7 +303,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> Non
 
 def test_average_follows_the_network() -> None:
     network = tiny_network()
-    average = Average(network, 0.9)
+    average = ExponentialMovingAverage(network, 0.9)
     start = average.network.classifier.weight.clone()
     with torch.no_grad():
         network.classifier.weight.add_(1.0)

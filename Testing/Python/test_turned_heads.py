@@ -72,13 +72,13 @@ def test_the_set_is_judged_as_a_whole(truth, tiny_protocol):
     mixed[[row["TP_L"], row["TP_R"]]] = mixed[[row["TP_R"], row["TP_L"]]]
     assert compliance.turned_round(PROTOCOL, mixed).startswith("most left landmarks")
     # No pair of it was exchanged.
-    assert compliance.exchanged_sides(PROTOCOL, truth * LPS) == []
+    assert compliance.swapped_sides(PROTOCOL, truth * LPS) == []
     some = np.where(np.arange(len(truth))[:, None] % 9 == 0, truth * LPS, np.nan)
     assert compliance.turned_share(PROTOCOL, some) in (0.0, 1.0)
     # Two pairs are too few to tell an exchange of names.
     points = np.array([[9, 8, 0], [-9, 8, 0], [0, 0, 7], [6, -8, 1], [-6, -8, -4.0]])
     assert compliance.turned_round(tiny_protocol, points) == ""
-    assert compliance.exchanged_sides(tiny_protocol, points) == [("A_L", "A_R"), ("C_L", "C_R")]
+    assert compliance.swapped_sides(tiny_protocol, points) == [("A_L", "A_R"), ("C_L", "C_R")]
 
 
 @pytest.mark.parametrize("degrees", [0, 45, -60, 90, -90, 100, 140, -150, 180])

@@ -136,15 +136,21 @@ def weak_model(tmp_path_factory, six_heads):
     import torch
 
     from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
-    from BrainLandmarksLib.network.model_files import Look, Model, ModelSpec, load_model, save_model
+    from BrainLandmarksLib.network.model_files import (
+        CropSpec,
+        Model,
+        ModelSpec,
+        load_model,
+        save_model,
+    )
     from BrainLandmarksTrainLib.config.finetune import finetune_recipe
-    from BrainLandmarksTrainLib.pipeline.train import cook
+    from BrainLandmarksTrainLib.pipeline.train import train_model
 
     folder = tmp_path_factory.mktemp("models")
     shipped = load_model("brain88")
     torch.manual_seed(3)
     network = HighRes3DNet(out_channels=len(shipped.protocol), features=4).eval()
-    spec = ModelSpec("new", Look(16, 208.0), shipped.spec.locator, shipped.spec.mean_shape)
+    spec = ModelSpec("new", CropSpec(16, 208.0), shipped.spec.locator, shipped.spec.mean_shape)
     model = Model(shipped.protocol, network, shipped.locator, spec, shipped.shape)
     start = save_model(model, folder / "new")
     recipe = finetune_recipe(
@@ -155,4 +161,4 @@ def weak_model(tmp_path_factory, six_heads):
         recalibration_batches=10, validation_scans=1, tensorboard=False,
     )  # fmt: skip
     recipe = replace(recipe, fine=fine, scans=replace(recipe.scans, augmented_share=0.0))
-    return cook(recipe, lambda line: None)
+    return train_model(recipe, lambda line: None)

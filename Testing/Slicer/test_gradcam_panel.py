@@ -30,7 +30,7 @@ def models(tmp_path_factory):
     import torch
 
     from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
-    from BrainLandmarksLib.network.model_files import Look, Model, ModelSpec, save_model
+    from BrainLandmarksLib.network.model_files import CropSpec, Model, ModelSpec, save_model
 
     shape = np.random.default_rng(2).uniform(-9, 9, (len(PROTOCOL), 3))
     folder = tmp_path_factory.mktemp("models")
@@ -41,7 +41,7 @@ def models(tmp_path_factory):
             HighRes3DNet(out_channels=len(PROTOCOL), features=2, residual_blocks=1, penultimate=8)
             for _ in range(2)
         ]
-        spec = ModelSpec(name, Look(16, 208.0), Look(16, 256.0), shape)
+        spec = ModelSpec(name, CropSpec(16, 208.0), CropSpec(16, 256.0), shape)
         model = Model(PROTOCOL, *(n.eval() for n in networks), spec)
         made.append(save_model(model, folder / name))
     return made

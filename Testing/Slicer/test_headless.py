@@ -344,7 +344,7 @@ def test_a_run_that_is_stopped_writes_a_checkpoint(tmp_path, launched, number, t
         image = nib.Nifti1Image(head.data.astype(np.int16), head.grid.affine)
         nib.save(image, tmp_path / "maps" / f"{name}.nii.gz")
     small = {"features": 4, "steps": 100000, "log_every": 1, "warmup_steps": 2}
-    heads = {"label_maps": ["maps"], "held_out": ["b"], "offspring_per_head": 0}
+    heads = {"label_maps": ["maps"], "held_out": ["b"], "deformed_copies_per_head": 0}
     recipe = {
         "name": "tiny", "heads": {**heads, "samples_per_head": 1}, "output": "out",
         "locator": {"size": 16, "field_of_view_mm": 256, **small},

@@ -12,8 +12,8 @@ import vtk
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.grid import Grid
-from BrainLandmarksLib.mrml.export.shared_scan import ScanFile
 from BrainLandmarksLib.mrml.export.volume import world_affine
+from BrainLandmarksLib.mrml.export.volume_export import ScanFile
 from BrainLandmarksLib.mrml.gradcam import map_views
 from BrainLandmarksLib.mrml.gradcam.color import INFERNO, map_colors
 from BrainLandmarksLib.mrml.gradcam.map_nodes import MapNodes, first_scan, is_map

@@ -26,7 +26,7 @@ from BrainLandmarksLib.io.pairing import in_common
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.protocol import Group, Protocol
 from BrainLandmarksLib.protocol.alignment import common_pose, nan_mean
-from BrainLandmarksLib.protocol.compliance import exchanged_sides, off_plane, out_of_order, spacings
+from BrainLandmarksLib.protocol.compliance import off_plane, out_of_order, spacings, swapped_sides
 from BrainLandmarksLib.protocol.constraints import respaced
 
 AXES = ("R", "A", "S")
@@ -293,7 +293,7 @@ def _reasons(ratings: Ratings, points: FloatArray) -> dict[str, list[str]]:
     reasons: dict[str, list[str]] = {label: [] for label in protocol.labels}
     # Kinds of mistakes with names, and how to say them.
     named: tuple[tuple[Callable[[Protocol, npt.ArrayLike], list[tuple[str, str]]], str], ...] = (
-        (exchanged_sides, "exchanged with"),
+        (swapped_sides, "exchanged with"),
         (out_of_order, "out of order with"),
     )
     for rater, of_rater in zip(ratings.raters, points, strict=True):

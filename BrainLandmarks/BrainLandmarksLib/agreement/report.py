@@ -29,7 +29,7 @@ from BrainLandmarksLib.figures.plots import (
     new_figure,
     save_figure,
 )
-from BrainLandmarksLib.io.atomic import whole_files
+from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.protocol.alignment import nan_mean
 
@@ -73,7 +73,7 @@ def write_agreement(ratings: Ratings, folder: Path, corrected: Ratings | None = 
         page.append(f"Left out, not annotated by all: {', '.join(ratings.left_out)}.")
     page.append(_EXPLANATION)
     found = {stage: deviations(each) for stage, each in stages.items()}
-    with whole_files(folder) as unfinished:
+    with atomic_writes(folder) as unfinished:
         for number, (stage, each) in enumerate(stages.items()):
             title = f", {stage}" if corrected is not None else ""
             suffix = "_corrected" if number else ""

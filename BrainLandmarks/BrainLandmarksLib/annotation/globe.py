@@ -76,8 +76,8 @@ def fit_globe(
     """The globe near a guess, or None where the image shows none.
 
     Args:
-        volume: T1-weighted image with air near 0 (`intensity.air_to_zero`); on another contrast a
-            globe is found if it is darker, or brighter, than what surrounds it.
+        volume: T1-weighted image with air near 0 (`intensity.subtract_background`); on another
+            contrast a globe is found if it is darker, or brighter, than what surrounds it.
         guess: RAS mm, (3,).
         axes: (3, 3) columns are the head's right, anterior and superior directions in RAS.
         reach_mm: How far the guess may be from the centre.

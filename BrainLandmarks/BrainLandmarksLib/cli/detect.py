@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import cohort, progress, reading
 from BrainLandmarksLib.errors import ImplausibleError, UserError
-from BrainLandmarksLib.io.atomic import need_absent, need_writable, whole_files
+from BrainLandmarksLib.io.atomic import atomic_writes, need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def _write(volume: Volume, detection: Detection, outputs: Sequence[Path]) -> Non
     from BrainLandmarksLib.io.landmarks import write_landmarks
 
     landmarks = detection.landmarks
-    with whole_files(outputs[0].parent) as unfinished:
+    with atomic_writes(outputs[0].parent) as unfinished:
         for path in outputs:
             if path.suffix == ".png":
                 from BrainLandmarksLib.figures.slices import draw_landmarks

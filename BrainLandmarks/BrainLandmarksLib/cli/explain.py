@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import progress, reading
 from BrainLandmarksLib.gradcam import SETS, TARGETS
-from BrainLandmarksLib.io.atomic import need_absent, need_writable, whole_files
+from BrainLandmarksLib.io.atomic import atomic_writes, need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
     volume = reading.reader(arguments)(path)
     detection = detector.detect(volume)
     explanation = explain(detector, detection, arguments.layer, target=arguments.target)
-    with whole_files(arguments.output) as unfinished:
+    with atomic_writes(arguments.output) as unfinished:
         written = write_maps(unfinished, explanation, rows, image=name, sets=arguments.files)
         if not arguments.no_picture:
             from BrainLandmarksLib.gradcam.figures import draw_explanation

@@ -37,7 +37,7 @@ from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cohort.bids import DEFAULT_SUFFIX, Scan
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
-from BrainLandmarksLib.io.atomic import need_writable, unfinished_of, whole_files
+from BrainLandmarksLib.io.atomic import atomic_writes, need_writable, unfinished_of
 from BrainLandmarksLib.io.checksum import file_sha256
 from BrainLandmarksLib.io.landmarks import write_landmarks
 from BrainLandmarksLib.io.tables import Table
@@ -185,7 +185,7 @@ class Derivatives:
             DESCRIPTION_FILE: _json(_description(target, source)),
             PROTOCOL_FILE: protocol.to_json(),
         }
-        with whole_files(target) as unfinished:
+        with atomic_writes(target) as unfinished:
             for name, text in texts.items():
                 (unfinished / name).write_text(text, encoding="utf-8")
         return cls(target, protocol)
@@ -273,7 +273,7 @@ class Derivatives:
         files = self.files(scan)
         for left in unfinished_of(files.folder, files.stem):
             shutil.rmtree(left, ignore_errors=True)
-        with whole_files(files.folder, files.stem) as unfinished:
+        with atomic_writes(files.folder, files.stem) as unfinished:
             table = unfinished / files.table.name
             _table(detection.landmarks, deviation).write_tsv(table)
             write_landmarks(
@@ -302,7 +302,7 @@ class Derivatives:
             "Notes": list(detection.notes),
             **COLUMNS,
         }
-        with whole_files(files.folder, files.stem) as unfinished:
+        with atomic_writes(files.folder, files.stem) as unfinished:
             (unfinished / files.sidecar.name).write_text(_json(about), encoding="utf-8")
         files.failure.unlink(missing_ok=True)
 
@@ -316,7 +316,7 @@ class Derivatives:
         about = {"Sources": [f"bids:{RAW}:{scan.place}"], "Error": sentence}
         if not scan.path:
             about["Absent"] = scan.suffix
-        with whole_files(failure.parent, failure.stem) as unfinished:
+        with atomic_writes(failure.parent, failure.stem) as unfinished:
             (unfinished / failure.name).write_text(_json(about), encoding="utf-8")
 
     # All scans -----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from BrainLandmarksLib.cohort.derivatives import Derivatives
 from BrainLandmarksLib.cohort.table import Case, write_table
 from BrainLandmarksLib.cohort.viewer import INSTALL, Bundle, find_bundle, nodes, small_head
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.imaging.volume import Volume
@@ -77,7 +77,7 @@ def write_report(
         pages.append(entry)
     target = Path(path) if path is not None else results.folder / REPORT_FILE
     text = _render(results, pages, bundle)
-    with whole_file(target) as unfinished:
+    with atomic_write(target) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="\n")
     return target
 

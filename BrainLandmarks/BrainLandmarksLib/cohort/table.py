@@ -19,7 +19,7 @@ import numpy as np
 from BrainLandmarksLib.cohort.derivatives import Derivatives, Record
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.shape_model import RARE_DEVIATION, doubt
-from BrainLandmarksLib.io.atomic import whole_files
+from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.landmarks import PLAUSIBLE
@@ -121,7 +121,7 @@ def write_table(results: Derivatives, cases: Sequence[Case]) -> Table:
     """
     columns = describe(results.protocol)
     table = Table(tuple(columns), [_row(case, results.protocol) for case in cases])
-    with whole_files(results.folder, TABLE_FILE) as unfinished:
+    with atomic_writes(results.folder, TABLE_FILE) as unfinished:
         table.write_tsv(unfinished / TABLE_FILE)
         text = json.dumps(columns, indent=2, ensure_ascii=False) + "\n"
         (unfinished / SIDECAR_FILE).write_text(text, encoding="utf-8")

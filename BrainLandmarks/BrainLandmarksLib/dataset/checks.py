@@ -21,9 +21,9 @@ from BrainLandmarksLib.io.checksum import file_sha256
 from BrainLandmarksLib.io.images import read_grid, read_image
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.protocol.compliance import (
-    exchanged_sides,
     off_plane,
     out_of_order,
+    swapped_sides,
     turned_round,
     wrong_sides,
 )
@@ -258,7 +258,7 @@ def _check_sides(report: HeadReport, landmarks: LandmarkSet) -> None:
     if turned:
         report.mistakes.append(turned)
         return
-    pairs = exchanged_sides(protocol, points)
+    pairs = swapped_sides(protocol, points)
     for left, partner in pairs:
         report.mistakes.append(f"{left} and {partner} are exchanged")
     alone = [

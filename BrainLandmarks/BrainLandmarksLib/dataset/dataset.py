@@ -33,10 +33,10 @@ import numpy.typing as npt
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.imaging.volume import Volume
-from BrainLandmarksLib.io.atomic import need_writable, whole_file
+from BrainLandmarksLib.io.atomic import atomic_write, need_writable
 from BrainLandmarksLib.io.checksum import file_sha256
 from BrainLandmarksLib.io.images import read_image
-from BrainLandmarksLib.io.lock import alone
+from BrainLandmarksLib.io.lock import file_lock
 from BrainLandmarksLib.protocol import Protocol, is_shipped, load_protocol
 from BrainLandmarksLib.review import Review, read_review, write_review
 
@@ -131,7 +131,7 @@ class Dataset:
                 f"cannot make {path}: {error.strerror}; choose another place."
             ) from None
         if not is_shipped(protocol):
-            with whole_file(path / PROTOCOL_FILE) as unfinished:
+            with atomic_write(path / PROTOCOL_FILE) as unfinished:
                 unfinished.write_text(protocol.to_json(), encoding="utf-8")
         dataset = cls(path, protocol, ())
         dataset._write_manifest(())
@@ -280,7 +280,7 @@ class Dataset:
             self._write_manifest(self._with(entries), (*self.history, {**note, **stamp}))
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def file_lock(self) -> Iterator[None]:
         """Hold the dataset while it is read and written; entries are those of this moment.
 
         Raises:
@@ -289,7 +289,7 @@ class Dataset:
         if self._holding:
             yield
             return
-        with alone(self.folder / LOCK):
+        with file_lock(self.folder / LOCK):
             now = Dataset.open(self.folder, self.protocol)
             self.entries, self.history = now.entries, now.history
             self._holding = True
@@ -359,7 +359,7 @@ class Dataset:
             "entries": [asdict(entry) for entry in entries],
             "history": list(kept),
         }
-        with whole_file(self.folder / MANIFEST) as path:
+        with atomic_write(self.folder / MANIFEST) as path:
             path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
         self.entries, self.history = entries, kept
 
@@ -383,7 +383,7 @@ def _write_image(path: Path, volume: Volume) -> None:
 
     image = nib.Nifti1Image(_compact(volume.data), volume.grid.affine)
     image.header.set_xyzt_units("mm")
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         nib.save(image, unfinished)
 
 

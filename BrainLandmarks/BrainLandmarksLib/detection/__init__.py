@@ -4,8 +4,8 @@
 """
 
 from BrainLandmarksLib.detection.detector import (
-    FINE_LOOKS,
-    LOCATOR_LOOKS,
+    FINE_PASSES,
+    LOCATOR_PASSES,
     QUALITIES,
     Detection,
     Detector,
@@ -18,8 +18,8 @@ from BrainLandmarksLib.detection.detector import (
 )
 
 __all__ = [
-    "FINE_LOOKS",
-    "LOCATOR_LOOKS",
+    "FINE_PASSES",
+    "LOCATOR_PASSES",
     "QUALITIES",
     "Detection",
     "Detector",

@@ -35,8 +35,8 @@ from BrainLandmarksLib.geometry.affine import (
 )
 from BrainLandmarksLib.geometry.grid import Grid, cube
 from BrainLandmarksLib.imaging.foreground import foreground
-from BrainLandmarksLib.imaging.intensity import air_to_zero, normalise
-from BrainLandmarksLib.imaging.resampling import resample, thinned
+from BrainLandmarksLib.imaging.intensity import normalise, subtract_background
+from BrainLandmarksLib.imaging.resampling import downsampled, resample
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.network import decoding
@@ -48,15 +48,15 @@ from BrainLandmarksLib.network.inference import (
     inference_heatmaps,
     keep_freed_memory,
 )
-from BrainLandmarksLib.network.model_files import Look, Model, load_model
+from BrainLandmarksLib.network.model_files import CropSpec, Model, load_model
 from BrainLandmarksLib.protocol import landmarks
-from BrainLandmarksLib.protocol.constraints import conforming
+from BrainLandmarksLib.protocol.constraints import constrained
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
-LOCATOR_LOOKS = 2
+LOCATOR_PASSES = 2
 """The locator runs this often, each time on a cube placed by the look before."""
 
-FINE_LOOKS = 2
+FINE_PASSES = 2
 """The fine network runs this often: its own landmarks give a better pose than the locator's."""
 
 _TURN_DEG = 5.0
@@ -76,7 +76,7 @@ class Quality:
             points.
     """
 
-    looks: int = FINE_LOOKS
+    passes: int = FINE_PASSES
     turned: int = 0
     detail: bool = False
 
@@ -89,7 +89,7 @@ QUALITIES = {
 """Qualities by the name that commands and requests use; the second is the usual one."""
 
 Progress = Callable[[str, float], None]
-"""Called with a stage, "prepare", "locate" or "look", and the fraction of the work done before."""
+"""Called with a stage, "prepare", "locate" or "detect", and the fraction of the work done."""
 
 # Where the stages end, as a share of a detection on two CPU cores; good enough for a progress bar.
 _PREPARED, _LOCATED = 0.1, 0.3
@@ -113,7 +113,7 @@ class Detection:
     Args:
         landmarks: The landmarks in RAS millimetres; those outside the image are missing.
         pose: 4x4, from the model's mean head (head-centred RAS millimetres) to the image's RAS.
-        sight: What the fine network saw in its last look: normalised intensities on its cube.
+        input_cube: What the fine network saw in its last look: normalised intensities on its cube.
         seconds: Time spent per stage: "prepare", "locate", "resample" and "network".
         device: Where the network ran: "cpu", "cuda" or "mps".
         precision: What it computed in: "float32" or "bfloat16".
@@ -123,7 +123,7 @@ class Detection:
 
     landmarks: LandmarkSet
     pose: FloatArray
-    sight: Volume
+    input_cube: Volume
     seconds: dict[str, float]
     device: str
     precision: str
@@ -176,9 +176,9 @@ class _Work:
         self.done = max(self.done, fraction)
         self.progress(stage, self.done)
 
-    def look(self, number: float) -> None:
+    def on_pass(self, number: float) -> None:
         """Say that so many looks at the head are done."""
-        self.tell("look", _LOCATED + (1 - _LOCATED) * number / self.total)
+        self.tell("detect", _LOCATED + (1 - _LOCATED) * number / self.total)
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class _Seen:
     points: FloatArray
     pose: FloatArray
     grid: Grid
-    sight: npt.NDArray[np.float32]
+    input_cube: npt.NDArray[np.float32]
     decoded: decoding.Decoded
     plausibility: float
 
@@ -282,7 +282,7 @@ class Detector:
         points = self._kept(work, points)
         if work.chosen.detail and self.model.spec.detail is not None:
             points = self._kept(work, self._in_detail(work, seen.pose, points))
-        work.tell("look", 1.0)
+        work.tell("detect", 1.0)
         confidence = weakened(self._confidence(seen.decoded), seen.plausibility)
         if seen.plausibility < landmarks.PLAUSIBLE:
             self._notes.append(IMPLAUSIBLE_NOTE)
@@ -290,7 +290,7 @@ class Detector:
         return Detection(
             LandmarkSet.from_points(self.model.protocol, points, "model", confidence),
             seen.pose,
-            Volume(seen.sight, seen.grid),
+            Volume(seen.input_cube, seen.grid),
             work.watch.seconds,
             self.device.type,
             self._precision_name(),
@@ -311,29 +311,29 @@ class Detector:
         start = time.perf_counter()
         head, pose = _prepared(volume)
         seconds = time.perf_counter() - start
-        counts = {"locator": LOCATOR_LOOKS, "fine": chosen.looks + chosen.turned}
+        counts = {"locator": LOCATOR_PASSES, "fine": chosen.passes + chosen.turned}
         counts["detail"] = self._boxes if chosen.detail else 0
-        for name, (_, look) in self.model.networks.items():
+        for name, (_, crop) in self.model.networks.items():
             count = counts[name]
             if not count:
                 continue
             start = time.perf_counter()
-            self._run(name, _look(head, _posed_cube(pose, look)))
+            self._run(name, _input_cube(head, _posed_cube(pose, crop)))
             seconds += count * (time.perf_counter() - start)
         return seconds
 
     @property
     def _boxes(self) -> int:
         """How many boxes the detail network sees of a head, about; 0 without one."""
-        look, mean = self.model.spec.detail, self.model.spec.mean_shape
-        return 0 if look is None else len(list(boxes(mean, _inner_side(look))))
+        crop, mean = self.model.spec.detail, self.model.spec.mean_shape
+        return 0 if crop is None else len(list(boxes(mean, _inner_side(crop))))
 
     def _work(self, chosen: Quality) -> float:
         """The work of all looks, in looks of the fine network."""
-        work = float(chosen.looks + chosen.turned)
-        look, fine = self.model.spec.detail, self.model.spec.fine
-        if chosen.detail and look is not None:
-            work += self._boxes * (look.size / fine.size) ** 3
+        work = float(chosen.passes + chosen.turned)
+        crop, fine = self.model.spec.detail, self.model.spec.fine
+        if chosen.detail and crop is not None:
+            work += self._boxes * (crop.size / fine.size) ** 3
         return work
 
     # The stages ----------------------------------------------------------------------------------
@@ -368,10 +368,10 @@ class Detector:
             pose: Where to look first.
         """
         with work.watch.stage("locate"):
-            for look in range(LOCATOR_LOOKS):
-                work.tell("locate", _PREPARED + (_LOCATED - _PREPARED) * look / LOCATOR_LOOKS)
+            for number in range(LOCATOR_PASSES):
+                work.tell("locate", _PREPARED + (_LOCATED - _PREPARED) * number / LOCATOR_PASSES)
                 grid = _posed_cube(pose, self.model.spec.locator)
-                decoded = self._run("locator", _look(work.head, grid))
+                decoded = self._run("locator", _input_cube(work.head, grid))
                 pose = self._pose(decoded, grid, pose)
         return _Located(pose, self._judge(_points(decoded, grid)))
 
@@ -393,7 +393,7 @@ class Detector:
                 work.tell("locate", _LOCATED)
                 pose = _turned_guess(head, rotation)
                 grid = _posed_cube(pose, self.model.spec.locator)
-                points = _points(self._run("locator", _look(head, grid)), grid)
+                points = _points(self._run("locator", _input_cube(head, grid)), grid)
                 plausibility = self._judge(points)
                 if plausibility > best:
                     best, first = plausibility, pose
@@ -407,20 +407,20 @@ class Detector:
         Args:
             pose: Of the head, by the locator.
         """
-        for number in range(work.chosen.looks):
-            work.look(number)
+        for number in range(work.chosen.passes):
+            work.on_pass(number)
             grid = _posed_cube(pose, self.model.spec.fine)
-            sight, decoded = self._see(work.head, grid, work.watch)
-            if number + 1 < work.chosen.looks:
+            input_cube, decoded = self._see(work.head, grid, work.watch)
+            if number + 1 < work.chosen.passes:
                 pose = self._pose(decoded, grid, pose)
         points = _points(decoded, grid)
-        return _Seen(points, pose, grid, sight, decoded, self._judge(points))
+        return _Seen(points, pose, grid, input_cube, decoded, self._judge(points))
 
     def _averaged(self, work: _Work, seen: _Seen) -> FloatArray:
         """(K, 3) RAS mm: means of the upright look and of looks at the head turned a little."""
         every = [seen.points]
         for number in range(work.chosen.turned):
-            work.look(work.chosen.looks + number)
+            work.on_pass(work.chosen.passes + number)
             aside = _turned_cube(seen.pose, self.model.spec.fine, number)
             # Every second one as in a mirror: what the network does on one side it then does on
             # the other.
@@ -431,26 +431,26 @@ class Detector:
     def _kept(self, work: _Work, points: FloatArray) -> FloatArray:
         """The points within the image, those that share a plane or are equally spread made so."""
         points[~work.volume.grid.contains(points)] = np.nan
-        return conforming(self.model.protocol, points)
+        return constrained(self.model.protocol, points)
 
     def _in_detail(self, work: _Work, pose: FloatArray, points: FloatArray) -> FloatArray:
         """Where the detail network sees the points; missing ones stay missing."""
-        look = self.model.spec.detail
-        assert look is not None
-        before = work.chosen.looks + work.chosen.turned
+        crop = self.model.spec.detail
+        assert crop is not None
+        before = work.chosen.passes + work.chosen.turned
         seen = points.copy()
         here = apply_affine(np.linalg.inv(pose), points)
         done, total = 0, max(int(np.isfinite(here).all(1).sum()), 1)
-        for middle, rows in boxes(here, _inner_side(look)):
-            work.look(before + (work.total - before) * done / total)
+        for middle, rows in boxes(here, _inner_side(crop)):
+            work.on_pass(before + (work.total - before) * done / total)
             at = pose.copy()
             at[:3, 3] = apply_affine(pose, middle[None])[0]
-            grid = _posed_cube(at, look)
+            grid = _posed_cube(at, crop)
             with work.watch.stage("resample"):
-                sight = _look(work.head, grid)
+                input_cube = _input_cube(work.head, grid)
             with work.watch.stage("network"):
-                expected = Expected(rows, grid.ras_to_ijk(points[rows]), PRIOR_MM / look.voxel_mm)
-                decoded = self._run("detail", sight, expected=expected)
+                expected = Expected(rows, grid.ras_to_ijk(points[rows]), PRIOR_MM / crop.voxel_mm)
+                decoded = self._run("detail", input_cube, expected=expected)
             seen[rows] = _points(decoded, grid)
             done += len(rows)
         return seen
@@ -462,9 +462,9 @@ class Detector:
     ) -> tuple[npt.NDArray[np.float32], decoding.Decoded]:
         """What the fine network is shown on a cube, and what it makes of it."""
         with watch.stage("resample"):
-            sight = _look(head, grid)
+            input_cube = _input_cube(head, grid)
         with watch.stage("network"):
-            return sight, self._run("fine", sight, mirrored)
+            return input_cube, self._run("fine", input_cube, mirrored)
 
     def _pose(self, decoded: decoding.Decoded, grid: Grid, before: FloatArray) -> FloatArray:
         """Pose of the head by the landmarks of one look, each trusted as far as it is sharp.
@@ -481,7 +481,7 @@ class Detector:
     def _run(
         self,
         name: str,
-        sight: npt.NDArray[np.float32],
+        input_cube: npt.NDArray[np.float32],
         mirrored: bool = False,
         expected: Expected | None = None,
     ) -> decoding.Decoded:
@@ -492,24 +492,24 @@ class Detector:
             expected: What is known before; then only these landmarks are decoded.
         """
         try:
-            return self._forward(name, sight, mirrored, expected)
+            return self._forward(name, input_cube, mirrored, expected)
         except torch.OutOfMemoryError:
             if self.device.type == "cpu":
                 raise
             self._notes.append("the GPU's memory does not suffice, so the CPU does the work")
             self._place(torch.device("cpu"))
-            return self._forward(name, sight, mirrored, expected)
+            return self._forward(name, input_cube, mirrored, expected)
 
     @torch.inference_mode()
     def _forward(
         self,
         name: str,
-        sight: npt.NDArray[np.float32],
+        input_cube: npt.NDArray[np.float32],
         mirrored: bool = False,
         expected: Expected | None = None,
     ) -> decoding.Decoded:
         network = self._networks[name]
-        batch = torch.from_numpy(sight)[None, None].to(self.device)
+        batch = torch.from_numpy(input_cube)[None, None].to(self.device)
         if mirrored:
             batch = batch.flip(2)
         if isinstance(network, FoldedHighRes3DNet):
@@ -520,7 +520,8 @@ class Detector:
             guess = torch.from_numpy(expected.ijk)[None].to(heatmaps)
             heatmaps = with_prior(heatmaps[:, expected.rows], guess, expected.sigma)
         decoded = decoding.decode(
-            heatmaps, sharpness=self.model.spec.sharpness if name == "fine" else 1.0
+            heatmaps,
+            inverse_temperature=self.model.spec.inverse_temperature if name == "fine" else 1.0,
         )
         coordinates, spread, peak_mass = (
             values.cpu() for values in (decoded.coordinates, decoded.spread, decoded.peak_mass)
@@ -528,7 +529,7 @@ class Detector:
         if mirrored:
             other = self._mirror
             coordinates = coordinates[:, other]
-            coordinates[..., 0] = sight.shape[0] - 1 - coordinates[..., 0]
+            coordinates[..., 0] = input_cube.shape[0] - 1 - coordinates[..., 0]
             spread, peak_mass = spread[:, other], peak_mass[:, other]
         return decoding.Decoded(coordinates, spread, peak_mass)
 
@@ -604,7 +605,7 @@ def head_center(volume: Volume) -> FloatArray:
     The middle of the tissue in the topmost 170 mm, so that neck and shoulders do not count.
 
     Args:
-        volume: Air near 0 (`intensity.air_to_zero`), head up to some 40 degrees from upright.
+        volume: Air near 0 (`intensity.subtract_background`), head up to 40 degrees from upright.
 
     Raises:
         UserError: there is no tissue at all.
@@ -679,18 +680,18 @@ def _for_inference(network: nn.Module) -> nn.Module:
 
 def _prepared(volume: Volume) -> tuple[Volume, FloatArray]:
     """The image with air at zero, and a first guess of the head's pose, 4x4."""
-    volume = thinned(volume)
+    volume = downsampled(volume)
     # One storage order from here on: what is found cannot depend on the file's.
     data, affine = canonical(volume.data, volume.grid.affine)
-    head = Volume(air_to_zero(np.ascontiguousarray(data)), Grid(data.shape, affine))
+    head = Volume(subtract_background(np.ascontiguousarray(data)), Grid(data.shape, affine))
     pose = np.eye(4)
     pose[:3, 3] = head_center(head)
     return head, pose
 
 
-def _coarse(head: Volume, look: Look) -> Volume:
+def _coarse(head: Volume, crop: CropSpec) -> Volume:
     """The image in voxels of half the size of a look's, or as it is along axes that are coarser."""
-    factors = np.maximum(look.voxel_mm / 2 / head.grid.spacing, 1.0)
+    factors = np.maximum(crop.voxel_mm / 2 / head.grid.spacing, 1.0)
     affine = head.grid.affine.copy()
     affine[:3, :3] *= factors
     i, j, k = (int(n) for n in np.ceil(np.array(head.grid.shape) / factors))
@@ -715,16 +716,16 @@ def _turned_guess(head: Volume, rotation: FloatArray) -> FloatArray:
     return pose
 
 
-def _posed_cube(pose: FloatArray, look: Look) -> Grid:
-    return cube(pose[:3, 3], look.field_of_view_mm, look.size, pose[:3, :3])
+def _posed_cube(pose: FloatArray, crop: CropSpec) -> Grid:
+    return cube(pose[:3, 3], crop.field_of_view_mm, crop.size, pose[:3, :3])
 
 
-def _inner_side(look: Look) -> float:
+def _inner_side(crop: CropSpec) -> float:
     """Side of a box of the detail network without its margin, mm."""
-    return look.field_of_view_mm - 2 * MARGIN * look.voxel_mm
+    return crop.field_of_view_mm - 2 * MARGIN * crop.voxel_mm
 
 
-def _turned_cube(pose: FloatArray, look: Look, number: int) -> Grid:
+def _turned_cube(pose: FloatArray, crop: CropSpec, number: int) -> Grid:
     """The cube of a pose, turned a little, each number another way, and half a voxel aside."""
     from scipy.spatial.transform import Rotation
 
@@ -732,11 +733,11 @@ def _turned_cube(pose: FloatArray, look: Look, number: int) -> Grid:
     turn = Rotation.from_rotvec(_TURN_DEG * axis, degrees=True)
     turned = pose.copy()
     turned[:3, :3] = pose[:3, :3] @ turn.as_matrix()
-    turned[:3, 3] += pose[:3, :3] @ (np.sign(axis) * look.voxel_mm / 4)
-    return _posed_cube(turned, look)
+    turned[:3, 3] += pose[:3, :3] @ (np.sign(axis) * crop.voxel_mm / 4)
+    return _posed_cube(turned, crop)
 
 
-def _look(head: Volume, grid: Grid) -> npt.NDArray[np.float32]:
+def _input_cube(head: Volume, grid: Grid) -> npt.NDArray[np.float32]:
     return normalise(resample(head, grid))
 
 

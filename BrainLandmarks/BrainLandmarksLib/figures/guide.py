@@ -18,7 +18,7 @@ import numpy as np
 
 from BrainLandmarksLib.figures.slices import BACKGROUND, INK
 from BrainLandmarksLib.geometry.grid import Grid
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.protocol import Chain, Group, Landmark, Protocol
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def draw_group(
         _draw_numbered(axes, plane, members, near, group)
         axes.set_xlim(-half, half)
         axes.set_ylim(-half, half)
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         FigureCanvasAgg(figure).print_png(str(unfinished))
 
 
@@ -227,7 +227,7 @@ def draw_thumbnails(volume: Volume, landmarks: LandmarkSet, folder: str | os.Pat
             )
             axes.set_xlim(-half, half)
             axes.set_ylim(-half, half)
-            with whole_file(Path(folder) / f"{landmark.label}.png") as unfinished:
+            with atomic_write(Path(folder) / f"{landmark.label}.png") as unfinished:
                 FigureCanvasAgg(figure).print_png(str(unfinished))
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from BrainLandmarksLib.figures.fonts import make_legible
 from BrainLandmarksLib.geometry.affine import FloatArray
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.constraints import chain_rows, outline
 
@@ -54,7 +54,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         make_legible(figure)
         figure.savefig(unfinished, format="png")
 

@@ -20,7 +20,7 @@ from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import ImageArray, Volume
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def draw_landmarks(
         draw_slice(axes, plane, volume, (low, high))
         draw_points(axes, plane, landmarks, near, rings)
     _draw_legend(figure, landmarks, np.any(shown, axis=0), title)
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         make_legible(figure)
         FigureCanvasAgg(figure).print_png(str(unfinished))
 

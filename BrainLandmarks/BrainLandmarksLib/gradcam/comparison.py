@@ -18,7 +18,7 @@ from BrainLandmarksLib.gradcam.explanation import Explanation, check_layer, expl
 from BrainLandmarksLib.gradcam.figures import draw_comparison
 from BrainLandmarksLib.gradcam.focus import Focus, measure, neighbours_of
 from BrainLandmarksLib.imaging.volume import Volume
-from BrainLandmarksLib.io.atomic import whole_files
+from BrainLandmarksLib.io.atomic import atomic_writes
 
 FILES = ("compare.csv", "compare.md", "compare.png")
 
@@ -124,7 +124,7 @@ class Comparison:
         """
         if self._shown is None:
             raise UserError("there is nothing to compare: no image could be used.")
-        with whole_files(folder) as unfinished:
+        with atomic_writes(folder) as unfinished:
             self._write_csv(unfinished / FILES[0])
             (unfinished / FILES[1]).write_text(self.markdown(), encoding="utf-8")
             name, volume, explanations = self._shown

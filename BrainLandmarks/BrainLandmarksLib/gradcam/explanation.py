@@ -47,7 +47,7 @@ class Explanation:
     @property
     def grid(self) -> Grid:
         """Where the maps' voxels lie in the world, RAS millimetres."""
-        return self.detection.sight.grid
+        return self.detection.input_cube.grid
 
     @property
     def read_at(self) -> FloatArray:
@@ -99,7 +99,7 @@ def explain(
     def look(device: torch.device) -> Observation:
         # The model's own network stays where it is.
         own = network if device.type == "cpu" else copy.deepcopy(network).to(device)
-        cube = torch.from_numpy(detection.sight.data)[None, None].to(device)
+        cube = torch.from_numpy(detection.input_cube.data)[None, None].to(device)
         return observe(own, cube, layer or None, target=target, progress=progress)
 
     try:

@@ -26,7 +26,7 @@ from BrainLandmarksLib.figures.slices import (
 from BrainLandmarksLib.gradcam.explanation import Explanation
 from BrainLandmarksLib.gradcam.output import normalised
 from BrainLandmarksLib.imaging.volume import Volume
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.protocol import Group
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
@@ -217,7 +217,7 @@ class _Sheet:
         """Write the PNG; whole or not at all."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-        with whole_file(path) as unfinished:
+        with atomic_write(path) as unfinished:
             make_legible(self._figure)
             FigureCanvasAgg(self._figure).print_png(str(unfinished))
 

@@ -16,7 +16,7 @@ from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.gradcam import SETS
 from BrainLandmarksLib.imaging.volume import ImageArray
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def write_map(path: str | os.PathLike[str], data: ImageArray, grid: Grid, title:
     image.header.set_xyzt_units("mm")
     image.header["cal_min"], image.header["cal_max"] = 0, 1
     image.header["descrip"] = title[:79].encode("ascii", "replace")
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         nib.save(image, unfinished)
 
 
@@ -129,7 +129,7 @@ def write_maps(
             entries.append({**where, **entry})
     record = {**record_of(explanation), "image": image, "files": sets, "maps": entries}
     path = Path(folder) / _record_name(image)
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
         unfinished.write_text(text + "\n", encoding="utf-8")
     return [*written, path]

@@ -23,7 +23,7 @@ from BrainLandmarksLib.gradcam.explanation import Explanation
 from BrainLandmarksLib.gradcam.maps import observe
 from BrainLandmarksLib.imaging.foreground import foreground
 from BrainLandmarksLib.imaging.volume import ImageArray
-from BrainLandmarksLib.io.atomic import whole_files
+from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
 from BrainLandmarksLib.protocol import Protocol
 
@@ -93,7 +93,7 @@ class SanityCheck:
             UserError: they cannot be written.
         """
         names = file_names(image)
-        with whole_files(folder) as unfinished:
+        with atomic_writes(folder) as unfinished:
             (unfinished / names[0]).write_text(self.markdown() + "\n", encoding="utf-8")
             with (unfinished / names[1]).open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
@@ -129,10 +129,10 @@ def randomise(
         progress: called before each step with its name and the fraction done.
     """
     trained, seen = explanation.model.network, explanation.seen
-    sight = explanation.detection.sight
-    head = torch.from_numpy(foreground(sight).ravel())
+    input_cube = explanation.detection.input_cube
+    head = torch.from_numpy(foreground(input_cube).ravel())
     device = seen.points.device
-    cube = torch.from_numpy(sight.data)[None, None].to(device)
+    cube = torch.from_numpy(input_cube.data)[None, None].to(device)
 
     def ranks(maps: torch.Tensor) -> FloatArray:
         values = maps.flatten(1).cpu()[:, head].float().numpy()

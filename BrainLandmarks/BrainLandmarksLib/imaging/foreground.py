@@ -15,7 +15,7 @@ def foreground(volume: Volume) -> npt.NDArray[np.bool_]:
 
     Otsu's threshold (IEEE Trans. SMC 9, 1979) on the square root of the intensities, which
     splits air from tissue rather than dark from bright tissue. Expects air near 0
-    (`intensity.air_to_zero`).
+    (`intensity.subtract_background`).
     """
     values = np.sqrt(np.clip(volume.data, 0, None))
     top = float(np.percentile(values, 99.5))

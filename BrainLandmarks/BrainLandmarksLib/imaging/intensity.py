@@ -35,8 +35,8 @@ def normalise(cube: CubeT) -> CubeT:
     the head.
 
     Args:
-        cube: numpy array or torch tensor, (..., D, H, W), air near 0 (see `air_to_zero`). Leading
-            axes (batch, channel) are normalised one by one.
+        cube: numpy array or torch tensor, (..., D, H, W), air near 0 (see
+            `subtract_background`). Leading axes (batch, channel) are normalised one by one.
 
     Returns:
         float32 of the same type, shape and device. A cube without any positive voxel gives zeros.
@@ -44,15 +44,15 @@ def normalise(cube: CubeT) -> CubeT:
     if isinstance(cube, np.ndarray):
         flat = cube.reshape(-1, int(np.prod(cube.shape[-3:]))).astype(np.float32)
         for row in flat:
-            np.clip(row / np.float32(bright_level(row)), 0, UPPER_LIMIT, out=row)
+            np.clip(row / np.float32(foreground_percentile(row)), 0, UPPER_LIMIT, out=row)
         return flat.reshape(cube.shape)
     tensor = cube.float()
     flat_tensor = tensor.reshape(-1, tensor.shape[-3:].numel())
-    levels = flat_tensor.new_tensor([bright_level(row) for row in flat_tensor])
+    levels = flat_tensor.new_tensor([foreground_percentile(row) for row in flat_tensor])
     return (flat_tensor / levels[:, None]).clamp(0, UPPER_LIMIT).reshape(tensor.shape)
 
 
-def bright_level(values: npt.NDArray[np.float32] | torch.Tensor) -> float:
+def foreground_percentile(values: npt.NDArray[np.float32] | torch.Tensor) -> float:
     """99th percentile of the foreground: the level that `normalise` calls 1.
 
     Args:
@@ -78,7 +78,7 @@ def _quantile(values: npt.NDArray[np.float32] | torch.Tensor) -> float:
     return float(values.kthvalue(rank + 1).values)
 
 
-def air_to_zero(data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def subtract_background(data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Shift a whole image so that air is 0, and clip what lies below.
 
     Most T1 images have air at 0 already and come back unchanged but for the noise floor. Three

@@ -12,7 +12,7 @@ from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.volume import ImageArray, Volume
 
 MANY_VOXELS = 2**27
-"""More than any scanner's head has; `thinned` makes them fewer."""
+"""More than any scanner's head has; `downsampled` makes them fewer."""
 
 _FWHM_PER_SIGMA = 2.3548200450309493
 
@@ -20,7 +20,7 @@ _FWHM_PER_SIGMA = 2.3548200450309493
 # Resampling ---------------------------------------------------------------------------------------
 
 
-def thinned(volume: Volume, largest: int = MANY_VOXELS, finest_mm: float = 1.0) -> Volume:
+def downsampled(volume: Volume, largest: int = MANY_VOXELS, finest_mm: float = 1.0) -> Volume:
     """A very large image with fewer voxels; any other as it is.
 
     Blocks of voxels are averaged, which keeps the memory that follows in proportion to a head.

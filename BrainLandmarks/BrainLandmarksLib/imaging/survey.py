@@ -19,7 +19,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray, canonical
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.foreground import foreground
-from BrainLandmarksLib.imaging.intensity import air_to_zero
+from BrainLandmarksLib.imaging.intensity import subtract_background
 from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
 
@@ -31,7 +31,7 @@ _STRAY_SHARE = 0.002
 
 
 def to_survey(volume: Volume) -> Volume:
-    """The image in survey geometry, in its own voxel directions, smoothed before it is thinned out.
+    """The image in survey geometry, in its own voxel directions, smoothed before downsampling.
 
     Landmarks keep their RAS coordinates; those of a neck that is cut off lie outside now.
 
@@ -61,7 +61,7 @@ def survey_grid(volume: Volume) -> Grid:
         raise UserError(
             f"a survey has voxels of {wanted} mm and this image has {size} mm; leave it as it is."
         )
-    low, high = _head_bounds(Volume(air_to_zero(np.ascontiguousarray(data)), source))
+    low, high = _head_bounds(Volume(subtract_background(np.ascontiguousarray(data)), source))
     count = np.array(SHAPE)
     # Everything in source voxels, counted from its first voxel's outer face.
     size = count * spacing / source.spacing

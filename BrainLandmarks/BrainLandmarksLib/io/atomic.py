@@ -17,10 +17,10 @@ _UNFINISHED = re.compile(r"^\.\d+\..")
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path in the same folder; it takes the place of `path` only on success.
 
-    >>> with whole_file("landmarks.csv") as unfinished:
+    >>> with atomic_write("landmarks.csv") as unfinished:
     ...     unfinished.write_text("index,label\\n", encoding="utf-8")
 
     The temporary name keeps the suffix of `path`, because many writers choose the format by it.
@@ -44,10 +44,10 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_files(folder: str | os.PathLike[str], label: str = "") -> Iterator[Path]:
+def atomic_writes(folder: str | os.PathLike[str], label: str = "") -> Iterator[Path]:
     """Give an empty folder for the files of one result; they move to `folder` only on success.
 
-    >>> with whole_files("results") as unfinished:
+    >>> with atomic_writes("results") as unfinished:
     ...     write_landmarks(unfinished / "head.csv", landmarks)
     ...     draw_landmarks(volume, landmarks, unfinished / "head.png")
 
@@ -76,7 +76,7 @@ def whole_files(folder: str | os.PathLike[str], label: str = "") -> Iterator[Pat
 
 
 def unfinished_of(folder: Path, label: str) -> list[Path]:
-    """What `whole_files` left of one result when a process was killed; may be removed."""
+    """What `atomic_writes` left of one result when a process was killed; may be removed."""
     return sorted(folder.glob(f".unfinished-{label}.*"))
 
 
@@ -108,7 +108,7 @@ def need_absent(paths: Iterable[Path]) -> None:
 
 
 def remove_unfinished(folder: str | os.PathLike[str]) -> None:
-    """Remove what `whole_file` left in a folder when a process was killed.
+    """Remove what `atomic_write` left in a folder when a process was killed.
 
     Only for a folder into which no other process is writing.
     """

@@ -13,7 +13,7 @@ from BrainLandmarksLib.io.atomic import unwritable
 
 
 @contextmanager
-def alone(path: str | os.PathLike[str]) -> Iterator[None]:
+def file_lock(path: str | os.PathLike[str]) -> Iterator[None]:
     """Wait until no other process holds this lock file, and hold it; a killed process lets go.
 
     Written out here, and not taken from a library, because Slicer writes datasets before any

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Table:
             UserError: the file cannot be written.
         """
         with (
-            whole_file(path) as unfinished,
+            atomic_write(path) as unfinished,
             unfinished.open("w", encoding="utf-8", newline="") as file,
         ):
             writer = csv.writer(file, lineterminator="\n")
@@ -74,7 +74,7 @@ class Table:
         """
         lines = [self.header, *([_exact(cell) for cell in row] for row in self.rows)]
         text = "".join("\t".join(_cell(cell) for cell in line) + "\n" for line in lines)
-        with whole_file(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.write_text(text, encoding="utf-8", newline="\n")
 
     def _printed(self) -> Iterator[list[str]]:

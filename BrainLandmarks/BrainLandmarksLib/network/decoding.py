@@ -120,7 +120,7 @@ def local_soft_argmax(heatmaps: Tensor, radius: int = 3) -> Tensor:
     return torch.stack([(weight * x).sum(-1) / total for x in axes], -1)
 
 
-def decode(heatmaps: Tensor, radius: int = 3, sharpness: float = 1.0) -> Decoded:
+def decode(heatmaps: Tensor, radius: int = 3, inverse_temperature: float = 1.0) -> Decoded:
     """Coordinates by spatial softmax, with the features that confidence is made of.
 
     >>> decoded = decode(network(cube))
@@ -129,14 +129,15 @@ def decode(heatmaps: Tensor, radius: int = 3, sharpness: float = 1.0) -> Decoded
     Args:
         heatmaps: logits ``(B, K, D, H, W)``.
         radius: half-width of the window of ``peak_mass``, in voxels.
-        sharpness: the coordinates are those under the softmax of the logits times this; above 1,
-            faint mass far from the peak pulls them less. The features stay those of the softmax.
+        inverse_temperature: the coordinates are those under the softmax of the logits times this;
+            above 1, faint mass far from the peak pulls them less. The features stay those of the
+            softmax.
     """
     mass, total = _masses(heatmaps)
     mean, variance = _moments(mass, total)
     peak, _ = _window(mass, argmax(heatmaps), radius)
-    if sharpness != 1.0:
-        sharp = mass**sharpness
+    if inverse_temperature != 1.0:
+        sharp = mass**inverse_temperature
         mean, _ = _moments(sharp, sharp.sum((2, 3, 4)))
     return Decoded(mean, variance.sum(-1).sqrt(), peak.sum(-1) / total)
 

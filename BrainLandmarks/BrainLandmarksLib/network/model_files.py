@@ -55,7 +55,7 @@ NORMALISATION = "foreground 99th percentile = 1, clipped to [0, 1.5]"
 
 
 @dataclass(frozen=True)
-class Look:
+class CropSpec:
     """The cube that one of the networks looks at."""
 
     size: int
@@ -74,8 +74,8 @@ class ModelSpec:
     """What ``model.json`` says, besides the protocol and the networks' inner sizes."""
 
     name: str
-    fine: Look
-    locator: Look
+    fine: CropSpec
+    locator: CropSpec
     mean_shape: np.ndarray
     """``(K, 3)`` mean landmark positions, RAS mm, relative to their head's centre."""
     calibration: Calibration | None = None
@@ -87,9 +87,9 @@ class ModelSpec:
     """Error table on heads that training never saw."""
     command: str = ""
     """The command that made the model."""
-    detail: Look | None = None
+    detail: CropSpec | None = None
     """A box of the detail network, where there is one."""
-    sharpness: float = 1.0
+    inverse_temperature: float = 1.0
     """The fine network's points are read from the softmax of its logits times this.
 
     Where a heatmap loss has made the heatmaps peaks, more than 1 lets faint mass far from them
@@ -119,7 +119,7 @@ class Model:
     """The detail network, which sees small boxes in finer voxels."""
 
     @property
-    def networks(self) -> dict[str, tuple[HighRes3DNet, Look]]:
+    def networks(self) -> dict[str, tuple[HighRes3DNet, CropSpec]]:
         """Every network that there is, by its name, and what it looks at."""
         parts = {
             "fine": (self.network, self.spec.fine),
@@ -206,13 +206,13 @@ def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None =
         )
     matched = _match_protocol(data, folder, protocol)
     networks = {}
-    looks = {}
+    crops = {}
     for part in _parts(data):
         size = _get(data, folder, f"networks.{part}.size", int)
         side = float(_get(data, folder, f"networks.{part}.field_of_view_mm", (int, float)))
         if size < 8 or not (math.isfinite(side) and side > 0):
             raise _damaged(folder, f"networks.{part} has an impossible size")
-        looks[part] = Look(size, side)
+        crops[part] = CropSpec(size, side)
         architecture = _get(data, folder, f"networks.{part}.architecture", dict)
         networks[part] = _load_network(folder, part, architecture, len(matched))
     return Model(
@@ -221,16 +221,16 @@ def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None =
         networks["locator"],
         ModelSpec(
             name=_get(data, folder, "name", str),
-            fine=looks["fine"],
-            locator=looks["locator"],
+            fine=crops["fine"],
+            locator=crops["locator"],
             mean_shape=_mean_shape(data, folder, len(matched)),
             calibration=_calibration(data, folder),
             normalisation=_get(data, folder, "normalisation", str),
             training=_get(data, folder, "training", dict),
             held_out=_get(data, folder, "held_out", dict),
             command=_get(data, folder, "command", str),
-            detail=looks.get("detail"),
-            sharpness=_sharpness(data, folder),
+            detail=crops.get("detail"),
+            inverse_temperature=_inverse_temperature(data, folder),
         ),
         load_shape(folder, len(matched)),
         networks.get("detail"),
@@ -343,15 +343,15 @@ def _to_json(model: Model) -> dict[str, Any]:
     if spec.mean_shape.shape != (len(protocol), 3):
         raise ValueError(f"mean shape must be ({len(protocol)}, 3), got {spec.mean_shape.shape}")
     networks = {}
-    for part, (network, look) in model.networks.items():
+    for part, (network, crop) in model.networks.items():
         if network.out_channels != len(protocol):
             raise ValueError(
                 f"the {part} network has {network.out_channels} heatmaps "
                 f"for {len(protocol)} landmarks"
             )
         networks[part] = {
-            "size": look.size,
-            "field_of_view_mm": look.field_of_view_mm,
+            "size": crop.size,
+            "field_of_view_mm": crop.field_of_view_mm,
             "architecture": network.spec(),
         }
     return {
@@ -363,7 +363,7 @@ def _to_json(model: Model) -> dict[str, Any]:
             "landmarks": len(protocol),
         },
         "networks": networks,
-        "sharpness": spec.sharpness,
+        "inverse_temperature": spec.inverse_temperature,
         "normalisation": spec.normalisation,
         "training": dict(spec.training),
         "held_out": dict(spec.held_out),
@@ -482,13 +482,15 @@ def _mean_shape(data: dict[str, Any], folder: Path, count: int) -> np.ndarray:
     return shape
 
 
-def _sharpness(data: dict[str, Any], folder: Path) -> float:
-    if "sharpness" not in data:
+def _inverse_temperature(data: dict[str, Any], folder: Path) -> float:
+    # Models made before 2026-12 call it sharpness.
+    key = next((key for key in ("inverse_temperature", "sharpness") if key in data), None)
+    if key is None:
         return 1.0
-    sharpness = float(_get(data, folder, "sharpness", (int, float)))
-    if not (math.isfinite(sharpness) and sharpness > 0):
-        raise _damaged(folder, "its sharpness is not above zero")
-    return sharpness
+    value = float(_get(data, folder, key, (int, float)))
+    if not (math.isfinite(value) and value > 0):
+        raise _damaged(folder, f"its {key} is not above zero")
+    return value
 
 
 def _calibration(data: dict[str, Any], folder: Path) -> Calibration | None:

@@ -6,7 +6,7 @@ with names. They know the protocol and the points, no image. Points are RAS mm, 
 
 >>> off_plane(protocol, points).max()           # mm, the point farthest off the plane of its group
 >>> [(s.chain.members, s.variation) for s in spacings(protocol, points)]
->>> exchanged_sides(protocol, points)           # pairs whose left and right were exchanged
+>>> swapped_sides(protocol, points)           # pairs whose left and right were exchanged
 [('EYE_A_L', 'EYE_A_R')]
 """
 
@@ -263,7 +263,7 @@ def need_plausible(
         raise UserError(f"{name}: {turned}; write the file again in the system that it states.")
 
 
-def exchanged_sides(protocol: Protocol, points: npt.ArrayLike) -> list[tuple[str, str]]:
+def swapped_sides(protocol: Protocol, points: npt.ArrayLike) -> list[tuple[str, str]]:
     """Pairs (left, right) of which each lies on the other's side.
 
     In a head that lies the other way round as a whole (`turned_round`) no pair is exchanged.

@@ -135,7 +135,7 @@ def _spread_along(curve: FloatArray, chain: Chain, points: FloatArray) -> FloatA
 # Found points -------------------------------------------------------------------------------------
 
 
-def conforming(protocol: Protocol, points: npt.ArrayLike) -> FloatArray:
+def constrained(protocol: Protocol, points: npt.ArrayLike) -> FloatArray:
     """Points that a model found, as the guidelines have them: flat groups, evenly spread outlines.
 
     A network places every point on its own. That the points of a plane are coplanar and those of an

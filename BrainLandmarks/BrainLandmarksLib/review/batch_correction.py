@@ -21,10 +21,10 @@ from BrainLandmarksLib.imaging.edges import tracer
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.protocol import constraints
 from BrainLandmarksLib.protocol.compliance import (
-    exchanged_sides,
     need_plausible,
     off_plane,
     out_of_order,
+    swapped_sides,
 )
 from BrainLandmarksLib.review import Edit, Review
 
@@ -75,7 +75,7 @@ def apply_guidelines(
     names = [group.name for group in protocol.groups] if groups is None else list(groups)
     chosen = {landmark.label for name in names for landmark in protocol.members(name)}
     before = len(review.edits)
-    _exchange(review, chosen)
+    _swap(review, chosen)
     points = np.array(review.current.points)
     for name in names:
         points = constraints.flattened(protocol, points, name, primary=primary)
@@ -105,12 +105,12 @@ def doubts(review: Review, groups: Sequence[str] | None = None) -> list[Doubt]:
     return sorted(found, key=lambda doubt: -doubt.mm)
 
 
-def _exchange(review: Review, chosen: Iterable[str]) -> None:
+def _swap(review: Review, chosen: Iterable[str]) -> None:
     """One step that gives every point of an exchanged pair its own name."""
     protocol = review.protocol
     points = np.array(review.current.points)
     row = {label: k for k, label in enumerate(protocol.labels)}
-    for find in (exchanged_sides, out_of_order):
+    for find in (swapped_sides, out_of_order):
         for first, second in find(protocol, points):
             if {first, second} <= set(chosen):
                 points[[row[first], row[second]]] = points[[row[second], row[first]]]

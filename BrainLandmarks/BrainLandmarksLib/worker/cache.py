@@ -39,10 +39,10 @@ class Memory:
         self._last: tuple[_Stamp, str] | None = None
 
     def kept(self, image: Path, layer: str) -> str:
-        """What is remembered of an image: "map" (all of it), "look" (the detection), "nothing"."""
+        """What is kept of an image: "map" (all of it), "detect" (the detection), "nothing"."""
         if self.explanation(image, layer) is not None:
             return "map"
-        return "nothing" if self.detection(image) is None else "look"
+        return "nothing" if self.detection(image) is None else "detect"
 
     def detection(self, image: Path) -> Detection | None:
         """The detection of this image, if it is the last one."""

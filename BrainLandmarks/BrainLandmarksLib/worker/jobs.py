@@ -152,13 +152,13 @@ class Jobs:
     def _explain(self, message: Message, progress: Progress) -> dict[str, Any]:
         """Write the Grad-CAM maps of some landmarks; what is remembered of the image is reused."""
         from BrainLandmarksLib.gradcam.output import entry_of, normalised, write_map
-        from BrainLandmarksLib.io.atomic import whole_files
+        from BrainLandmarksLib.io.atomic import atomic_writes
 
         start = time.monotonic()
         seen = self._explained(message, progress)
         explanation, rows = seen.explanation, seen.rows
         written = []
-        with whole_files(message["output"]) as unfinished:
+        with atomic_writes(message["output"]) as unfinished:
             for number, row in enumerate(rows):
                 seen.tell("map", _SEEN + (1 - _SEEN) * number / len(rows))
                 maps, maxima = normalised(explanation.maps([row]))
@@ -180,12 +180,12 @@ class Jobs:
     def _export(self, message: Message, progress: Progress) -> dict[str, Any]:
         """Write maps for the user, as `brainlandmarks explain` does, but for the picture."""
         from BrainLandmarksLib.gradcam.output import write_maps
-        from BrainLandmarksLib.io.atomic import whole_files
+        from BrainLandmarksLib.io.atomic import atomic_writes
 
         folder, name, sets = Path(message["output"]), message["name"], message["files"]
         seen = self._explained(message, progress)
         seen.tell("map", _SEEN)
-        with whole_files(folder) as unfinished:
+        with atomic_writes(folder) as unfinished:
             files = write_maps(unfinished, seen.explanation, seen.rows, image=name, sets=sets)
         seen.over()
         return {"files": [str(folder / file.name) for file in files]}

@@ -40,7 +40,7 @@ __all__ = [
 _LATER = {
     "AugmentWithLandmarks": ".augment",
     "Augmented": ".augment",
-    "algorithm1": ".algorithm1",
+    "algorithm1": ".faux_volumes",
     "regenerate": ".augment",
 }
 

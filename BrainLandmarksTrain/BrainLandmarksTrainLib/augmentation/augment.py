@@ -15,7 +15,7 @@ from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
-from .config import MEMBERS, AugmentationConfig
+from .config import TRANSFORMS, AugmentationConfig
 from .landmark_transform import moved_points
 from .policies import choose, draw_steps
 from .record import Record, Step
@@ -89,7 +89,7 @@ def _applied(
     with one_thread():
         image = centred_image(volume)
         for step in steps:
-            transform = MEMBERS[step.transform].build(step.parameters)
+            transform = TRANSFORMS[step.transform].build(step.parameters)
             moved = moved_points(transform, image, points)
             points, folded = moved.points, folded | moved.folded
             image = transform(image)

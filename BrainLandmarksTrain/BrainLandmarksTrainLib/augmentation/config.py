@@ -20,7 +20,7 @@ from BrainLandmarksTrainLib.settings import from_values, read_settings, schema, 
 
 from .machine_side import BiasField, Blur, Ghosting, Motion, Noise, Spikes
 from .patient_side import Affine, Anisotropy, Elastic
-from .transform import Member
+from .transform import Transform
 
 WHAT = "augmentation setting"
 SIDES = ("patient", "machine")
@@ -86,23 +86,23 @@ class AugmentationConfig:
             if not names:
                 raise UserError(f"{WHAT} {side!r} names no transform; give at least one.")
             for name in names:
-                _check_name(name, side, MEMBERS)
+                _check_name(name, side, TRANSFORMS)
         for name, policy in self.policies.items():
             where = f"policies.{name}.apply"
             if not policy.apply:
                 raise UserError(f"{WHAT} {where!r} names no step; give at least one.")
             for step in policy.apply:
-                _check_name(step, where, (*SIDES, *MEMBERS))
+                _check_name(step, where, (*SIDES, *TRANSFORMS))
         total = math.fsum(policy.probability for policy in self.policies.values())
         if abs(total - 1) > 1e-6:
             raise UserError(
                 f"the probabilities of the policies add up to {total:g}; they must add up to 1."
             )
 
-    def member(self, name: str) -> Member:
+    def member(self, name: str) -> Transform:
         """The ranges of a transform by its name, such as "affine"."""
         found = getattr(self, name)
-        assert isinstance(found, Member)
+        assert isinstance(found, Transform)
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class AugmentationConfig:
         )
 
 
-MEMBERS: dict[str, type[Member]] = {
+TRANSFORMS: dict[str, type[Transform]] = {
     "elastic": Elastic,
     "affine": Affine,
     "anisotropy": Anisotropy,
@@ -192,7 +192,9 @@ def markdown() -> str:
     config = AugmentationConfig()
     lines = ["| policy | p | what it does |", "|---|---|---|"]
     for name, policy in config.policies.items():
-        steps = [f"one of the {s} side" if s in SIDES else MEMBERS[s].title for s in policy.apply]
+        steps = [
+            f"one of the {s} side" if s in SIDES else TRANSFORMS[s].title for s in policy.apply
+        ]
         lines.append(f"| {name} | {policy.probability:g} | {', then '.join(steps)} |")
     lines += ["", "| side | transform | setting | default | meaning |", "|---|---|---|---|---|"]
     for side in SIDES:

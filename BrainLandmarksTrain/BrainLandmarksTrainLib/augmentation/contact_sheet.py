@@ -14,10 +14,10 @@ import numpy as np
 from BrainLandmarksLib.figures.fonts import make_legible
 from BrainLandmarksLib.figures.slices import BACKGROUND, DIM_INK, INK, VIEW_MM, Slice, grey_window
 from BrainLandmarksLib.imaging.volume import Volume
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
-from .config import MEMBERS
+from .config import TRANSFORMS
 from .record import Record
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ class Row:
     @classmethod
     def of(cls, record: Record, volume: Volume, landmarks: LandmarkSet, name: str = "") -> Row:
         """The row of a varied scan; its note gives the name and the main parameters."""
-        title = ", ".join(MEMBERS[step.transform].title for step in record.steps)
+        title = ", ".join(TRANSFORMS[step.transform].title for step in record.steps)
         notes = [f"{record.policy}, {name}" if name else record.policy]
-        notes += [MEMBERS[step.transform].brief(step.parameters) for step in record.steps]
+        notes += [TRANSFORMS[step.transform].brief(step.parameters) for step in record.steps]
         return cls(title, "\n".join(notes), volume, landmarks)
 
 
@@ -101,7 +101,7 @@ def draw_contact_sheet(
                 (place[0] / width, place[1] / height, size / width, size / height)
             )
             _draw(axes, _best_slice(row, *view), row)
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         make_legible(figure)
         FigureCanvasAgg(figure).print_png(str(unfinished))
 

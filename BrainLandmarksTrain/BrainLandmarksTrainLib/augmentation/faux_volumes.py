@@ -18,7 +18,7 @@ from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 from .augment import centred_image, one_thread, with_points
-from .config import MEMBERS
+from .config import TRANSFORMS
 from .record import Step
 from .transform import tio
 
@@ -58,7 +58,7 @@ def algorithm1(steps: Sequence[Step], volume: Volume, landmarks: LandmarkSet) ->
     with one_thread():
         image = centred_image(volume)
         transforms = [
-            MEMBERS[step.transform].build(step.parameters)
+            TRANSFORMS[step.transform].build(step.parameters)
             for step in steps
             if step.transform in SPATIAL
         ]

@@ -24,7 +24,7 @@ import numpy as np
 from BrainLandmarksLib.dataset import Dataset, Entry, Sample
 from BrainLandmarksLib.dataset.dataset import MANIFEST, store
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.io.atomic import remove_unfinished, whole_file
+from BrainLandmarksLib.io.atomic import atomic_write, remove_unfinished
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.review import Review
 
@@ -237,7 +237,7 @@ def _open_output(folder: Path, protocol: Protocol, settings: dict[str, Any]) -> 
             raise UserError(f"{folder} is a dataset of its own; choose a new folder.")
     else:
         made = Dataset.create(folder, protocol)
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     return made
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from BrainLandmarksLib.imaging.intensity import bright_level
+from BrainLandmarksLib.imaging.intensity import foreground_percentile
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksTrainLib.settings import IntRange, Range, setting
 
-from .transform import Member, Parameters, tio, uniform, whole
+from .transform import Parameters, Transform, tio, uniform, whole
 
 if TYPE_CHECKING:
     import torchio
@@ -27,7 +27,7 @@ CENTRE_MARGIN = 0.05
 
 
 @dataclass(frozen=True)
-class Ghosting(Member):
+class Ghosting(Transform):
     """Ghosts: faint copies of the head along the phase-encoding direction.
 
     Something moves or changes its signal periodically (pulse, breathing, flow) while the lines of
@@ -65,7 +65,7 @@ class Ghosting(Member):
 
 
 @dataclass(frozen=True)
-class Spikes(Member):
+class Spikes(Transform):
     """Herringbone: stripes over the whole image.
 
     A spark or a loose contact while the signal is read gives single points of k-space a large
@@ -105,7 +105,7 @@ class Spikes(Member):
 
 
 @dataclass(frozen=True)
-class BiasField(Member):
+class BiasField(Transform):
     """Shading: one part of the head is brighter than another.
 
     The sensitivity of the receive coil and the strength of the transmit field change slowly over
@@ -143,7 +143,7 @@ class BiasField(Member):
 
 
 @dataclass(frozen=True)
-class Noise(Member):
+class Noise(Transform):
     """Thermal noise of the patient and of the receiver: Gaussian in the signal.
 
     A weaker field, smaller voxels or a faster sequence make more of it. TorchIO's own range is
@@ -161,7 +161,7 @@ class Noise(Member):
 
     def draw(self, rng: np.random.Generator, volume: Volume) -> Parameters:
         """Draw the standard deviation, in the image's units, and the noise's own seed."""
-        bright = bright_level(volume.data.ravel())
+        bright = foreground_percentile(volume.data.ravel())
         scale = bright if math.isfinite(bright) else 0.0
         return {"std": uniform(rng, self.level) * scale, "seed": whole(rng, (0, 2**31 - 1))}
 
@@ -177,7 +177,7 @@ class Noise(Member):
 
 
 @dataclass(frozen=True)
-class Motion(Member):
+class Motion(Transform):
     """Motion: the patient moves during the scan.
 
     The head jumps to another pose a few times while k-space is filled along the third voxel axis,
@@ -234,7 +234,7 @@ class Motion(Member):
 
 
 @dataclass(frozen=True)
-class Blur(Member):
+class Blur(Transform):
     """Blur: fine detail is missing.
 
     A short acquisition leaves out the outer part of k-space, T2 decay weakens it, and so does a

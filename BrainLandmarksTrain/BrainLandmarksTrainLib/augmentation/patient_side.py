@@ -16,7 +16,7 @@ from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksTrainLib.settings import Range, setting
 
 from .landmark_transform import FOLD_LIMIT
-from .transform import Member, Parameters, three, tio, uniform
+from .transform import Parameters, Transform, three, tio, uniform
 
 if TYPE_CHECKING:
     import torchio
@@ -25,7 +25,7 @@ SPLINE_ORDER = 3
 
 
 @dataclass(frozen=True)
-class Elastic(Member):
+class Elastic(Transform):
     """Another anatomy: smooth local stretching and shifting, as between two people or with atrophy.
 
     No scanner does this; it stands for the shapes that heads have. A coarse lattice of control
@@ -100,7 +100,7 @@ class Elastic(Member):
 
 
 @dataclass(frozen=True)
-class Affine(Member):
+class Affine(Transform):
     """A head of another size, turned and shifted in the coil.
 
     Scaling stands for the sizes of heads, rotation and shift for the way the patient lies: chin up
@@ -146,7 +146,7 @@ class Affine(Member):
 
 
 @dataclass(frozen=True)
-class Anisotropy(Member):
+class Anisotropy(Transform):
     """Thick slices: a protocol that saves time by sampling one direction coarsely.
 
     The image is sampled at the slice distance along one voxel axis and interpolated back. The

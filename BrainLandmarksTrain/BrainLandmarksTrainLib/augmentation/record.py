@@ -10,7 +10,7 @@ from typing import Any
 
 from BrainLandmarksLib.errors import UserError
 
-from .config import MEMBERS
+from .config import TRANSFORMS
 from .transform import Parameters
 
 VERSION = 1
@@ -80,7 +80,7 @@ class Record:
                     "version."
                 )
             steps = tuple(Step(s["transform"], dict(s["parameters"])) for s in values["steps"])
-            if not all(step.transform in MEMBERS for step in steps):
+            if not all(step.transform in TRANSFORMS for step in steps):
                 raise KeyError("transform")
             return cls(
                 int(values["seed"]),

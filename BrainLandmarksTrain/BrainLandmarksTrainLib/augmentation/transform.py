@@ -19,7 +19,7 @@ Parameters = dict[str, Any]
 """Plain JSON values: everything that the transform needs to do the same again."""
 
 
-class Member(ABC):
+class Transform(ABC):
     """One kind of variation; its fields are the ranges that it is drawn from.
 
     >>> parameters = Affine(rotation_deg=(-5, 5)).draw(rng, volume)

@@ -33,7 +33,7 @@ from typing import Any
 
 from BrainLandmarksLib.cli import PROGRAM
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.worker import last_words
 from BrainLandmarksLib.worker.process_tree import environment, interpreter
 
@@ -333,5 +333,5 @@ def write_run(path: Path, about: Mapping[str, Any]) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

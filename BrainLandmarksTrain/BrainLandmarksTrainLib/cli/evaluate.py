@@ -135,7 +135,10 @@ def _of_dataset(arguments: argparse.Namespace) -> str:
     from BrainLandmarksLib.dataset import Dataset
     from BrainLandmarksLib.network.model_files import load_model
     from BrainLandmarksTrainLib.evaluation.comparison import Comparison
-    from BrainLandmarksTrainLib.evaluation.model_comparison import told_apart, write_before_after
+    from BrainLandmarksTrainLib.evaluation.model_comparison import (
+        told_apart,
+        write_model_comparison,
+    )
     from BrainLandmarksTrainLib.evaluation.report import write_comparison
 
     dataset = Dataset.open(arguments.dataset)
@@ -149,7 +152,7 @@ def _of_dataset(arguments: argparse.Namespace) -> str:
     old = load_model(arguments.before)
     before = Comparison.of_model(old, dataset, entries, *how)
     names = told_apart(old, model)
-    return page + "\n\n" + write_before_after(before, comparison, names, arguments.output)
+    return page + "\n\n" + write_model_comparison(before, comparison, names, arguments.output)
 
 
 def _of_folders(arguments: argparse.Namespace) -> str:

@@ -114,12 +114,12 @@ def train(recipe: Recipe, arguments: argparse.Namespace, command: str) -> int:
     """
     from BrainLandmarksTrainLib.engine.distributed import leads
     from BrainLandmarksTrainLib.pipeline.console import Console
-    from BrainLandmarksTrainLib.pipeline.train import cook, need_no_run
+    from BrainLandmarksTrainLib.pipeline.train import need_no_run, train_model
 
     if arguments.resume == "no":
         need_no_run(recipe)
     with Console() as console:
-        model = cook(recipe, console.say, command=command, on_log=console.row)
+        model = train_model(recipe, console.say, command=command, on_log=console.row)
     if model is None:
         return INTERRUPTED
     if leads():

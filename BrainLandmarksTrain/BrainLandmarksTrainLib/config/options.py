@@ -13,7 +13,7 @@ from typing import Any
 
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
 from BrainLandmarksTrainLib.engine.config import TrainingConfig
 
@@ -122,7 +122,7 @@ def keep_recipe(recipe: Recipe) -> Path:
         raise UserError(
             f"cannot make {path.parent}: {error.strerror}; choose another folder."
         ) from None
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(recipe.settings(), indent=1) + "\n", encoding="utf-8")
     return path
 

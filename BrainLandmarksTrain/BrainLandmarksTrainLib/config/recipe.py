@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
 from BrainLandmarksTrainLib.engine.config import MachineConfig, TrainingConfig
@@ -41,9 +41,10 @@ class HeadsConfig:
     held_out: tuple[str, ...] = setting(
         (), "Names of the label maps that training never sees; the model is measured on them."
     )
-    offspring_per_head: int = setting(
-        30, "Deformed copies of each head, annotated by rule, that training sees.", low=0
-    )
+    deformed_copies_per_head: int = setting(
+        30, "Deformed copies of each head, annotated by rule, that training sees.", low=0,
+        formerly="offspring_per_head",
+    )  # fmt: skip
     samples_per_head: int = setting(
         10, "Unseen scans of each held-out head that the model is measured on, and of as many "
         "deformed copies of it.", low=1,
@@ -78,7 +79,7 @@ class Recipe:
     """What a model is made of.
 
     >>> recipe = load_recipe("brain88.yaml")
-    >>> model_folder = cook(recipe)
+    >>> model_folder = train_model(recipe)
 
     Raises:
         UserError: there is neither a dataset nor a label map.
@@ -225,7 +226,7 @@ def write_recipe(recipe: Recipe, path: str | Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(as_yaml(recipe), encoding="utf-8")
 
 

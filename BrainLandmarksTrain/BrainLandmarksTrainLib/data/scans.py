@@ -23,9 +23,9 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray, canonical, rigid_fit
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging import intensity
-from BrainLandmarksLib.imaging.resampling import resample, thinned
+from BrainLandmarksLib.imaging.resampling import downsampled, resample
 from BrainLandmarksLib.imaging.volume import Volume
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig, AugmentWithLandmarks
@@ -85,8 +85,10 @@ def read_scans(
 
 
 def _keep(volume: Volume, spacing_mm: float, file: Path) -> None:
-    data, affine = canonical(thinned(volume).data, thinned(volume).grid.affine)
-    head = Volume(intensity.air_to_zero(np.ascontiguousarray(data)), Grid(data.shape, affine))
+    data, affine = canonical(downsampled(volume).data, downsampled(volume).grid.affine)
+    head = Volume(
+        intensity.subtract_background(np.ascontiguousarray(data)), Grid(data.shape, affine)
+    )
     size = np.array(head.grid.shape) * head.grid.spacing
     shape = tuple(int(n) for n in np.maximum(np.ceil(size / spacing_mm), 1))
     directions = head.grid.affine[:3, :3] / head.grid.spacing
@@ -94,13 +96,13 @@ def _keep(volume: Volume, spacing_mm: float, file: Path) -> None:
     small[:3, :3] = directions * spacing_mm
     small[:3, 3] = head.grid.center_ras - small[:3, :3] @ ((np.array(shape) - 1) / 2)
     voxels = resample(head, Grid(shape, small))  # type: ignore[arg-type]
-    level = intensity.bright_level(voxels.ravel())
+    level = intensity.foreground_percentile(voxels.ravel())
     # Half precision holds 0 to 65504 with three digits: scaled, nothing is lost that matters.
     tensors = {
         "image": torch.from_numpy(voxels / np.float32(level)).half(),
         "affine": torch.from_numpy(small),
     }
-    with whole_file(file) as unfinished:
+    with atomic_write(file) as unfinished:
         save_file(tensors, unfinished)
 
 

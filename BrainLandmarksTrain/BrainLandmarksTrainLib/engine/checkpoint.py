@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 
 PREFIX = "checkpoint-"
 BEST = "best.safetensors"
@@ -133,7 +133,7 @@ def write_best(folder: Path, network: nn.Module) -> None:
     """
     weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     try:
-        with whole_file(folder / BEST) as unfinished:
+        with atomic_write(folder / BEST) as unfinished:
             save_file(weights, unfinished)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write {folder / BEST} ({_reason(error)}); make room.") from None

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-class Average:
+class ExponentialMovingAverage:
     """Exponential moving average of a network's weights (Polyak averaging).
 
     The average starts as a plain mean and turns into the exponential one, so early weights are

@@ -12,10 +12,10 @@ _PLATEAU_FACTOR = 1 / 3
 
 
 @dataclass
-class Watch:
+class PlateauMonitor:
     """Follows the validation error over epochs (Prechelt, Neural Networks 11:761, 1998).
 
-    >>> watch = Watch()
+    >>> watch = PlateauMonitor()
     >>> watch.see(2.9), watch.see(3.1)
     (True, False)
     """
@@ -50,13 +50,15 @@ class Watch:
         return {"best": best, "waiting": self.waiting, "reductions": self.reductions}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Watch:
+    def from_dict(cls, values: dict[str, Any]) -> PlateauMonitor:
         """The same from plain JSON values."""
         best = math.inf if values["best"] is None else values["best"]
         return cls(best, values["waiting"], values["reductions"])
 
 
-def learning_rate(config: TrainingConfig, step: int, progress: float, watch: Watch) -> float:
+def learning_rate(
+    config: TrainingConfig, step: int, progress: float, watch: PlateauMonitor
+) -> float:
     """Learning rate of a step.
 
     Args:

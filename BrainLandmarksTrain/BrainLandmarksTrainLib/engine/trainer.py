@@ -40,11 +40,11 @@ from .checkpoint import (
 )
 from .config import MachineConfig, TrainingConfig
 from .distributed import make_fabric
-from .ema import Average
+from .ema import ExponentialMovingAverage
 from .logs import Log, RunLog
 from .losses import LossParts, MixedLoss, visible
 from .optimizer import make_optimizer
-from .schedule import Watch, learning_rate
+from .schedule import PlateauMonitor, learning_rate
 
 EPOCH_STEPS = 200
 """Steps of an epoch where nothing says how many scans there are."""
@@ -132,14 +132,14 @@ class Trainer:
         self.loss = MixedLoss(config.alpha, config.sigma, config.coordinate_loss)  # type: ignore[arg-type]
         if config.init_from:
             load_weights(self.network, config.init_from)
-        self.average = Average(self.network, config.average_decay)
+        self.average = ExponentialMovingAverage(self.network, config.average_decay)
         self.optimizer = make_optimizer(self.network, config)
         self._module, self._optimizer = self.fabric.setup(self.network, self.optimizer)
         self.epoch_steps = config.epoch_steps or EPOCH_STEPS
         self.step = 0
         self.seconds = 0.0
         self.norm_frozen = False
-        self.watch = Watch()
+        self.watch = PlateauMonitor()
         self._epoch_sums = dict.fromkeys(_SUMS, 0.0)
         self._unlogged: list[dict[str, float]] = []
         self._stop_asked = False
@@ -405,7 +405,7 @@ class Trainer:
         self.seconds = state["seconds"]
         self.norm_frozen = state["norm_frozen"]
         self.average.updates = state["average_updates"]
-        self.watch = Watch.from_dict(state["watch"])
+        self.watch = PlateauMonitor.from_dict(state["watch"])
         self._epoch_sums = state["epoch_sums"]
         self._unlogged = state["unlogged"]
 

@@ -15,7 +15,7 @@ from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.shape_model import ShapeModel, sigma_of_confidence
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.network.decoding import Calibration
-from BrainLandmarksTrainLib.synthesis.deformed_copies import breed
+from BrainLandmarksTrainLib.synthesis.deformed_copies import make_deformed_copies
 from BrainLandmarksTrainLib.synthesis.head import Head
 from BrainLandmarksTrainLib.synthesis.label_maps import AnnotatedMap
 from BrainLandmarksTrainLib.synthesis.rendering import unseen_scans
@@ -121,7 +121,7 @@ def measure(
 
     Args:
         scans: how many of each head; every scan of "deformed" has an anatomy of its own.
-        folder: where the deformed copies are kept (:mod:`.offspring`).
+        folder: where the deformed copies are kept (:mod:`.deformed_copies`).
 
     Returns:
         "own" anatomy and "deformed" anatomy, both with the truth by rule.
@@ -131,7 +131,10 @@ def measure(
     return {
         "own": evaluate_held_out(model, own, device=device, quality=quality),
         "deformed": evaluate_held_out(
-            model, list(breed(held_out, shape, scans, folder)), device=device, quality=quality
+            model,
+            list(make_deformed_copies(held_out, shape, scans, folder)),
+            device=device,
+            quality=quality,
         ),
     }
 

@@ -11,7 +11,7 @@ from BrainLandmarksLib.dataset import Dataset, Entry
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.figures.plots import box_plot_by_landmark
 from BrainLandmarksLib.geometry.affine import FloatArray
-from BrainLandmarksLib.io.atomic import whole_files
+from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.network.model_files import Model
 from BrainLandmarksLib.protocol.alignment import nan_mean
@@ -66,7 +66,7 @@ def compare_models(
     before, after = (
         Comparison.of_model(model, dataset, entries, device, on_scan) for model in (old, new)
     )
-    return write_before_after(before, after, told_apart(old, new), folder, which)
+    return write_model_comparison(before, after, told_apart(old, new), folder, which)
 
 
 def told_apart(old: Model, new: Model) -> tuple[str, str]:
@@ -75,7 +75,7 @@ def told_apart(old: Model, new: Model) -> tuple[str, str]:
     return names if names[0] != names[1] else (f"{names[0]} (before)", f"{names[1]} (after)")
 
 
-def write_before_after(
+def write_model_comparison(
     before: Comparison, after: Comparison, names: tuple[str, str], folder: Path, which: str = ""
 ) -> str:
     """Write tables and box plots of two comparisons of the same scans into a folder.
@@ -122,7 +122,7 @@ def write_before_after(
         page += [f"## Table IV of the paper, MAE {reading}"]
         page += [_side_by_side(tables[0], tables[1], names, ("MAE", "RMSE")).markdown()]
     landmarks = _landmarks(protocol.labels, old, new, change)
-    with whole_files(folder) as unfinished:
+    with atomic_writes(folder) as unfinished:
         groups.write_csv(unfinished / "before_after_groups.csv")
         landmarks.write_csv(unfinished / "before_after_landmarks.csv")
         box_plot_by_landmark(

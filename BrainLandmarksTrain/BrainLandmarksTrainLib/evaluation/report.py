@@ -15,7 +15,7 @@ from BrainLandmarksLib.figures.plots import (
     new_figure,
     save_figure,
 )
-from BrainLandmarksLib.io.atomic import whole_files
+from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.network.decoding import Calibration
 from BrainLandmarksLib.network.model_files import Model
@@ -65,7 +65,7 @@ def write_comparison(comparison: Comparison, folder: Path, configuration: str) -
             "no landmark is both found and true, so there is nothing to measure; check that both "
             "are of the same scans."
         )
-    with whole_files(folder) as unfinished:
+    with atomic_writes(folder) as unfinished:
         return _write_into(comparison, unfinished, configuration)
 
 
@@ -168,7 +168,7 @@ def held_out_report(
     """
     paths = held_out_maps(model.spec, label_maps, heads)
     maps = read_annotated(paths, model.protocol, folder / "annotations")
-    results = measure(model, maps, scans, folder / "offspring", device, quality)
+    results = measure(model, maps, scans, folder / "deformed_copies", device, quality)
     result = HeldOut.joined(results.values())
     parts = [
         f"{title}:\n\n{ErrorTable.of(model.protocol, results[name].errors).markdown()}"
@@ -184,7 +184,7 @@ def held_out_report(
         header = "| corrected points | mean error of the others before | after |\n|---|---|---|"
         parts.append("\n".join([header, *rows]))
     comparison = Comparison.of_held_out(model.protocol, result)
-    with whole_files(folder) as unfinished:
+    with atomic_writes(folder) as unfinished:
         more = ["## By anatomy, and after corrections", *parts]
         _write_into(comparison, unfinished, model.spec.name, more)
         draw_confidence(result, calibration, unfinished / "confidence.png")

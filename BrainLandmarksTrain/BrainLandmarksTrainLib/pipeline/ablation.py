@@ -24,7 +24,7 @@ import numpy as np
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
-from BrainLandmarksLib.io.atomic import whole_files
+from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.compliance import off_plane, spacings
@@ -37,8 +37,8 @@ from BrainLandmarksTrainLib.evaluation.paper_tables import READINGS, table_three
 from BrainLandmarksTrainLib.settings import REQUIRED, from_values, read_settings, setting
 from BrainLandmarksTrainLib.synthesis.simulated_rater import Rater, RaterErrors
 
-from .prepare import Kitchen
-from .train import cook
+from .prepare import TrainingData
+from .train import train_model
 
 PAGE = "ablation.md"
 CONFIGURATIONS = ("Baseline + uncorrected GT", "Dropout + corrected GT")
@@ -182,7 +182,7 @@ def run_ablation(
                 _copy_whole(first / "locator", folder / "locator")
             vary = _unchanged if cell.corrected else _uncorrected(config.uncorrected, recipe.seed)
             if (
-                cook(cell.of(recipe, output), say, command=command, on_log=on_log, vary=vary)
+                train_model(cell.of(recipe, output), say, command=command, on_log=on_log, vary=vary)
                 is None
             ):
                 return None
@@ -196,25 +196,25 @@ def run_ablation(
     return page
 
 
-def _unchanged(part: str, kitchen: Kitchen) -> Kitchen:
-    return kitchen
+def _unchanged(part: str, data: TrainingData) -> TrainingData:
+    return data
 
 
-def _uncorrected(errors: RaterErrors, seed: int) -> Callable[[str, Kitchen], Kitchen]:
+def _uncorrected(errors: RaterErrors, seed: int) -> Callable[[str, TrainingData], TrainingData]:
     """Puts a rater's errors on the landmarks that the fine network is trained on."""
 
-    def vary(part: str, kitchen: Kitchen) -> Kitchen:
+    def vary(part: str, data: TrainingData) -> TrainingData:
         if part != "fine":
-            return kitchen
-        rater = Rater.random(kitchen.protocol, np.random.default_rng(seed), errors)
+            return data
+        rater = Rater.random(data.protocol, np.random.default_rng(seed), errors)
         scans = [
             replace(
                 scan,
                 landmarks=rater.annotate(scan.landmarks, np.random.default_rng([seed, number])),
             )
-            for number, scan in enumerate(kitchen.scans)
+            for number, scan in enumerate(data.scans)
         ]
-        return replace(kitchen, scans=scans)
+        return replace(data, scans=scans)
 
     return vary
 
@@ -252,7 +252,7 @@ def _page(
 
 
 def _write(page: str, results: Mapping[str, Mapping[str, FloatArray]], output: Path) -> None:
-    with whole_files(output) as unfinished:
+    with atomic_writes(output) as unfinished:
         for reading in READINGS:
             name = f"table_3_{reading.replace(' ', '_').lower()}.csv"
             table_three(results, reading).write_csv(unfinished / name)

@@ -11,7 +11,7 @@ class Console:
     """Shows the rows of runs.
 
     >>> with Console() as console:
-    ...     cook(recipe, console.say, on_log=console.row)
+    ...     train_model(recipe, console.say, on_log=console.row)
     """
 
     def __init__(self) -> None:

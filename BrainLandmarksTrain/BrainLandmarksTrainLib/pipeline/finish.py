@@ -16,7 +16,7 @@ from BrainLandmarksLib import __version__
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.geometry.shape_model import ShapeModel
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
-from BrainLandmarksLib.network.model_files import Look, Model, ModelSpec, save_model
+from BrainLandmarksLib.network.model_files import CropSpec, Model, ModelSpec, save_model
 from BrainLandmarksTrainLib.config.recipe import Recipe
 from BrainLandmarksTrainLib.engine.checkpoint import (
     latest_checkpoint,
@@ -29,27 +29,27 @@ from BrainLandmarksTrainLib.evaluation.comparison import true_points
 from BrainLandmarksTrainLib.evaluation.held_out import HeldOut, evaluate_scans, measure
 from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
 
-from .prepare import PARTS, Kitchen, Say
+from .prepare import PARTS, Say, TrainingData
 from .transfer import start_network
 
-SHARPNESS = 1.5
-"""`ModelSpec.sharpness` of a model that a heatmap loss has made; docs/robustness.md has what others
-do."""
+INVERSE_TEMPERATURE = 1.5
+"""`ModelSpec.inverse_temperature` of a model that a heatmap loss has made; docs/robustness.md has
+what others do."""
 
 _PACKAGES = (
     "torch", "numpy", "scipy", "nibabel", "safetensors", "lightning-fabric", "torchio",
 )  # fmt: skip
 
 
-def finish(model: Model, kitchen: Kitchen, recipe: Recipe, folder: Path, say: Say) -> None:
+def finish(model: Model, data: TrainingData, recipe: Recipe, folder: Path, say: Say) -> None:
     """Measure a model on what training did not see, calibrate its confidence, and save it."""
     results: dict[str, HeldOut] = {}
     held_out: dict[str, Any] = {}
     device = recipe.machine.device
-    if recipe.heads is not None and kitchen.held_out:
+    if recipe.heads is not None and data.held_out:
         count = recipe.heads.samples_per_head
-        offspring = folder.parent / "offspring"
-        results |= measure(model, kitchen.held_out, count, offspring, device)
+        copies = folder.parent / "deformed_copies"
+        results |= measure(model, data.held_out, count, copies, device)
         own, deformed = (ErrorTable.of(model.protocol, r.errors) for r in results.values())
         say(f"own held-out heads\n{own.markdown()}")
         say(f"deformed held-out heads\n{deformed.markdown()}")
@@ -60,8 +60,8 @@ def finish(model: Model, kitchen: Kitchen, recipe: Recipe, folder: Path, say: Sa
             "deformed_errors_mm": deformed.to_dict(),
             "missed": int(np.isnan(results["own"].errors).sum()),
         }
-    if kitchen.dataset is not None:
-        scans = _measure_scans(model, kitchen.dataset, device)
+    if data.dataset is not None:
+        scans = _measure_scans(model, data.dataset, device)
         for split, result in scans.items():
             np.savez(folder.parent / f"{split}.npz", found=result.found, truth=result.truth)
             table = ErrorTable.of(model.protocol, result.errors)
@@ -75,19 +75,21 @@ def finish(model: Model, kitchen: Kitchen, recipe: Recipe, folder: Path, say: Sa
     # A model that recognised no head has nothing to learn from what its confidence means.
     if joined is not None and np.isfinite(joined.errors).sum() > 1:
         calibration = joined.calibration()
-    elif kitchen.base is not None and kitchen.base.protocol.hash == model.protocol.hash:
-        calibration = kitchen.base.spec.calibration
+    elif data.base is not None and data.base.protocol.hash == model.protocol.hash:
+        calibration = data.base.spec.calibration
     spec = replace(model.spec, calibration=calibration, held_out=held_out)
     save_model(replace(model, spec=spec), folder, overwrite=True)
 
 
-def network_of(kitchen: Kitchen, recipe: Recipe, part: str, config: TrainingConfig) -> HighRes3DNet:
+def network_of(
+    data: TrainingData, recipe: Recipe, part: str, config: TrainingConfig
+) -> HighRes3DNet:
     """A network as training starts with it."""
-    base = kitchen.base
+    base = data.base
     if base is not None and part in base.networks and config.init_from is None:
-        return start_network(base, part, kitchen.protocol, config.dropout, recipe.seed)
+        return start_network(base, part, data.protocol, config.dropout, recipe.seed)
     torch.manual_seed(recipe.seed)
-    count = len(kitchen.protocol)
+    count = len(data.protocol)
     network = HighRes3DNet(out_channels=count, features=config.features, dropout=config.dropout)
     # What a network has learnt helps the next one, at another resolution as well.
     before = {"fine": "locator", "detail": "fine"}.get(part, "")
@@ -97,45 +99,45 @@ def network_of(kitchen: Kitchen, recipe: Recipe, part: str, config: TrainingConf
     return network
 
 
-def assembled(kitchen: Kitchen, recipe: Recipe, command: str) -> Model:
+def assembled(data: TrainingData, recipe: Recipe, command: str) -> Model:
     """The model of a recipe whose networks are trained."""
-    networks, looks = {}, {}
+    networks, crops = {}, {}
     for part in PARTS:
         config: TrainingConfig | None = getattr(recipe, part)
         if config is not None:
-            networks[part] = network_of(kitchen, recipe, part, config)
+            networks[part] = network_of(data, recipe, part, config)
             networks[part].load_state_dict(trained_weights(Path(recipe.output) / part))
             networks[part].eval()
-            looks[part] = look_of(part, config)
+            crops[part] = crop_of(part, config)
         elif part == "locator":
-            assert kitchen.base is not None  # the recipe says so
-            networks[part], looks[part] = kitchen.base.networks[part]
+            assert data.base is not None  # the recipe says so
+            networks[part], crops[part] = data.base.networks[part]
     spec = ModelSpec(
         name=recipe.name,
-        fine=looks["fine"],
-        locator=looks["locator"],
-        mean_shape=kitchen.shape,
-        training=_summary(kitchen, recipe),
+        fine=crops["fine"],
+        locator=crops["locator"],
+        mean_shape=data.shape,
+        training=_summary(data, recipe),
         command=command,
-        detail=looks.get("detail"),
-        sharpness=SHARPNESS if recipe.fine.alpha > 0 else 1.0,
+        detail=crops.get("detail"),
+        inverse_temperature=INVERSE_TEMPERATURE if recipe.fine.alpha > 0 else 1.0,
     )
-    points, mirror = kitchen.landmarks, kitchen.protocol.mirror_permutation()
-    same = kitchen.base is not None and kitchen.base.protocol.hash == kitchen.protocol.hash
-    if same and kitchen.base is not None and kitchen.base.shape is not None and not kitchen.heads:
+    points, mirror = data.landmarks, data.protocol.mirror_permutation()
+    same = data.base is not None and data.base.protocol.hash == data.protocol.hash
+    if same and data.base is not None and data.base.shape is not None and not data.heads:
         # Of more heads than a dataset of corrections has.
-        shape: ShapeModel | None = kitchen.base.shape
+        shape: ShapeModel | None = data.base.shape
     else:
-        shape = ShapeModel.fit(points, mirror, kitchen.shape) if len(points) > 1 else None
+        shape = ShapeModel.fit(points, mirror, data.shape) if len(points) > 1 else None
     detail = networks.get("detail")
-    return Model(kitchen.protocol, networks["fine"], networks["locator"], spec, shape, detail)
+    return Model(data.protocol, networks["fine"], networks["locator"], spec, shape, detail)
 
 
-def look_of(part: str, config: TrainingConfig) -> Look:
+def crop_of(part: str, config: TrainingConfig) -> CropSpec:
     """What a trained network is shown: all of its cube, or one box of the detail network."""
     if part == "detail":
-        return Look(config.cube[0], config.cube[0] * config.voxel_mm)
-    return Look(config.size, config.field_of_view_mm)
+        return CropSpec(config.cube[0], config.cube[0] * config.voxel_mm)
+    return CropSpec(config.size, config.field_of_view_mm)
 
 
 def _measure_scans(model: Model, dataset: Dataset, device: str) -> dict[str, HeldOut]:
@@ -155,26 +157,26 @@ def _measure_scans(model: Model, dataset: Dataset, device: str) -> dict[str, Hel
     return results
 
 
-def _summary(kitchen: Kitchen, recipe: Recipe) -> dict[str, Any]:
+def _summary(data: TrainingData, recipe: Recipe) -> dict[str, Any]:
     """What model.json says of the training; no path of a machine, no scan of a person by name."""
     settings = recipe.settings()
     for group, key in (("heads", "label_maps"), ("scans", "dataset"), ("machine", "threads")):
         if settings.get(group):
             settings[group].pop(key, None)
     settings.pop("output")
-    if recipe.start_from and kitchen.base is not None:
-        settings["start_from"] = kitchen.base.spec.name
+    if recipe.start_from and data.base is not None:
+        settings["start_from"] = data.base.spec.name
     parts = [part for part in PARTS if settings.get(part) is not None]
     for part in parts:
         settings[part].pop("init_from")
     summary: dict[str, Any] = {
         "recipe": settings,
-        "heads": kitchen.names if kitchen.heads else [],
-        "scans": len(kitchen.scans),
+        "heads": data.names if data.heads else [],
+        "scans": len(data.scans),
         "software": {"brainlandmarks": __version__, **_versions()},
     }
-    if kitchen.base is not None:
-        earlier = kitchen.base.spec.training
+    if data.base is not None:
+        earlier = data.base.spec.training
         summary["before"] = [*earlier.get("before", ()), _runs(earlier)]
     for part in parts:
         checkpoint = latest_checkpoint(Path(recipe.output) / part)

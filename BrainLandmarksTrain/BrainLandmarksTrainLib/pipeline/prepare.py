@@ -17,7 +17,7 @@ from BrainLandmarksLib.protocol import Protocol, load_protocol
 from BrainLandmarksTrainLib.config.recipe import HeadsConfig, Recipe
 from BrainLandmarksTrainLib.data.scans import Scan, read_scans
 from BrainLandmarksTrainLib.evaluation.comparison import true_points
-from BrainLandmarksTrainLib.synthesis.deformed_copies import breed
+from BrainLandmarksTrainLib.synthesis.deformed_copies import make_deformed_copies
 from BrainLandmarksTrainLib.synthesis.head import Head
 from BrainLandmarksTrainLib.synthesis.label_maps import (
     AnnotatedMap,
@@ -37,7 +37,7 @@ OVERSAMPLING = {"locator": 3, "fine": 2, "detail": 2}
 
 
 @dataclass(frozen=True)
-class Kitchen:
+class TrainingData:
     """What a recipe is cooked from, read and ready."""
 
     protocol: Protocol
@@ -62,7 +62,7 @@ class Kitchen:
         return [h.landmarks for h in self.heads] + [s.landmarks for s in self.scans]
 
 
-def prepare(recipe: Recipe, device: str = "cpu", say: Say = print) -> Kitchen:
+def prepare(recipe: Recipe, device: str = "cpu", say: Say = print) -> TrainingData:
     """Read all that a recipe learns from.
 
     Raises:
@@ -96,24 +96,24 @@ def prepare(recipe: Recipe, device: str = "cpu", say: Say = print) -> Kitchen:
             f"the locator of {base.spec.name} finds the landmarks of {base.protocol.name}, not "
             f"those of {protocol.name}; describe a locator in the recipe."
         )
-    kitchen = Kitchen(protocol, base, shape, dataset=dataset)
+    data = TrainingData(protocol, base, shape, dataset=dataset)
     if recipe.heads is not None:
-        count = recipe.heads.offspring_per_head
-        say(f"breeding {count} offspring of each head")
+        count = recipe.heads.deformed_copies_per_head
+        say(f"making {count} deformed copies of each head")
         heads = [m.head(shape, device) for m in train]
-        heads += breed(train, shape, count, output / "offspring", device)
+        heads += make_deformed_copies(train, shape, count, output / "deformed_copies", device)
         held_out = [m for m in maps if m.name in recipe.heads.held_out]
-        kitchen = replace(kitchen, heads=heads, held_out=held_out)
+        data = replace(data, heads=heads, held_out=held_out)
     if dataset is not None:
         say(f"reading {len(entries)} scans")
         spacing, cache = _finest(recipe), output / "cache"
         checking = [e for e in dataset.entries if e.split == "validation"]
-        kitchen = replace(
-            kitchen,
+        data = replace(
+            data,
             scans=read_scans(dataset, entries, spacing, cache),
             validation=read_scans(dataset, checking, spacing, cache),
         )
-    return kitchen
+    return data
 
 
 def _protocol(recipe: Recipe, dataset: Dataset | None) -> Protocol:

@@ -17,7 +17,7 @@ from BrainLandmarksTrainLib.synthesis.generator import HeadGenerator, HeadSample
 from BrainLandmarksTrainLib.synthesis.lattice import Lattice
 from BrainLandmarksTrainLib.synthesis.variation import ANY_POSE, CANONICAL, Variation
 
-from .prepare import OVERSAMPLING, Kitchen
+from .prepare import OVERSAMPLING, TrainingData
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Mixture:
 
 
 def samplers(
-    kitchen: Kitchen, recipe: Recipe, part: str, config: TrainingConfig
+    data: TrainingData, recipe: Recipe, part: str, config: TrainingConfig
 ) -> tuple[Sampler, Sampler | None]:
     """What makes the samples of a network, and those for validation (None: unseen ones of it)."""
     variation = ANY_POSE if part == "locator" else CANONICAL
@@ -43,20 +43,20 @@ def samplers(
     validation: Sampler | None = None
 
     def of(sampler: HeadSampler | ScanSampler) -> Sampler:
-        return DetailSampler(sampler, kitchen.shape) if part == "detail" else sampler
+        return DetailSampler(sampler, data.shape) if part == "detail" else sampler
 
     made: list[Sampler] = []
     if recipe.scans is not None:
-        sampler = _scan_sampler(kitchen, kitchen.scans, variation, lattice, recipe.scans)
+        sampler = _scan_sampler(data, data.scans, variation, lattice, recipe.scans)
         made.append(of(sampler))
-        if kitchen.validation:
+        if data.validation:
             plain = replace(recipe.scans, augmented_share=0.0)
-            validation = of(_scan_sampler(kitchen, kitchen.validation, variation, lattice, plain))
+            validation = of(_scan_sampler(data, data.validation, variation, lattice, plain))
     if recipe.heads is not None:
         heads = recipe.heads
         varied = replace(variation, t1_share=heads.t1_share, void_share=heads.void_share)
-        mirror = kitchen.protocol.mirror_permutation()
-        generator = HeadGenerator(kitchen.heads, mirror, varied)
+        mirror = data.protocol.mirror_permutation()
+        generator = HeadGenerator(data.heads, mirror, varied)
         made.append(of(HeadSampler(generator, lattice)))
     if len(made) == 1:
         return made[0], validation
@@ -65,7 +65,7 @@ def samplers(
 
 
 def _scan_sampler(
-    kitchen: Kitchen,
+    data: TrainingData,
     scans: Sequence[Scan],
     variation: Variation,
     lattice: Lattice,
@@ -73,8 +73,8 @@ def _scan_sampler(
 ) -> ScanSampler:
     return ScanSampler(
         scans,
-        kitchen.shape,
-        kitchen.protocol,
+        data.shape,
+        data.protocol,
         variation,
         lattice,
         config.augmentation,

@@ -20,17 +20,17 @@ from BrainLandmarksTrainLib.engine.distributed import make_fabric
 from BrainLandmarksTrainLib.engine.trainer import Trainer
 
 from .finish import assembled, finish, network_of
-from .prepare import PARTS, Kitchen, Say, prepare
+from .prepare import PARTS, Say, TrainingData, prepare
 from .samplers import samplers
 
 
-def cook(
+def train_model(
     recipe: Recipe,
     say: Say = print,
     *,
     command: str = "",
     on_log: Callable[[str, dict[str, float]], None] | None = None,
-    vary: Callable[[str, Kitchen], Kitchen] = lambda part, kitchen: kitchen,
+    vary: Callable[[str, TrainingData], TrainingData] = lambda part, data: data,
 ) -> Path | None:
     """Run a recipe; returns the model's folder, or None when training was interrupted.
 
@@ -47,17 +47,17 @@ def cook(
     tell: Say = say if fabric.is_global_zero else lambda line: None
     output = Path(recipe.output)
     with fabric.rank_zero_first():
-        kitchen = prepare(recipe, fabric.device.type, tell)
+        data = prepare(recipe, fabric.device.type, tell)
     for part in PARTS:
         config: TrainingConfig | None = getattr(recipe, part)
         if config is None:
             continue
         tell(f"training the {part} network")
-        sampler, validation = samplers(vary(part, kitchen), recipe, part, config)
+        sampler, validation = samplers(vary(part, data), recipe, part, config)
         trainer = Trainer(
-            network_of(kitchen, recipe, part, config),
+            network_of(data, recipe, part, config),
             sampler,
-            _with_epochs(config, kitchen),
+            _with_epochs(config, data),
             output / part,
             validation=validation,
             fabric=fabric,
@@ -70,9 +70,9 @@ def cook(
             return None
     folder = output / "model"
     if fabric.is_global_zero:
-        model = assembled(kitchen, recipe, command)
+        model = assembled(data, recipe, command)
         say("measuring on held-out scans")
-        finish(model, kitchen, recipe, folder, say)
+        finish(model, data, recipe, folder, say)
         say(f"model written to {folder}")
     fabric.barrier()
     return folder
@@ -92,8 +92,8 @@ def need_no_run(recipe: Recipe) -> None:
             )
 
 
-def _with_epochs(config: TrainingConfig, kitchen: Kitchen) -> TrainingConfig:
+def _with_epochs(config: TrainingConfig, data: TrainingData) -> TrainingConfig:
     """An epoch of a dataset: each scan seen once."""
-    if config.epoch_steps or not kitchen.scans or kitchen.heads:
+    if config.epoch_steps or not data.scans or data.heads:
         return config
-    return replace(config, epoch_steps=max(1, -(-len(kitchen.scans) // config.batch_size)))
+    return replace(config, epoch_steps=max(1, -(-len(data.scans) // config.batch_size)))

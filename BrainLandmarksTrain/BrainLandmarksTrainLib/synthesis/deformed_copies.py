@@ -1,4 +1,4 @@
-"""Offspring: heads that never were, deformed from label maps and annotated by rule.
+"""Deformed copies of heads: label maps warped at random and annotated by rule again.
 
 Moving landmarks with a deformation is not enough. A point at an equal distance along a contour, or
 the farthest point of a lobe, is another piece of anatomy once the head is deformed: under the
@@ -23,7 +23,7 @@ import torch
 from BrainLandmarksLib.annotation import annotate
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.imaging.volume import Volume
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
 
@@ -34,7 +34,7 @@ from .lattice import Lattice
 from .variation import ANATOMY
 
 LATTICE = Lattice((200, 232, 220), 1.0, 1)
-"""Voxels of an offspring's label map, in the canonical pose."""
+"""Voxels of a deformed copy's label map, in the canonical pose."""
 
 _REACH_MM = 120.0
 _ATTEMPTS = 5
@@ -43,7 +43,7 @@ _MAY_LOSE = 2
 one is drawn."""
 
 
-def breed(
+def make_deformed_copies(
     parents: Sequence[AnnotatedMap],
     mean_shape: np.ndarray,
     count: int,
@@ -51,10 +51,10 @@ def breed(
     device: str = "cpu",
     workers: int | None = None,
 ) -> Iterator[Head]:
-    """``count`` offspring of every parent, ready for rendering, under their parent's name.
+    """``count`` deformed copies of every parent, ready for rendering, under their parent's name.
 
     Their label maps and landmarks are kept in ``folder`` (``<parent>_<number>.nii.gz`` and
-    ``.mrk.json``) and made only once. What an offspring looks like depends on its parent, its
+    ``.mrk.json``) and made only once. What a copy looks like depends on its parent, its
     number and ``mean_shape`` alone.
 
     Args:
@@ -62,11 +62,11 @@ def breed(
         workers: processes; by default one for each processor.
 
     Raises:
-        UserError: a parent has no offspring that can be annotated.
+        UserError: a parent has no deformed copy that can be annotated.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [(parent, number) for parent in parents for number in range(count)]
-    make = partial(_offspring, mean_shape=mean_shape, folder=folder)
+    make = partial(_deformed_copy, mean_shape=mean_shape, folder=folder)
     # Fresh processes: a fork of one that has run PyTorch's threads may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
@@ -74,8 +74,10 @@ def breed(
             yield replace(head, tissues=torch.from_numpy(head.tissues).to(device))
 
 
-def _offspring(parent: AnnotatedMap, number: int, *, mean_shape: np.ndarray, folder: Path) -> Head:
-    """One offspring, from ``folder`` if it is there; its tissues are a NumPy array.
+def _deformed_copy(
+    parent: AnnotatedMap, number: int, *, mean_shape: np.ndarray, folder: Path
+) -> Head:
+    """One deformed copy, from ``folder`` if it is there; its tissues are a NumPy array.
 
     (Tensors would travel between processes as open files, of which a process may not have many.)
     """
@@ -89,7 +91,7 @@ def _offspring(parent: AnnotatedMap, number: int, *, mean_shape: np.ndarray, fol
         child = AnnotatedMap(parent.name, read_image(label_map), landmarks)
     else:
         child = deformed(parent, mean_shape, number)
-        with whole_file(label_map) as path:
+        with atomic_write(label_map) as path:
             nib.save(_image(child.volume), path)
         write_landmarks(points, child.landmarks)
     head = child.head(mean_shape)

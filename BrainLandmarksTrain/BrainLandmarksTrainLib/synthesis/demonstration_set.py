@@ -55,7 +55,7 @@ def synthesize(
     """Make a dataset of synthetic heads in a new folder.
 
     The label maps take turns. A head's subject is the map that it descends from, by number: its
-    offspring look alike, so a split must not tear them apart.
+    deformed copies look alike, so a split must not tear them apart.
 
     Args:
         label_maps: FreeSurfer-numbered maps of whole heads, or folders of them.

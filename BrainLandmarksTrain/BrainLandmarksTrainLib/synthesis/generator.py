@@ -11,8 +11,8 @@ Med. Image Anal. 86:102789, 2023). Every sample draws
 The landmarks are carried through the very same functions, point by point: the deformation is a
 cubic B-spline whose value at a point is known exactly, and its inverse is solved to 1e-3 mm.
 Points that a rule places (equal distances along a contour, extremes) do not follow a deformation,
-though: training deforms label maps first and places the landmarks anew (:mod:`.offspring`), and
-draws only pose, size and scanner here.
+though: training deforms label maps first and places the landmarks anew
+(:mod:`.deformed_copies`), and draws only pose, size and scanner here.
 Everything runs on torch tensors, on any device.
 """
 

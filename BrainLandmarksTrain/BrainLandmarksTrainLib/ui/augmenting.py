@@ -16,11 +16,11 @@ import slicer.util
 
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.ui.common.section import heard, told
 from BrainLandmarksLib.worker.background import CommandRun
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig, Record, load_augmentation
-from BrainLandmarksTrainLib.augmentation.config import MEMBERS, SIDES, Policy
+from BrainLandmarksTrainLib.augmentation.config import SIDES, TRANSFORMS, Policy
 from BrainLandmarksTrainLib.augmentation.policies import choose
 from BrainLandmarksTrainLib.mrml.case import Case
 from BrainLandmarksTrainLib.mrml.preview import dataset_of_case, remove_preview, show_variation
@@ -232,7 +232,7 @@ class AugmentationTab(Part):
         slicer.util.setSliceViewerLayers(background=volume)
         record = Record.from_dict(varied.entries[0].origin[_ORIGIN])
         steps = ", ".join(
-            f"{MEMBERS[s.transform].title} ({MEMBERS[s.transform].brief(s.parameters)})"
+            f"{TRANSFORMS[s.transform].title} ({TRANSFORMS[s.transform].brief(s.parameters)})"
             for s in record.steps
         )
         lost = len(record.outside) + len(record.folded)
@@ -250,10 +250,10 @@ class AugmentationTab(Part):
 
 
 def _words(policy: Policy) -> str:
-    steps = [f"one of the {s} side" if s in SIDES else MEMBERS[s].title for s in policy.apply]
+    steps = [f"one of the {s} side" if s in SIDES else TRANSFORMS[s].title for s in policy.apply]
     return ", then ".join(steps)
 
 
 def _write(config: AugmentationConfig, path: Path) -> None:
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(config.to_dict(), indent=1) + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ from BrainLandmarksLib.ui.common.section import heard, told
 from BrainLandmarksLib.worker.messages import Message
 from BrainLandmarksTrainLib.mrml.case import Case
 
-from . import first_module
+from . import landmarks_module
 from .part import Part
 
 CASE, ANNOTATOR, PLACED, CHECKS, SPLIT, AGREEMENT = range(6)
@@ -218,7 +218,7 @@ class DatasetTab(Part):
         if self.load_case():
             case = Case.in_scene()
             assert case is not None
-            first_module.correct(case.volume)
+            landmarks_module.correct(case.volume)
 
     @told
     def load_chosen(self) -> None:
@@ -245,7 +245,7 @@ class DatasetTab(Part):
                 f"Case {old.identity} has changes that are not saved. Load another case?"
             ):
                 return False
-            first_module.release(old.volume)
+            landmarks_module.release(old.volume)
         case = Case.load(dataset, entry, rater, str(self.panel.setting("reviewer")))
         slicer.util.setSliceViewerLayers(background=case.volume, fit=True)
         self.panel.case_changed()

@@ -16,7 +16,7 @@ from BrainLandmarksLib.review.edits import from_record, to_record
 from BrainLandmarksLib.ui.common.section import told
 from BrainLandmarksTrainLib.mrml.case import Case
 
-from . import first_module
+from . import landmarks_module
 from .dataset import need_case
 from .part import Part
 
@@ -65,7 +65,7 @@ class GuidelinesSection(Part):
         look = ", ".join(f"{d.label} {d.mm:.1f} mm" for d in doubts(moved))
         if not edits:
             raise UserError("nothing to move; the case keeps to the guidelines." + _seen(look))
-        first_module.release(case.volume)
+        landmarks_module.release(case.volume)
         case.nodes.show(moved.current)
         self._case, self._before, self._moved = case, review, (moved, source)
         self._fill(edits, look)
@@ -78,7 +78,7 @@ class GuidelinesSection(Part):
         case, (review, source) = self._case, self._moved
         self.forget()
         case.replace(review, source)
-        first_module.take_up(case.volume)
+        landmarks_module.take_up(case.volume)
         self.panel.case_changed()
 
     @told
@@ -90,7 +90,7 @@ class GuidelinesSection(Part):
         self.forget()
         assert before is not None
         case.nodes.show(before.current)
-        first_module.take_up(case.volume)
+        landmarks_module.take_up(case.volume)
 
     def _fill(self, edits: Sequence[Edit], look: str) -> None:
         table = self.ui.movesTable

@@ -16,7 +16,7 @@ from BrainLandmarksLib.ui.common.section import told
 from BrainLandmarksLib.worker.background import CommandRun
 from BrainLandmarksLib.worker.messages import Message
 
-from . import first_module
+from . import landmarks_module
 from .dataset import need_case
 from .part import Part
 
@@ -178,9 +178,9 @@ class ImportSection(Part):
         if not path:
             return
         review, source = read_review(path, case.nodes.protocol)
-        first_module.release(case.volume)
+        landmarks_module.release(case.volume)
         case.replace(review, source)
-        first_module.take_up(case.volume)
+        landmarks_module.take_up(case.volume)
         self.panel.case_changed()
         self.ui.datasetInfoLabel.setText("Loaded; Save case writes them into the dataset.")
 

@@ -81,15 +81,15 @@ def _open(path: Path, series: str | None, assume: str | None) -> Stored:
             f"{path.name} is no DICOM file, so there is no series to choose (--series)."
         )
     if known and name.endswith(NIBABEL_SUFFIXES):
-        from BrainLandmarksLib.io import nibabel_formats
+        from BrainLandmarksLib.io.images import nibabel_formats
 
         stored = nibabel_formats.open_image(path, codes)
     elif known:
-        from BrainLandmarksLib.io import itk_formats
+        from BrainLandmarksLib.io.images import itk_formats
 
         stored = itk_formats.read(path, codes)
     elif path.is_dir() or name.endswith(DICOM_SUFFIXES) or _begins_as_dicom(path):
-        from BrainLandmarksLib.io import dicom
+        from BrainLandmarksLib.io.images import dicom
 
         stored = dicom.read(path, series)
     else:

@@ -13,7 +13,7 @@ import vtk
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 
 _NRRD_TYPES = {
     "int8": "int8",
@@ -105,6 +105,6 @@ def _write_nrrd(path: str | os.PathLike[str], kji: np.ndarray, affine: np.ndarra
             "",
         ]
     )
-    with whole_file(Path(path)) as unfinished, unfinished.open("wb") as file:
+    with atomic_write(Path(path)) as unfinished, unfinished.open("wb") as file:
         file.write(header.encode("ascii"))
         data.tofile(file)

@@ -14,7 +14,7 @@ from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.gradcam.output import read_map
 from BrainLandmarksLib.imaging.volume import ImageArray
-from BrainLandmarksLib.mrml.export.shared_scan import temporary_folder
+from BrainLandmarksLib.mrml.export.volume_export import temporary_folder
 from BrainLandmarksLib.mrml.landmarks.detection_run import STAGES, Failure
 from BrainLandmarksLib.worker.client import Worker
 from BrainLandmarksLib.worker.messages import Message

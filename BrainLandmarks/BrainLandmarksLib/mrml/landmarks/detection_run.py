@@ -24,7 +24,7 @@ STAGES = {
     "read": "reading the volume",
     "prepare": "looking for the head",
     "locate": "finding the head",
-    "look": "placing the landmarks",
+    "detect": "placing the landmarks",
 }
 """Stage of the worker to what it does, in words for the user."""
 

@@ -16,7 +16,7 @@ from typing import Any
 import slicer
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.mrml.export.volume import export_volume
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.review import write_review
@@ -166,7 +166,7 @@ def _write_lists(path: Path, output: Path) -> None:
             markups.append({"type": "Fiducial", "coordinateSystem": "RAS", "controlPoints": points})
     if not markups:
         raise UserError(f"{path} holds no landmarks; detect or place them in Slicer first.")
-    with whole_file(output) as unfinished:
+    with atomic_write(output) as unfinished:
         unfinished.write_text(json.dumps({"markups": markups}), encoding="utf-8")
 
 

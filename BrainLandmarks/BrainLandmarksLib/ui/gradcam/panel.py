@@ -10,7 +10,7 @@ import numpy as np
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.gradcam.output import MEANING
-from BrainLandmarksLib.mrml.export.shared_scan import ScanFile
+from BrainLandmarksLib.mrml.export.volume_export import ScanFile
 from BrainLandmarksLib.mrml.gradcam.map_nodes import MapNodes, is_map
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.ui.common.host import WorkerHost

@@ -1,6 +1,6 @@
 """How much a worse scan costs, and how far the landmarks move when a head is scanned again.
 
->>> from BrainLandmarksTrainLib.evaluation.robustness.measuring import Plan, measure
+>>> from BrainLandmarksTrainLib.evaluation.robustness.runner import Plan, measure
 >>> results = measure(Plan("brain88", DatasetScans(Path("oasis"), "test")), Path("report"))
 >>> print(results.table().markdown())
 

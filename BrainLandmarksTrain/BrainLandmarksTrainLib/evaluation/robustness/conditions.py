@@ -17,7 +17,7 @@ from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksTrainLib.augmentation import Record, regenerate
 from BrainLandmarksTrainLib.augmentation.augment import with_points
-from BrainLandmarksTrainLib.augmentation.config import MEMBERS
+from BrainLandmarksTrainLib.augmentation.config import TRANSFORMS
 from BrainLandmarksTrainLib.augmentation.record import Step
 
 from .contrasts import RANDOM, SIGNALS, signals
@@ -72,7 +72,7 @@ class Corruption(Family):
     def vary(self, scan: Scan, strength: Strength, rng: np.random.Generator) -> Scan:
         """Draw where it falls and apply it."""
         between = (-strength if self.both else strength, strength)  # type: ignore[operator]
-        member = MEMBERS[self.name](**dict.fromkeys(self.settings, between))
+        member = TRANSFORMS[self.name](**dict.fromkeys(self.settings, between))
         return applied(scan, Step(self.name, member.draw(rng, scan.volume)))
 
 

@@ -14,15 +14,15 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
-from BrainLandmarksLib.io.atomic import whole_files
+from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.images import read_image, stem
 from BrainLandmarksLib.network.model_files import load_model
 from BrainLandmarksTrainLib.augmentation.contact_sheet import Row, draw_contact_sheet
 
 from .conditions import FAMILIES, Family
-from .measuring import OnScan, Plan, measure, varied
 from .results import CLEAN, write_results
 from .retest import Rescan, retest, write_retest
+from .runner import OnScan, Plan, measure, varied
 from .scans import DatasetScans, HeldOutScans, Scan, Scans
 
 SHEET_FILE = "conditions.png"
@@ -82,7 +82,7 @@ def robustness_report(
         "are landmarks that are in the image and were not found."
     )
     title = f"Robustness of {loaded.spec.name}"
-    with whole_files(folder) as unfinished:
+    with atomic_writes(folder) as unfinished:
         page = write_results(results, unfinished, title, about)
         if sheet:
             draw_conditions(scans.read(0), plan.usable, seed, unfinished / SHEET_FILE)
@@ -166,5 +166,5 @@ def retest_report(
         f"quality {quality}, seed {rescan.seed}. Distance of each landmark from that of the image "
         "as it is, moved along, in mm."
     )
-    with whole_files(folder) as unfinished:
+    with atomic_writes(folder) as unfinished:
         return write_retest(result, unfinished, f"Test-retest of {detector.model.spec.name}", about)

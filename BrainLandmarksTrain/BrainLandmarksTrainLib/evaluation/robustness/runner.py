@@ -18,7 +18,7 @@ import torch
 
 from BrainLandmarksLib.detection import Detector
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.io.atomic import whole_file
+from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.io.checksum import file_sha256
 from BrainLandmarksLib.network.model_files import model_weights
 
@@ -144,7 +144,7 @@ def _read(path: Path, settings: dict[str, Any]) -> list[Measurement]:
             except (KeyError, TypeError, ValueError):
                 break  # the process was killed in the middle of this line
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         lines = [json.dumps(settings), *(json.dumps(m.to_dict()) for m in found)]
         unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return found

@@ -60,8 +60,8 @@ def test_symmetry_leaves_the_size_of_a_warp():
     assert min(sizes) > 0.6 * max(sizes) > 0.3
 
 
-def test_offspring_are_annotated_anew_and_kept(parent, shape, tmp_path):
-    heads = list(deformed_copies.breed([parent], shape, 2, tmp_path, workers=1))
+def test_deformed_copies_are_annotated_anew_and_kept(parent, shape, tmp_path):
+    heads = list(deformed_copies.make_deformed_copies([parent], shape, 2, tmp_path, workers=1))
     assert [h.name for h in heads] == ["phantom", "phantom"]
     files = sorted(tmp_path.iterdir())
     assert [f.name for f in files] == [
@@ -72,12 +72,12 @@ def test_offspring_are_annotated_anew_and_kept(parent, shape, tmp_path):
     np.testing.assert_allclose(heads[0].landmarks, by_rule, atol=1e-3)
     assert np.linalg.norm(heads[0].landmarks - heads[1].landmarks, axis=1).mean() > 1.0
     written = [f.stat().st_mtime_ns for f in files]
-    again = list(deformed_copies.breed([parent], shape, 2, tmp_path, workers=1))
+    again = list(deformed_copies.make_deformed_copies([parent], shape, 2, tmp_path, workers=1))
     assert [f.stat().st_mtime_ns for f in files] == written
     assert torch.equal(again[1].tissues, heads[1].tissues)
 
 
-def test_an_offspring_is_its_parent_deformed(parent, shape):
+def test_a_deformed_copy_is_its_parent_deformed(parent, shape):
     """Same number, same child; another number, another one; all structures are still there."""
     first, same, other = (deformed_copies.deformed(parent, shape, n) for n in (0, 0, 1))
     assert np.array_equal(first.volume.data, same.volume.data)
