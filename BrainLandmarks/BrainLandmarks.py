@@ -267,7 +267,7 @@ class BrainLandmarksTest(ScriptedLoadableModuleTest):
         node, index = session.nodes.place_of(label)
         there = session.review.current.point(label) + np.array([0.0, 3.0, 4.0])
         node.SetNthControlPointPositionWorld(index, *(float(v) for v in there))  # as a drag does
-        panel.reviewing.next_doubtful()
+        panel.reviewing.next_uncertain()
         confirmed = session.active
         panel.ui.confirmButton.click()
         gone = session.active
@@ -298,12 +298,10 @@ class BrainLandmarksTest(ScriptedLoadableModuleTest):
     def reviewed(self):
         """The panel with the sample head's landmarks, and the label of the active one."""
         from BrainLandmarksLib.mrml.landmarks.session import Session
-        from BrainLandmarksLib.mrml.self_test import placed_landmarks
+        from BrainLandmarksLib.mrml.self_test import placed_landmarks, shown_widget
         from BrainLandmarksLib.protocol import load_protocol
 
-        if slicer.util.mainWindow() is not None:
-            slicer.util.selectModule("BrainLandmarks")
-        panel = slicer.util.getModuleWidget("BrainLandmarks").panel
+        panel = shown_widget("BrainLandmarks").panel
         volume = BrainLandmarksLogic().loadSampleHead()
         Session.begin(
             volume, placed_landmarks(load_protocol("brain88")), {"model": "brain88"}

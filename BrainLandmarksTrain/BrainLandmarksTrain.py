@@ -236,7 +236,7 @@ class BrainLandmarksTrainTest(ScriptedLoadableModuleTest):
                 recipe.fine, validation_scans=1, recalibration_batches=1, tensorboard=False
             )
             scans = replace(recipe.scans, augmented_share=0.0)
-            keep_recipe(replace(recipe, fine=fine, scans=scans, detail=None))
+            keep_recipe(replace(recipe, fine=fine, scans=scans, refinement=None))
             self.assertEqual(run(arguments_of(output)), 0)
             self.assertEqual(summarise(output / "model").protocol, "brain88")
             self.assertTrue((output / "fine" / "log.csv").is_file())

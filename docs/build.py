@@ -175,9 +175,9 @@ def qualities(label_maps: Path) -> str:
     rows = []
     for name, quality in QUALITIES.items():
         v = summary(evaluate_held_out(model, heads, quality=name).errors)
-        looks = f"{quality.looks + quality.turned}{', boxes' if quality.detail else ''}"
-        rows.append((name, looks, v["mean"], v["median"], v["p90"]))
-    table = Table(("quality", "looks", "mean", "median", "p90"), rows).markdown()
+        passes = f"{quality.passes + quality.turned}{', boxes' if quality.refinement else ''}"
+        rows.append((name, passes, v["mean"], v["median"], v["p90"]))
+    table = Table(("quality", "passes", "mean", "median", "p90"), rows).markdown()
     return f"{len(heads)} synthetic T1 scans of {len(maps)} held-out heads, mm:\n\n{table}"
 
 
@@ -338,7 +338,7 @@ def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
     if training.get("scans"):
         rows.append(("scans", str(training["scans"])))
     rows.append(("started from", str(recipe.get("start_from", training.get("start_from")))))
-    for part in ("locator", "fine", "detail"):
+    for part in ("locator", "fine", "refinement"):
         if part not in training:
             continue
         run = training[part]

@@ -134,7 +134,7 @@ def _training_module(desktop) -> None:
 
 
 def _shoot(desktop, name: str) -> None:
-    print(desktop.photograph(SHOTS / name).relative_to(ROOT))
+    print(desktop.screenshot(SHOTS / name).relative_to(ROOT))
 
 
 def _turn_camera() -> None:

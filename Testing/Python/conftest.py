@@ -103,7 +103,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_protocol: Protocol
         HighRes3DNet(out_channels=5, features=2, residual_blocks=1, penultimate=8).eval()
         for _ in range(2)
     ]
-    shape = np.array([[-9, 8, 0], [9, 8, 0], [0, 0, 7], [-6, -8, 1], [6, -8, -4.0]])
+    # It has learnt nothing and puts all points into the middle: so do the heads that it knows.
+    shape = np.array([[-9, 8, 0], [9, 8, 0], [0, 0, 7], [-6, -8, 1], [6, -8, -4.0]]) / 8
     spec = ModelSpec("tiny", CropSpec(16, 208.0), CropSpec(16, 256.0), shape)
     folder = tmp_path_factory.mktemp("models") / "tiny"
     return save_model(Model(tiny_protocol, *networks, spec), folder)

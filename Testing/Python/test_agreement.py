@@ -125,7 +125,7 @@ def test_the_common_pose_is_upright(heads_truth):
 def test_errors_that_break_the_guidelines_are_measured(heads_truth):
     rng = np.random.default_rng(0)
     quiet = {"anatomy_mm": 0.0, "off_plane_mm": 0.0, "spacing": 0.0, "habit_mm": 0.0,
-             "exchanged": 0.0}  # fmt: skip
+             "swapped": 0.0}  # fmt: skip
 
     def rater(**errors):
         person = Rater.random(PROTOCOL, rng, RaterErrors(**{**quiet, **errors}))
@@ -151,7 +151,7 @@ def test_what_to_annotate_again_is_ranked_with_reasons(heads_truth):
     ranked = disputes(ratings_of(heads_truth, other))
     assert {(d.head, d.label) for d in ranked[:2]} == {("0004", "TP_L"), ("0004", "TP_R")}
     assert (ranked[2].head, ranked[2].label) == ("0007", "CC_T")
-    assert any("B: exchanged with TP_" in reason for reason in ranked[0].reasons)
+    assert any("B: swapped with TP_" in reason for reason in ranked[0].reasons)
     assert any("mm off its plane" in reason for reason in ranked[2].reasons)
     assert ranked[-1].distance_mm == 0
     assert len(ranked) == int(np.isfinite(heads_truth).all(-1).sum())

@@ -30,7 +30,7 @@ SIDED = {2: 41, 3: 42, 4: 43, 5: 44, 7: 46, 8: 47, 10: 49, 11: 50, 12: 51, 13: 5
 
 
 def mirrored(volume):
-    """The same head seen in a mirror: anatomy and label sides exchanged."""
+    """The same head seen in a mirror: anatomy and label sides swapped."""
     lookup = np.arange(int(volume.data.max()) + 200)
     for left, right in SIDED.items():
         lookup[left], lookup[right] = right, left
@@ -152,7 +152,7 @@ def check_rigid(volume):
 
 
 @pytest.mark.parametrize("path", heads(THREE[:1]))
-def test_mirroring_exchanges_left_and_right(path):
+def test_mirroring_swaps_left_and_right(path):
     check_mirror(volume_of(path))
 
 

@@ -124,7 +124,7 @@ def test_a_stopped_call_goes_on(heads, made, tmp_path, monkeypatch):
     stamps = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "more/images").iterdir()}
     del stamps[half.name]
     lines = []
-    again = augment_dataset(heads.folder, tmp_path / "more", **call, say=lines.append)
+    again = augment_dataset(heads.folder, tmp_path / "more", **call, report=lines.append)
     assert lines[0] == f"4 of {4 * HEADS} scans are there already"
     assert not half.exists()
     for name, stamp in stamps.items():
@@ -132,7 +132,7 @@ def test_a_stopped_call_goes_on(heads, made, tmp_path, monkeypatch):
     assert_same(made, again)
     # With everything there nothing is done.
     lines.clear()
-    augment_dataset(heads.folder, tmp_path / "more", **call, say=lines.append)
+    augment_dataset(heads.folder, tmp_path / "more", **call, report=lines.append)
     assert lines == [f"{4 * HEADS} of {4 * HEADS} scans are there already"]
 
 

@@ -153,7 +153,7 @@ def empty_file(folder):
 
 
 def other_suffix(folder):
-    (folder / "head.jpg").write_bytes(b"\xff\xd8\xff\xe0 a photograph")
+    (folder / "head.jpg").write_bytes(b"\xff\xd8\xff\xe0 a screenshot")
     return folder / "head.jpg"
 
 

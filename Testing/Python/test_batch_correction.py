@@ -16,7 +16,7 @@ from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
 from BrainLandmarksLib.protocol import compliance, constraints, load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review, read_review
-from BrainLandmarksLib.review.batch_correction import apply_guidelines, doubts
+from BrainLandmarksLib.review.batch_correction import apply_guidelines, uncertainties
 
 PROTOCOL = load_protocol("brain88")
 PRIMARY = np.array([lm.role == "primary" for lm in PROTOCOL.landmarks])
@@ -45,7 +45,7 @@ def review_of(points):
     return Review.of(LandmarkSet.from_points(PROTOCOL, points, "edited"))
 
 
-def exchange(points, *pairs):
+def swap(points, *pairs):
     result = points.copy()
     for a, b in pairs:
         result[[ROW[a], ROW[b]]] = result[[ROW[b], ROW[a]]]
@@ -73,29 +73,29 @@ def test_secondary_points_come_into_plane_and_step_and_primary_ones_stay(truth, 
 
 
 def test_every_rule_is_one_step_to_undo(truth):
-    before = exchange(disturbed(truth, 1), ("EYE_A_L", "EYE_A_R"))
+    before = swap(disturbed(truth, 1), ("EYE_A_L", "EYE_A_R"))
     review = review_of(before)
     kinds = [edit.kind for edit in apply_guidelines(review)]
-    assert list(dict.fromkeys(kinds)) == ["exchanged", "projected", "respaced"]
+    assert list(dict.fromkeys(kinds)) == ["swapped", "projected", "respaced"]
     for _ in range(3):
         review.undo()
     assert not review.can_undo
     np.testing.assert_allclose(review.current.points, before, atol=1e-4)
 
 
-def test_exchanged_names_are_exchanged_back(truth):
+def test_swapped_names_are_swapped_back(truth):
     pairs = [("EYE_A_L", "EYE_A_R"), ("AX_2_L", "AX_2_R"), ("BB_3", "BB_6")]
-    review = review_of(exchange(truth, *pairs))
+    review = review_of(swap(truth, *pairs))
     edits = apply_guidelines(review)
-    exchanged = {edit.label for edit in edits if edit.kind == "exchanged"}
-    assert exchanged == {label for pair in pairs for label in pair}
-    rest = ~np.isin(np.arange(88), [ROW[e.label] for e in edits if e.kind != "exchanged"])
+    swapped = {edit.label for edit in edits if edit.kind == "swapped"}
+    assert swapped == {label for pair in pairs for label in pair}
+    rest = ~np.isin(np.arange(88), [ROW[e.label] for e in edits if e.kind != "swapped"])
     np.testing.assert_allclose(review.current.points[rest], truth[rest], atol=1e-4)
     assert np.linalg.norm(review.current.points - truth, axis=1).max() < 2.0
 
 
 def test_only_the_groups_that_are_asked_for(truth):
-    before = exchange(disturbed(truth, 2), ("EYE_A_L", "EYE_A_R"))
+    before = swap(disturbed(truth, 2), ("EYE_A_L", "EYE_A_R"))
     review = review_of(before)
     edits = apply_guidelines(review, ["Brain Axial Boundary"])
     assert {PROTOCOL.group_of(e.label).name for e in edits} == {"Brain Axial Boundary"}
@@ -107,11 +107,11 @@ def test_primary_points_move_only_when_asked(truth):
     review = review_of(before)
     apply_guidelines(review)
     np.testing.assert_array_equal(review.current.point("CC_G"), before[ROW["CC_G"]])
-    (doubt,) = doubts(review)
-    assert (doubt.label, round(doubt.mm)) == ("CC_G", 3)
+    (uncertainty,) = uncertainties(review)
+    assert (uncertainty.label, round(uncertainty.mm)) == ("CC_G", 3)
     apply_guidelines(review, primary=True)
     assert np.linalg.norm(review.current.point("CC_G") - truth[ROW["CC_G"]]) < 0.3
-    assert doubts(review) == []
+    assert uncertainties(review) == []
 
 
 def test_missing_points_stay_missing_and_their_chain_as_it_is(truth):
@@ -178,7 +178,7 @@ def test_an_image_without_edges_changes_nothing():
 @pytest.fixture
 def annotation(tmp_path, truth):
     path = tmp_path / "head.mrk.json"
-    points = exchange(disturbed(truth, 5), ("EYE_A_L", "EYE_A_R"))
+    points = swap(disturbed(truth, 5), ("EYE_A_L", "EYE_A_R"))
     write_landmarks(path, LandmarkSet.from_points(PROTOCOL, points, "edited"))
     return path
 
@@ -188,7 +188,7 @@ def test_a_dry_run_shows_the_moves_and_writes_nothing(annotation, capsys):
     assert main(["correct", str(annotation), "--dry-run"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].split()[:5] == ["landmark", "group", "role", "what", "mm"]
-    rows = [line.split() for line in out if " exchanged " in line]
+    rows = [line.split() for line in out if " swapped " in line]
     assert sorted(row[0] for row in rows) == ["EYE_A_L", "EYE_A_R"]
     assert out[-1] == "dry run: nothing was written"
     assert [p.name for p in annotation.parent.iterdir()] == ["head.mrk.json"]

@@ -139,11 +139,13 @@ def test_progress_bar_on_a_terminal(monkeypatch, capsys):
 def test_missing_landmarks_in_the_table(some_landmarks):
     from BrainLandmarksLib.cli.detect import table
 
+    some_landmarks.notes[2] = "no tissue here"
     lines = table(some_landmarks).splitlines()
     assert len(lines) == 89
     assert lines[3].split()[:2] == ["3", "FB_M"]
-    assert lines[3].endswith("outside the image")
-    assert len({len(line) for line in lines if "outside" not in line}) == 1
+    assert lines[3].endswith("  no tissue here")
+    assert lines[41].endswith("  missing")
+    assert len({len(line) for k, line in enumerate(lines) if k not in (3, 41, 88)}) == 1
 
 
 def test_annotate_writes_in_the_format_of_the_suffix(

@@ -70,12 +70,14 @@ def results(tmp_path_factory, blob_head, tiny_model):
 def test_a_case_is_judged_by_what_nobody_has_corrected(tiny_protocol):
     points = np.zeros((5, 3))
     points[4] = np.nan
-    landmarks = LandmarkSet.from_points(tiny_protocol, points, "model", [0.9, 0.5, 0.8, 0.9, 0.9])
+    landmarks = LandmarkSet.from_points(
+        tiny_protocol, points, "model", [0.9, 0.5, 0.8, 0.9, 0.9], [""] * 4 + ["no eye here"]
+    )
     case = Case.of(record(landmarks, [1.0, 1.0, 6.4, 1.0, np.nan], Notes=["the GPU is full"]))
     assert case.status == "look"
     assert case.worst == [2, 1, 0, 3]
     assert case.warnings == (
-        "1 of 5 landmarks are outside the image.",
+        "1 of 5 landmarks are missing (no eye here).",
         "Not where the other landmarks lead to expect them: B_M.",
         "The GPU is full.",
     )

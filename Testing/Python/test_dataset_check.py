@@ -36,7 +36,7 @@ def manifest_changed(folder, change):
     path.write_text(json.dumps(data))
 
 
-def exchange(*pairs):
+def swap(*pairs):
     def change(points, row):
         for first, second in pairs:
             points[[row[first], row[second]]] = points[[row[second], row[first]]]
@@ -56,8 +56,8 @@ def moved(label, offset):
 POINTS = {
     "outside": (moved("OBEX", [0, 0, -300]), "OBEX lies outside the image"),
     "plane": (moved("CC_T", [9, 0, 0]), "mm off the plane 'mid-sagittal'"),
-    "sides": (exchange(("AMY_L", "AMY_R")), "AMY_L and AMY_R are exchanged"),
-    "order": (exchange(("BB_2", "BB_7")), "BB_2 and BB_7 are out of order"),
+    "sides": (swap(("AMY_L", "AMY_R")), "AMY_L and AMY_R are swapped"),
+    "order": (swap(("BB_2", "BB_7")), "BB_2 and BB_7 are out of order"),
     "mirrored": (lambda points, row: points * [-1, 1, 1], "all left landmarks are on the"),
     "alone": (moved("HIP_B_L", [60, 0, 0]), "HIP_B_L is on the wrong side"),
     "nothing": (lambda points, row: points * np.nan, "no landmark is placed"),
@@ -196,4 +196,4 @@ def test_other_landmarks_are_checked_alike(tmp_path, tiny_protocol, blob_head):
     assert check_dataset(dataset).sound
     mixed = LandmarkSet.from_points(tiny_protocol, points[[1, 0, 2, 3, 4]], "truth")
     dataset.add(blob_head, Review.of(mixed))
-    assert list(check_dataset(dataset).sentences()) == ["0001: A_L and A_R are exchanged"]
+    assert list(check_dataset(dataset).sentences()) == ["0001: A_L and A_R are swapped"]

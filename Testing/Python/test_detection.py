@@ -21,6 +21,7 @@ from BrainLandmarksLib.detection import (
     fit_pose,
     head_center,
 )
+from BrainLandmarksLib.detection.absent import NO_TISSUE, OUTSIDE
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import apply_affine
 from BrainLandmarksLib.geometry.grid import Grid, cube
@@ -177,7 +178,7 @@ def test_finds_the_balls(detector):
     assert distances(result.landmarks.points, BALLS).max() < 0.5
     assert result.landmarks.status == ["model"] * 5
     assert result.device == "cpu"
-    assert set(result.seconds) == {"prepare", "locate", "resample", "network"}
+    assert set(result.seconds) == {"prepare", "locate", "resample", "network", "check"}
     np.testing.assert_allclose(result.pose[:3, :3], np.eye(3), atol=0.1)
 
 
@@ -267,9 +268,23 @@ def test_points_outside_the_image_are_missing(ball_protocol):
     landmarks = Detector(Model(ball_protocol, *networks, spec), "cpu").detect(head).landmarks
     # The slab ends 36 mm from the midline, the paired balls are 38 mm from it.
     assert landmarks.status == ["missing", "missing", "model", "model", "model"]
+    assert landmarks.notes == [OUTSIDE, OUTSIDE, "", "", ""]
     assert np.isnan(landmarks.points[:2]).all()
     assert np.isnan(landmarks.confidence[:2]).all()
     assert distances(landmarks.points[2:], BALLS[2:]).max() < 15
+
+
+def test_points_where_the_head_is_cut_away_are_missing_and_say_so(ball_protocol):
+    spec = ModelSpec("fixed", CropSpec(32, 208.0), CropSpec(16, 256.0), BALLS)
+    networks = (Fixed(BALLS, spec.fine), Fixed(BALLS, spec.locator))
+    head = phantom(head_grid())
+    front = head.grid.ijk_to_ras(np.moveaxis(np.indices(head.grid.shape), 0, -1))[..., 1] > 30
+    cut = Volume(np.where(front, np.float32(0), head.data), head.grid)
+    landmarks = Detector(Model(ball_protocol, *networks, spec), "cpu").detect(cut).landmarks
+    # Only the third ball, 50 mm in front, lies there.
+    assert landmarks.status == ["model", "model", "missing", "model", "model"]
+    assert landmarks.notes == ["", "", NO_TISSUE, "", ""]
+    assert np.isnan(landmarks.confidence[2])
 
 
 # Devices ------------------------------------------------------------------------------------------
@@ -327,7 +342,7 @@ def test_every_quality_finds_the_balls(detector, ball_protocol):
 
 
 def test_the_detail_network_looks_at_boxes_round_the_points(detector, ball_protocol):
-    """The fine network is off by some millimetres, the detail network sees small balls."""
+    """The fine network is off by some millimetres, the refinement network sees small balls."""
     off = detector.model.spec.mean_shape + [
         [3, -2, 2],
         [-2, 3, 2],
@@ -335,7 +350,7 @@ def test_the_detail_network_looks_at_boxes_round_the_points(detector, ball_proto
         [2, 2, 3],
         [-3, 2, -2],
     ]
-    spec = replace(detector.model.spec, detail=CropSpec(48, 78.0))
+    spec = replace(detector.model.spec, refinement=CropSpec(48, 78.0))
     fine = Fixed(off, spec.fine)
     found = Fixed(off, spec.locator)
     model = Model(ball_protocol, fine, found, spec, None, BallFinder(900.0))
@@ -344,7 +359,7 @@ def test_the_detail_network_looks_at_boxes_round_the_points(detector, ball_proto
     stages: list[tuple[str, float]] = []
     coarse = own.detect(head, quality=Quality(1)).landmarks
     closer = own.detect(
-        head, quality=Quality(1, detail=True), progress=lambda *stage: stages.append(stage)
+        head, quality=Quality(1, refinement=True), progress=lambda *stage: stages.append(stage)
     ).landmarks
     before, after = distances(coarse.points, BALLS), distances(closer.points, BALLS)
     assert (after < 0.5 * before).all()
@@ -352,11 +367,11 @@ def test_the_detail_network_looks_at_boxes_round_the_points(detector, ball_proto
     np.testing.assert_array_equal(closer.confidence, coarse.confidence)
     assert [f for _, f in stages] == sorted(f for _, f in stages)
     assert sum(stage == "look" for stage, _ in stages) > 3  # more than one box
-    assert own.estimate(Quality(1, detail=True)) > own.estimate(Quality(1))
-    # Without a detail network the same quality is the fine network's.
-    bare = Detector(replace(model, detail=None, spec=replace(spec, detail=None)), "cpu")
+    assert own.estimate(Quality(1, refinement=True)) > own.estimate(Quality(1))
+    # Without a refinement network the same quality is the fine network's.
+    bare = Detector(replace(model, refinement=None, spec=replace(spec, refinement=None)), "cpu")
     assert np.array_equal(
-        bare.detect(head, quality=Quality(1, detail=True)).landmarks.points, coarse.points
+        bare.detect(head, quality=Quality(1, refinement=True)).landmarks.points, coarse.points
     )
 
 

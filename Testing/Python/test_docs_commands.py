@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 from docs_folder import Makers
 
-from BrainLandmarksLib import detection, resources
+from BrainLandmarksLib import resources
 from BrainLandmarksLib.cli import build_parser, joined, main
+from BrainLandmarksLib.protocol import landmarks
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -174,7 +175,7 @@ def model(request, monkeypatch, small_model):
     if request.param == "small":
         monkeypatch.setattr(resources, "model_folder", lambda name: small_model)
     # A network that has learned nothing, and one that never saw ellipsoids, must find a head.
-    monkeypatch.setattr(detection.detector, "_NO_HEAD_MM", 1e9)
+    monkeypatch.setattr(landmarks, "PLAUSIBLE", 0.0)
     return request.param
 
 

@@ -525,3 +525,23 @@ def test_landmark_sets_are_consistent(tiny_protocol, changes, says):
     }
     with pytest.raises(ValueError, match=says):
         LandmarkSet(tiny_protocol, **arguments)
+
+
+@pytest.mark.parametrize("suffix", [".mrk.json", ".csv"])
+def test_notes_go_through_a_file(tmp_path, some_landmarks, suffix):
+    """What is remarked of a missing point, and of one that is there, comes back as it was."""
+    some_landmarks.notes[2] = "no eye here: cut away or defaced"
+    some_landmarks.notes[5] = "two (of three), agree"
+    write_landmarks(tmp_path / f"a{suffix}", some_landmarks)
+    read = read_landmarks(tmp_path / f"a{suffix}", some_landmarks.protocol)
+    assert read.notes == some_landmarks.notes
+    assert read.status == some_landmarks.status
+    np.testing.assert_allclose(read.confidence, some_landmarks.confidence, atol=1e-3)
+
+
+def test_a_table_without_notes_is_read(tmp_path, some_landmarks):
+    path = tmp_path / "a.csv"
+    write_landmarks(path, some_landmarks)
+    lines = [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+    path.write_text("\n".join(lines))
+    assert not any(read_landmarks(path, some_landmarks.protocol).notes)

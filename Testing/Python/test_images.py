@@ -230,32 +230,32 @@ def test_torch_and_numpy_agree_also_in_batches(blob_head):
     assert not normalise(torch.zeros(2, 4, 4, 4)).any()
 
 
-def test_air_to_zero_leaves_ordinary_images_alone(blob_head):
+def test_subtract_background_leaves_ordinary_images_alone(blob_head):
     np.testing.assert_allclose(subtract_background(blob_head.data), blob_head.data, atol=0.5)
 
 
 @pytest.mark.parametrize("offset", [1000, -1024])
-def test_air_to_zero_takes_off_an_offset(blob_head, offset):
+def test_subtract_background_takes_off_an_offset(blob_head, offset):
     np.testing.assert_allclose(
         subtract_background(blob_head.data + offset), blob_head.data, atol=0.5
     )
 
 
 @pytest.mark.parametrize("deviation", [2.0, 8.0, 12.0])
-def test_air_to_zero_finds_air_in_the_middle_of_its_noise(blob_head, deviation):
+def test_subtract_background_finds_air_in_the_middle_of_its_noise(blob_head, deviation):
     noise = np.random.default_rng(0).normal(0, deviation, blob_head.data.shape)
     noisy = (blob_head.data + noise).astype(np.float32)
     np.testing.assert_array_equal(subtract_background(noisy), np.clip(noisy, 0, None))
 
 
-def test_air_to_zero_takes_scores_of_a_whole_head_for_an_offset(blob_head):
+def test_subtract_background_takes_scores_of_a_whole_head_for_an_offset(blob_head):
     scores = (blob_head.data - blob_head.data.mean()) / blob_head.data.std()
     np.testing.assert_allclose(
         subtract_background(scores), blob_head.data / blob_head.data.std(), atol=0.01
     )
 
 
-def test_air_to_zero_understands_skull_stripped_scores(blob_head):
+def test_subtract_background_understands_skull_stripped_scores(blob_head):
     brain = blob_head.data > 60
     scores = np.where(brain, (blob_head.data - 100) / 12, 0).astype(np.float32)
     out = subtract_background(scores)

@@ -93,20 +93,20 @@ def test_round_trip(saved: Path, afids32: Protocol) -> None:
 
 def test_a_detail_network_is_kept_where_there_is_one(tmp_path: Path, afids32: Protocol) -> None:
     plain = tiny_model(afids32)
-    spec = replace(plain.spec, detail=CropSpec(8, 16.0))
-    model = replace(plain, spec=spec, detail=tiny_network(len(afids32), 2))
-    folder = save_model(model, tmp_path / "detailed")
+    spec = replace(plain.spec, refinement=CropSpec(8, 16.0))
+    model = replace(plain, spec=spec, refinement=tiny_network(len(afids32), 2))
+    folder = save_model(model, tmp_path / "refined")
     again = load_model(folder)
-    assert again.spec.detail == CropSpec(8, 16.0)
-    assert again.detail is not None
+    assert again.spec.refinement == CropSpec(8, 16.0)
+    assert again.refinement is not None
     cube = torch.rand(1, 1, 8, 8, 8)
     with torch.no_grad():
-        assert torch.equal(again.detail(cube), model.detail(cube))
-    assert list(model_files.model_weights(folder)) == ["fine", "locator", "detail"]
-    assert set(model_files.summarise(folder).networks) == {"fine", "locator", "detail"}
+        assert torch.equal(again.refinement(cube), model.refinement(cube))
+    assert list(model_files.model_weights(folder)) == ["fine", "locator", "refinement"]
+    assert set(model_files.summarise(folder).networks) == {"fine", "locator", "refinement"}
     before = model_files.model_identity(folder)
-    (folder / "detail.safetensors").unlink()
-    with pytest.raises(UserError, match="detail"):
+    (folder / "refinement.safetensors").unlink()
+    with pytest.raises(UserError, match="refinement"):
         load_model(folder)
     with pytest.raises(UserError, match="cannot be read"):
         model_files.model_identity(folder)

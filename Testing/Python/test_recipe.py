@@ -11,11 +11,11 @@ import pytest
 from phantom import phantom_head
 from scipy.spatial.transform import Rotation
 
-from BrainLandmarksLib import detection
 from BrainLandmarksLib.agreement.summaries import summary
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network.model_files import CropSpec, load_model
+from BrainLandmarksLib.protocol import landmarks
 from BrainLandmarksTrainLib.config.recipe import load_recipe
 from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
 
@@ -49,20 +49,20 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
     label_maps, tmp_path, capsys, monkeypatch
 ):
     # Six steps teach nothing: whatever the locator says must pass for a head here.
-    monkeypatch.setattr(detection.detector, "_NO_HEAD_MM", 1e9)
+    monkeypatch.setattr(landmarks, "PLAUSIBLE", 0.0)
     recipe = tmp_path / "tiny.json"
     fine = settings()["fine"]
-    detail = {**fine, "size": 64, "crop": [16, 16, 16], "prior_mm": 3.5}
-    recipe.write_text(json.dumps(settings(detail=detail)))
+    refinement = {**fine, "size": 64, "crop": [16, 16, 16], "prior_mm": 3.5}
+    recipe.write_text(json.dumps(settings(refinement=refinement)))
     assert main(["train", str(recipe), "--label-maps", str(label_maps)]) == 0
     model = load_model(tmp_path / "out" / "model")
     assert model.spec.name == "tiny"
     assert model.spec.training["heads"] == ["head_1", "head_2"]
     assert model.spec.training["fine"]["steps"] == 6
     assert model.spec.training["recipe"]["fine"]["alpha"] == 0.4
-    assert model.spec.training["detail"]["steps"] == 6
-    assert model.spec.detail == CropSpec(16, 52.0)
-    assert model.detail is not None
+    assert model.spec.training["refinement"]["steps"] == 6
+    assert model.spec.refinement == CropSpec(16, 52.0)
+    assert model.refinement is not None
     assert model.spec.inverse_temperature == 1.5
     assert set(model.spec.training["software"]) > {"torch", "numpy", "brainlandmarks"}
     assert str(tmp_path) not in json.dumps(model.spec.training)
@@ -97,9 +97,9 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
         ({"colour": "red"}, "unknown training setting 'colour'"),
         ({"fine": {"size": 64, "steps": 5, "learning_rat": 1}}, "did you mean 'learning_rate'"),
         ({"heads": {"held_out": ["head_9"]}}, "head_9"),
-        ({"detail": {"size": 64, "steps": 5}}, "'detail' lacks 'prior_mm'"),
+        ({"refinement": {"size": 64, "steps": 5}}, "'refinement' lacks 'prior_mm'"),
         (
-            {"detail": {"steps": 5, "prior_mm": 3.5, "crop": [16, 16, 32]}},
+            {"refinement": {"steps": 5, "prior_mm": 3.5, "crop": [16, 16, 32]}},
             "give 'crop' three equal numbers",
         ),
     ],

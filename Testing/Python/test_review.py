@@ -239,3 +239,24 @@ def test_a_record_that_does_not_fit_is_refused(review, tmp_path, change, word):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=word):
         read_review(path, PROTOCOL)
+
+
+def test_a_remark_of_the_model_holds_as_long_as_its_answer(tmp_path, some_landmarks):
+    some_landmarks.notes[2] = "no eye here"
+    review = Review.of(some_landmarks)
+    label = some_landmarks.protocol.labels[2]
+    review.move(label, [1, 2, 3])
+    assert review.current.notes[2] == ""
+    review.undo()
+    assert review.current.notes[2] == "no eye here"
+    review.redo()
+    path = tmp_path / "a.mrk.json"
+    write_review(path, review)
+    again, _ = read_review(path, some_landmarks.protocol)
+    assert again.found.notes[2] == "no eye here"
+    assert again.current.notes[2] == ""
+    again.revert(label)
+    assert again.current.notes[2] == "no eye here"
+    assert again.found.moved(np.eye(4)).notes == some_landmarks.notes
+    renewed = review.renewed(some_landmarks, keep=True)
+    assert renewed.current.notes[2] == ""

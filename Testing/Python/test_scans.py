@@ -92,7 +92,7 @@ def test_augmented_samples_keep_image_and_landmarks_together(scans, tiny_protoco
     assert np.median(moved) > 0.5
 
 
-def test_a_flipped_sample_exchanges_left_and_right(scans, tiny_protocol):
+def test_a_flipped_sample_swaps_left_and_right(scans, tiny_protocol):
     lattice = Lattice((32, 32, 32), 6.5, 2)
     turned = [replace(CANONICAL, flip_share=share) for share in (0.0, 1.0)]
     for variation in turned:

@@ -13,9 +13,9 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import apply_affine
 from BrainLandmarksLib.geometry.shape_model import (
     ShapeModel,
-    doubt,
     read_shape,
     sigma_of_confidence,
+    uncertainty,
     write_shape,
 )
 
@@ -180,7 +180,8 @@ def test_it_survives_its_file(model, tmp_path):
             read_shape(path)
 
 
-def test_doubt_is_what_confidence_leaves_and_more_where_a_point_fits_badly():
+def test_uncertainty_is_what_confidence_leaves_and_more_where_a_point_fits_badly():
     np.testing.assert_allclose(
-        doubt([1.0, 0.5, 0.5, 0.5, np.nan], [9.0, 0.3, np.nan, 3.2, 1.6]), [0, 0.5, 0.5, 1.0, 0.5]
+        uncertainty([1.0, 0.5, 0.5, 0.5, np.nan], [9.0, 0.3, np.nan, 3.2, 1.6]),
+        [0, 0.5, 0.5, 1.0, 0.5],
     )

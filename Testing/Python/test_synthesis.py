@@ -68,7 +68,7 @@ def test_raters_err_as_they_are_told(phantom_truth):
     truth = phantom_truth.points
     rng = np.random.default_rng(0)
     quiet = {"anatomy_mm": 0.0, "off_plane_mm": 0.0, "spacing": 0.0, "habit_mm": 0.0,
-             "exchanged": 0.0}  # fmt: skip
+             "swapped": 0.0}  # fmt: skip
 
     def errors(**sizes):
         person = Rater.random(PROTOCOL, np.random.default_rng(7), RaterErrors(**{**quiet, **sizes}))
@@ -89,9 +89,9 @@ def test_raters_err_as_they_are_told(phantom_truth):
     habit = errors(habit_mm=0.5)
     np.testing.assert_allclose(habit, np.broadcast_to(habit[0], habit.shape))
     assert habit[0].std() > 0.2
-    exchanged = np.linalg.norm(errors(exchanged=0.1), axis=-1) > 0
+    swapped = np.linalg.norm(errors(swapped=0.1), axis=-1) > 0
     pairs = sum(lm.side == "L" for lm in PROTOCOL.landmarks)
-    assert exchanged.sum() / 2 / REPEATS / pairs == pytest.approx(0.1, abs=0.02)
+    assert swapped.sum() / 2 / REPEATS / pairs == pytest.approx(0.1, abs=0.02)
 
 
 def test_missing_points_stay_missing(phantom_truth):

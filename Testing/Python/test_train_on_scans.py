@@ -16,11 +16,10 @@ import pytest
 import torch
 import yaml
 
-from BrainLandmarksLib import detection
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.network.model_files import load_model
-from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol import landmarks, load_protocol
 from BrainLandmarksTrainLib.engine.checkpoint import averaged_weights, checkpoints
 from BrainLandmarksTrainLib.pipeline.transfer import start_network
 
@@ -34,7 +33,7 @@ MACHINE = {"device": "cpu", "precision": "float32", "threads": 1}
 @pytest.fixture(autouse=True)
 def anything_is_a_head(monkeypatch):
     """Four steps teach nothing: whatever the locator says must pass for a head here."""
-    monkeypatch.setattr(detection.detector, "_NO_HEAD_MM", 1e9)
+    monkeypatch.setattr(landmarks, "PLAUSIBLE", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +69,9 @@ def trained(tmp_path_factory, scans) -> Path:
     """The output folder of a run on the scans."""
     folder = tmp_path_factory.mktemp("trained")
     patch = pytest.MonkeyPatch()
-    patch.setattr(detection.detector, "_NO_HEAD_MM", 1e9)
-    detail = {**SMALL, "size": 32, "field_of_view_mm": 208, "crop": [16] * 3, "prior_mm": 3.5}
-    assert main(["train", str(recipe(folder, detail=detail)), "--dataset", str(scans)]) == 0
+    patch.setattr(landmarks, "PLAUSIBLE", 0.0)
+    refinement = {**SMALL, "size": 32, "field_of_view_mm": 208, "crop": [16] * 3, "prior_mm": 3.5}
+    assert main(["train", str(recipe(folder, refinement=refinement)), "--dataset", str(scans)]) == 0
     patch.undo()
     return folder / "run"
 
@@ -86,7 +85,7 @@ def test_a_dataset_makes_a_model_that_is_measured(trained, scans):
         assert model.spec.held_out[f"{split}_scans"]["count"] == count
     assert model.spec.held_out["errors_mm"] == model.spec.held_out["test_scans"]["errors_mm"]
     assert model.spec.calibration is not None
-    assert model.spec.detail.voxel_mm == 6.5
+    assert model.spec.refinement.voxel_mm == 6.5
     assert str(scans) not in json.dumps(model.spec.training)
     with (trained / "fine" / "epochs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -177,11 +176,11 @@ def test_finetune_goes_on_from_a_model_and_reports_both(tmp_path, trained, scans
     np.testing.assert_array_equal(old.spec.mean_shape, new.spec.mean_shape)
     moved = (old.network.classifier.weight - new.network.classifier.weight).abs().max()
     assert 0 < float(moved.detach()) < 0.05
-    assert old.detail is not None
-    assert new.detail is not None
-    assert new.spec.detail == old.spec.detail
-    assert new.spec.training["detail"]["steps"] == 2
-    moved = (old.detail.classifier.weight - new.detail.classifier.weight).abs().max()
+    assert old.refinement is not None
+    assert new.refinement is not None
+    assert new.spec.refinement == old.spec.refinement
+    assert new.spec.training["refinement"]["steps"] == 2
+    moved = (old.refinement.classifier.weight - new.refinement.classifier.weight).abs().max()
     assert 0 < float(moved.detach()) < 0.05
     page = (output / "report" / "before_after.md").read_text(encoding="utf-8")
     assert "## Table IV of the paper, MAE Euclidean" in page

@@ -71,11 +71,11 @@ def test_the_set_is_judged_as_a_whole(truth, tiny_protocol):
     mixed = truth * LPS
     mixed[[row["TP_L"], row["TP_R"]]] = mixed[[row["TP_R"], row["TP_L"]]]
     assert compliance.turned_round(PROTOCOL, mixed).startswith("most left landmarks")
-    # No pair of it was exchanged.
+    # No pair of it was swapped.
     assert compliance.swapped_sides(PROTOCOL, truth * LPS) == []
     some = np.where(np.arange(len(truth))[:, None] % 9 == 0, truth * LPS, np.nan)
     assert compliance.turned_share(PROTOCOL, some) in (0.0, 1.0)
-    # Two pairs are too few to tell an exchange of names.
+    # Two pairs are too few to tell a swap of names.
     points = np.array([[9, 8, 0], [-9, 8, 0], [0, 0, 7], [6, -8, 1], [-6, -8, -4.0]])
     assert compliance.turned_round(tiny_protocol, points) == ""
     assert compliance.swapped_sides(tiny_protocol, points) == [("A_L", "A_R"), ("C_L", "C_R")]
@@ -126,7 +126,7 @@ def test_a_head_of_a_turned_image_that_was_reviewed_is_opened_again(tmp_path, tr
     assert again.current.status[PROTOCOL.by_label("CC_G").index - 1] == "confirmed"
 
 
-def test_the_guidelines_exchange_nothing(tmp_path, truth, capsys):
+def test_the_guidelines_swap_nothing(tmp_path, truth, capsys):
     path = file_of(tmp_path / "head.csv", truth * LPS)
     refused(["correct", str(path)], capsys)
     assert [p.name for p in tmp_path.iterdir()] == ["head.csv"]
@@ -187,7 +187,7 @@ def test_a_dataset_that_has_one_is_broken_and_not_used(tmp_path, truth, capsys):
     out = capsys.readouterr().out
     (line,) = [line for line in out.splitlines() if line.startswith("broken") and SAYS in line]
     assert line.startswith(f"broken: {entry.identity}: ")
-    assert "are exchanged" not in out
+    assert "are swapped" not in out
 
 
 def test_the_worker_adds_none(tmp_path, truth):

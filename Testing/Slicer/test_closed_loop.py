@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from waiting import until
+from polling import until
 
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.network.model_files import load_model

@@ -314,7 +314,7 @@ def test_a_point_is_dragged_in_a_slice_view(desktop, scene, volume):
     np.testing.assert_allclose(points.GetNthControlPointPositionWorld(0), moved)
 
 
-def test_a_photograph(desktop, widget, volume, tmp_path):
+def test_a_screenshot(desktop, widget, volume, tmp_path):
     from PIL import Image
 
     widget.parameters.inputVolume = volume
@@ -323,7 +323,7 @@ def test_a_photograph(desktop, widget, volume, tmp_path):
     slicer.util.forceRenderAllViews()
     slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode().SetSliceVisible(True)
     slicer.util.resetThreeDViews()
-    picture = np.asarray(Image.open(desktop.photograph(tmp_path / "desktop.png")).convert("RGB"))
+    picture = np.asarray(Image.open(desktop.screenshot(tmp_path / "desktop.png")).convert("RGB"))
     height, width, _ = picture.shape
     assert height > 2 * 330
     assert width > 400 + 2 * 330

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from waiting import until
+from polling import until
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.gradcam.output import read_map

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from looked_at import compare, drawn
+from image_baselines import compare, drawn
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.geometry.grid import Grid, cube

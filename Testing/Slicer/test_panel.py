@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from waiting import until
+from polling import until
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.detection import Detector
@@ -152,13 +152,13 @@ def test_a_review_from_the_scan_to_the_file(desktop, panel, scene, tmp_path):
     ui.acceptButton.click()
     assert any(e.kind == "resolved" for e in session.review.edits)
 
-    # The doubtful ones, worst first.
+    # The uncertain ones, worst first.
     ui.nextButton.click()
     first = session.active
     ui.confirmButton.click()
     assert session.review.current.status[PROTOCOL.by_label(first).index - 1] == "confirmed"
     assert session.active != first
-    desktop.photograph(tmp_path / "panel.png")
+    desktop.screenshot(tmp_path / "panel.png")
     assert (tmp_path / "panel.png").stat().st_size > 20000
 
     desktop.dialogs.choose(tmp_path / "head.mrk.json")
@@ -251,7 +251,7 @@ def test_keys_press_buttons(desktop, detected):
     root.setFocus()
     press(QtCore.Qt.Key_N)
     first = session.active
-    assert first == session.doubtful()[0]
+    assert first == session.uncertain()[0]
     press(QtCore.Qt.Key_C)
     assert session.active != first
     press(QtCore.Qt.Key_M)

@@ -140,19 +140,19 @@ def test_without_a_shape_model_it_says_so(volume, landmarks):
     with pytest.raises(UserError, match="no shape model"):
         session.resolve()
     assert np.isnan(session.deviation()).all()
-    assert len(session.doubtful()) == 86
+    assert len(session.uncertain()) == 86
     session.end()
 
 
-def test_the_doubtful_come_first_and_the_seen_no_more(session):
-    order = session.doubtful()
+def test_the_uncertain_come_first_and_the_seen_no_more(session):
+    order = session.uncertain()
     assert len(order) == 87
     current = session.review.current
     row = PROTOCOL.by_label(order[40]).index - 1
     current.points[row] += [0, 0, 40.0]
-    assert session.doubtful()[0] == order[40]
+    assert session.uncertain()[0] == order[40]
     session.confirm(order[40])
-    assert order[40] not in session.doubtful()
+    assert order[40] not in session.uncertain()
 
 
 def test_the_active_point_is_unlocked_named_and_jumped_to(scene, session):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from waiting import until
+from polling import until
 
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.dataset.ratings import keep_rating, ratings_of
@@ -160,7 +160,7 @@ def test_the_guidelines_are_shown_before_they_move_anything(panel):
     before = loaded.review()[0].current.points
     ui.guidelinesButton.click()
     shown = [ui.movesTable.item(row, 1).text() for row in range(ui.movesTable.rowCount)]
-    assert shown.count("exchanged") == 2
+    assert shown.count("swapped") == 2
     assert "mm at most" in ui.movesLabel.text
     assert np.abs(loaded.nodes.read().points - before).max() > 10  # the views show it
     ui.discardMovesButton.click()
@@ -169,7 +169,7 @@ def test_the_guidelines_are_shown_before_they_move_anything(panel):
     ui.guidelinesButton.click()
     ui.applyMovesButton.click()
     review, _ = loaded.review()
-    assert {"exchanged", "respaced"} <= {edit.kind for edit in review.edits}
+    assert {"swapped", "respaced"} <= {edit.kind for edit in review.edits}
     assert loaded.changed
     row = PROTOCOL.by_label("EYE_A_L").index - 1
     np.testing.assert_allclose(
@@ -360,7 +360,7 @@ def test_a_preview_is_in_the_scene_and_the_same_for_the_same_seed(desktop, panel
     np.testing.assert_array_equal(found[0][1], found[1][1])
     assert np.nanmax(np.linalg.norm(found[0][1] - before, axis=1)) > 1
     assert not any(node.GetDisplayNode().GetVisibility() for node in loaded.nodes.lists)
-    desktop.photograph(desktop.core.folder.name + "/preview.png")
+    desktop.screenshot(desktop.core.folder.name + "/preview.png")
     assert case().identity == "0002"
 
     ui.removePreviewButton.click()

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import slicer
 import slicer.util
-from waiting import until
+from polling import until
 
 from BrainLandmarksLib.cli import build_parser
 from BrainLandmarksLib.dataset import Dataset

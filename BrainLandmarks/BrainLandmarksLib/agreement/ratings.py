@@ -293,7 +293,7 @@ def _reasons(ratings: Ratings, points: FloatArray) -> dict[str, list[str]]:
     reasons: dict[str, list[str]] = {label: [] for label in protocol.labels}
     # Kinds of mistakes with names, and how to say them.
     named: tuple[tuple[Callable[[Protocol, npt.ArrayLike], list[tuple[str, str]]], str], ...] = (
-        (swapped_sides, "exchanged with"),
+        (swapped_sides, "swapped with"),
         (out_of_order, "out of order with"),
     )
     for rater, of_rater in zip(ratings.raters, points, strict=True):

@@ -70,6 +70,8 @@ def annotate(
     for row, landmark in enumerate(protocol.landmarks):
         point = found[landmark.label]
         if point is not None and np.isfinite(point).all():
-            points[row] = anatomy.to_ras(point)
+            ras = anatomy.to_ras(point)
+            if anatomy.head.inside(ras):
+                points[row] = ras
     status = ["missing" if np.isnan(p).any() else "truth" for p in points]
     return LandmarkSet(protocol, points, status, np.full(len(protocol), np.nan))

@@ -14,7 +14,14 @@ import numpy as np
 from scipy import ndimage
 
 from BrainLandmarksLib.annotation.frame import HeadFrame, fit_head_frame
-from BrainLandmarksLib.annotation.labelmap import CORPUS_CALLOSUM, HEMISPHERE, Field, LabelMap
+from BrainLandmarksLib.annotation.labelmap import (
+    CEREBRAL_CORTEX,
+    CEREBRAL_WHITE,
+    CORPUS_CALLOSUM,
+    HEMISPHERE,
+    Field,
+    LabelMap,
+)
 from BrainLandmarksLib.annotation.outline import Plane, Section, exit_along
 
 RIGHT, ANTERIOR, SUPERIOR = np.eye(3)
@@ -22,6 +29,9 @@ SIDES = ("L", "R")
 
 LOBE_SIGMA_MM = 5.0
 """Smoothing that leaves a lobe's shape and takes its gyri away."""
+
+LEAST_SHARE = 0.15
+"""A hemisphere of which less than this is white matter, or cortex, is not whole."""
 
 Points = dict[str, "np.ndarray | None"]
 """Landmark label -> head-frame point, or None where the anatomy is absent."""
@@ -107,6 +117,21 @@ class Anatomy:
         weight = np.clip(height - (height.max() - cap_mm - step), 0, None)
         middle = np.average(points, axis=0, weights=weight)
         return self.exit(surface, middle - LOBE_SIGMA_MM * direction, direction, reach, last=True)
+
+    def complete(self, side: str) -> bool:
+        """Whether a hemisphere has its white matter and its cortex, so that its outline is real.
+
+        A structure that is gone, or less than a third of the other side's, leaves a surface inside
+        the brain.
+        """
+        other = "R" if side == "L" else "L"
+        for structure in (CEREBRAL_WHITE, CEREBRAL_CORTEX):
+            volume = self.head.volume(structure[side])
+            whole = self.head.volume(HEMISPHERE[side])
+            opposite = self.head.volume(structure[other])
+            if volume < LEAST_SHARE * whole or volume < opposite / 3 or volume == 0:
+                return False
+        return True
 
     @functools.cached_property
     def voxel_mm3(self) -> float:

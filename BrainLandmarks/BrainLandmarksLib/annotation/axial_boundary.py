@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from BrainLandmarksLib.annotation.anatomy import Anatomy, Points
+from BrainLandmarksLib.annotation.anatomy import SIDES, Anatomy, Points
 from BrainLandmarksLib.annotation.outline import Plane, Section, along, arc, length, resampled
 
 LEVEL_MM = 10.0
@@ -32,7 +32,7 @@ LABELS = (
 def axial_boundary(anatomy: Anatomy, highest_callosum: np.ndarray | None) -> Points:
     """Points of the axial ring; needs the highest point of the corpus callosum for its level."""
     found: Points = dict.fromkeys(LABELS)
-    if highest_callosum is None:
+    if highest_callosum is None or not all(anatomy.complete(side) for side in SIDES):
         return found
     level = highest_callosum[2] + LEVEL_MM
     frame = anatomy.frame

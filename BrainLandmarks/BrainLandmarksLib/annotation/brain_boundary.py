@@ -38,7 +38,9 @@ SECONDARY = tuple(f"BB_{k}" for k in range(1, 10))
 
 
 def midline_contour(anatomy: Anatomy) -> np.ndarray | None:
-    """Closed outer contour (y, z) of the cerebrum beside the midline."""
+    """Closed outer contour (y, z) of the cerebrum beside the midline; needs one whole side."""
+    if not any(anatomy.complete(side) for side in SIDES):
+        return None
     silhouette = anatomy.slab(anatomy.cerebrum, SLAB_MM).closed(CLOSING_MM).component(len)
     outline = silhouette.outline()
     return outline if len(outline) >= 50 else None
@@ -77,7 +79,7 @@ def _outermost(contour: np.ndarray, start: np.ndarray, degrees: float) -> np.nda
 def frontal_lobe(anatomy: Anatomy, contour: np.ndarray | None, genu: np.ndarray | None) -> Points:
     """Frontal poles, midline boundary at the level of the genu, lowest orbital points."""
     found: Points = dict.fromkeys(("FP_L", "FP_R", "FB_M", "GR_L", "GR_R"))
-    for side in SIDES:
+    for side in filter(anatomy.complete, SIDES):
         labels = HEMISPHERE[side]
         inner, outer = (-40.0, -1.0) if side == "L" else (1.0, 40.0)
         found[f"FP_{side}"] = anatomy.pole(

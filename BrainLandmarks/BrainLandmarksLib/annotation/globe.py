@@ -13,6 +13,7 @@ array([-31.2,  68.1, -22.4])
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from scipy import ndimage, signal
 
 from BrainLandmarksLib.annotation.anatomy import ANTERIOR, lateral
-from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.affine import FloatArray, apply_affine
 from BrainLandmarksLib.geometry.grid import cube
 from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
@@ -44,10 +45,15 @@ _RAY_STEP_MM = 0.5
 _LID_COSINE = 0.80
 
 # What a globe must be like to be believed.
-_CONTRAST = 0.25
+_CONTRAST = (0.25, 0.96)  # the inside of a sinus is blacker than vitreous
+_SPREAD = {1.0: 0.8, -1.0: 0.4}  # fat is bright, too, but patchy
 _WALL_SHARE = 0.45
 _WALL_MM = 1.2
 _RADII_MM = (9.5, 15.0)
+_APART_MM = (48.0, 80.0)
+
+POINTS = ("A", "P", "M", "LAT")
+"""Names of the four points of a globe: their labels are EYE_<name>_<side>."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,37 @@ def fit_globe(
             offset, radii, contrast, share = fitted
             return Globe(middle + frame @ offset, radii, frame, contrast, share)
     return None
+
+
+def fit_globes(
+    volume: Volume, guesses: Mapping[str, npt.ArrayLike], pose: npt.ArrayLike
+) -> dict[str, Globe | None]:
+    """The globes of a head; one that is found tells where to look again for the other.
+
+    Args:
+        volume: As for `fit_globe`.
+        guesses: RAS mm, (3,), of the sides "L" and "R", or of one of them.
+        pose: 4x4 from the upright head, whose middle plane is x = 0, to the image.
+
+    Returns:
+        A globe or None for each side of the guesses.
+    """
+    place = np.asarray(pose, float)
+    axes = place[:3, :3] / np.linalg.norm(place[:3, :3], axis=0)
+    globes = {side: fit_globe(volume, guess, axes) for side, guess in guesses.items()}
+    for side, globe in globes.items():
+        other = next((g for s, g in globes.items() if s != side), None)
+        if globe is None and other is not None:
+            mirrored = apply_affine(np.linalg.inv(place), other.centre) * [-1, 1, 1]
+            again = apply_affine(place, mirrored)
+            globes[side] = fit_globe(volume, again, axes, reach_mm=REACH_MM / 2)
+    found = [globe for globe in globes.values() if globe is not None]
+    if len(found) == 2:
+        apart = float(np.linalg.norm(found[0].centre - found[1].centre))
+        if not _APART_MM[0] <= apart <= _APART_MM[1]:
+            uncertain = min(globes, key=lambda side: getattr(globes[side], "share", 0.0))
+            globes[uncertain] = None
+    return globes
 
 
 def eye_points(globe: Globe, side: str) -> dict[str, FloatArray]:
@@ -184,20 +221,25 @@ def _fitted(box: _Box, sign: float) -> tuple[FloatArray, FloatArray, float, floa
             break
     walls, trust = _walls(box, sign, centre, radii)
     share = float(((trust > 0) & (np.abs(walls - _surface(radii)) < _WALL_MM)).mean())
-    inside, outside = _levels(box, centre, radii)
+    inside, outside, spread = _levels(box, centre, radii)
     contrast = (outside - inside) / max(outside, inside, 1e-6)
-    believed = share >= _WALL_SHARE and sign * contrast >= _CONTRAST
+    even = spread <= _SPREAD[sign] * abs(outside - inside)
+    believed = even and share >= _WALL_SHARE and _CONTRAST[0] <= sign * contrast <= _CONTRAST[1]
     usual = _RADII_MM[0] <= radii.min() and radii.max() <= _RADII_MM[1]
     return (centre, radii, contrast, share) if believed and usual else None
 
 
-def _levels(box: _Box, centre: FloatArray, radii: FloatArray) -> tuple[float, float]:
-    """Typical brightness inside a globe, and behind and beside it."""
+def _levels(box: _Box, centre: FloatArray, radii: FloatArray) -> tuple[float, float, float]:
+    """Typical brightness inside a globe, and behind and beside it, and how patchy the inside is.
+
+    The lens lies farther out than the inside that is looked at.
+    """
     rays = _directions()
     within = np.concatenate([share * rays * radii for share in (0.3, 0.5, 0.65)])
     behind = rays[rays[:, 1] < 0.3]
     around = np.concatenate([behind * (radii + more) for more in (1.5, 2.5, 3.5)])
-    return float(np.median(box.at(centre + within))), float(np.median(box.at(centre + around)))
+    low, inside, high = np.quantile(box.at(centre + within), [0.1, 0.5, 0.9])
+    return float(inside), float(np.median(box.at(centre + around))), float(high - low)
 
 
 def _walls(
@@ -210,7 +252,7 @@ def _walls(
     """
     rays, expected = _directions(), _surface(radii)
     steps = np.arange(_NEAR_MM, _FAR_MM + _BEYOND_MM, _RAY_STEP_MM)
-    inside, outside = _levels(box, centre, radii)
+    inside, outside, _ = _levels(box, centre, radii)
     usual = max(sign * (outside - inside), 1e-3)
     rise = sign * (box.at(centre + rays[:, None] * steps[:, None]) - inside) / usual
     beyond = np.abs(steps - expected[:, None] - 1.25) < 2.75

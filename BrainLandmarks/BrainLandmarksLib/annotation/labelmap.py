@@ -56,6 +56,9 @@ EYES = _midline("eye")
 HEMISPHERE = {side: CEREBRAL_WHITE[side] + CEREBRAL_CORTEX[side] for side in ("L", "R")}
 
 
+FLATTEST_MM = 150.0
+"""Radius of curvature of a head where it is flattest; the first slice through it is a cap."""
+
 LEAST_SIGMA_VOXELS = 1.0
 """Smoothing that hides the voxels of a coarse map."""
 
@@ -98,7 +101,9 @@ class LabelMap:
         self.unknown = scheme.unknown(labels)
         self.labels = scheme.canonical(labels, volume.grid.spacing)
         self.grid = volume.grid
-        self.present = frozenset(numbers(self.labels))
+        self.counts = numbers(self.labels)
+        self.present = frozenset(self.counts)
+        self.ends = _ends(self.labels, self.grid)
 
     def has(self, labels: Iterable[int]) -> bool:
         """Whether any voxel carries one of the labels."""
@@ -149,6 +154,11 @@ class LabelMap:
             for number, inner in enumerate(ndimage.find_objects(pieces), start=1)
         ]
 
+    def volume(self, labels: Iterable[int]) -> float:
+        """Volume of a structure, mm3."""
+        voxels = sum(self.counts.get(label, 0) for label in labels)
+        return voxels * float(np.prod(self.grid.spacing))
+
     def centre(self, labels: Iterable[int]) -> np.ndarray | None:
         """Centre of mass, RAS mm, or None when the structure is absent."""
         part = self.part(labels)
@@ -182,14 +192,14 @@ class LabelMap:
         mask = mask[inner]
         if not mask.any():
             return self._empty_field()
-        return Field.smooth(near, mask, self.grid, self._sigma(sigma_mm))
+        return Field.smooth(near, mask, self.grid, self._sigma(sigma_mm), self.ends)
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - the cache lives and dies with one annotation
     def _field(self, labels: tuple[int, ...], sigma_mm: float) -> Field:
         part = self.part(labels)
         if part is None:
             return self._empty_field()
-        return Field.smooth(*part, self.grid, self._sigma(sigma_mm))
+        return Field.smooth(*part, self.grid, self._sigma(sigma_mm), self.ends)
 
     def _sigma(self, sigma_mm: float) -> np.ndarray:
         """Standard deviation of the smoothing, voxels along each axis."""
@@ -199,9 +209,30 @@ class LabelMap:
         return Field(np.zeros((2, 2, 2), np.float32), self.grid, np.zeros(3, int))
 
     def inside(self, points: np.ndarray) -> np.ndarray:
-        """Which RAS points lie inside the stored array."""
+        """Which RAS points lie where the map has an answer: in the array, and not cut away."""
         ijk = self.grid.ras_to_ijk(points)
-        return np.all((ijk >= 0) & (ijk <= np.array(self.labels.shape) - 1), axis=-1)
+        low, high = self.ends
+        return np.all((ijk >= low) & (ijk <= high - 1), axis=-1)
+
+
+def _ends(labels: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """First voxel and one past the last, (3,) each, between which the map is not cut.
+
+    Usually the array's own. Where the outermost labelled slice is so large that no head ends like
+    that, the segmentation stops there, though the array goes on.
+    """
+    low, high = np.zeros(3, int), np.array(labels.shape)
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        area = np.count_nonzero(labels, axis=others) * np.prod(grid.spacing[list(others)])
+        filled = np.flatnonzero(area)
+        if len(filled) == 0:
+            continue
+        largest = 2 * np.pi * FLATTEST_MM * grid.spacing[axis]
+        first, last = int(filled[0]), int(filled[-1])
+        low[axis] = first if area[first] > largest else 0
+        high[axis] = last + 1 if area[last] > largest else labels.shape[axis]
+    return low, high
 
 
 class Field:
@@ -217,11 +248,16 @@ class Field:
 
     @classmethod
     def smooth(
-        cls, box: tuple[slice, ...], mask: np.ndarray, grid: Grid, sigma: np.ndarray
+        cls,
+        box: tuple[slice, ...],
+        mask: np.ndarray,
+        grid: Grid,
+        sigma: np.ndarray,
+        ends: tuple[np.ndarray, np.ndarray],
     ) -> Field:
         """Gaussian-smoothed indicator of the mask of a box in a grid, with the kernel's reach.
 
-        ``sigma`` (3,) is in voxels.
+        ``sigma`` (3,) is in voxels; ``ends`` are the voxels between which the map is not cut.
         """
         margin = np.ceil(3 * sigma).astype(int) + 2
         low = np.array([s.start for s in box]) - margin
@@ -231,12 +267,12 @@ class Field:
         for axis in range(3):
             index_low = [slice(None)] * 3
             index_high = [slice(None)] * 3
-            if box[axis].start == 0:
+            if box[axis].start == ends[0][axis]:
                 index_low[axis] = slice(0, margin[axis])
                 edge = [slice(None)] * 3
                 edge[axis] = slice(margin[axis], margin[axis] + 1)
                 cropped[tuple(index_low)] = cropped[tuple(edge)]
-            if box[axis].stop == grid.shape[axis]:
+            if box[axis].stop == ends[1][axis]:
                 index_high[axis] = slice(cropped.shape[axis] - margin[axis], None)
                 edge = [slice(None)] * 3
                 stop = cropped.shape[axis] - margin[axis]

@@ -73,6 +73,8 @@ def temporal_lobe(anatomy: Anatomy) -> Points:
         found[f"HIP_T_{side}"] = hippocampus.tail
     across = _common_axis(both)
     for side, hippocampus in both.items():
+        if not anatomy.complete(side):
+            continue
         for prefix, centre in (("TOH", hippocampus.head), ("TOB", hippocampus.body)):
             for name, point in _outline(anatomy, side, across, centre).items():
                 found[f"{prefix}_{name}_{side}"] = point
@@ -139,7 +141,7 @@ def _horn_tip(anatomy: Anatomy, side: str, amygdala: np.ndarray | None) -> np.nd
 
 def _pole(anatomy: Anatomy, side: str, amygdala: np.ndarray | None) -> np.ndarray | None:
     """Most anterior cortex of the temporal lobe: below the amygdala, so below the Sylvian stem."""
-    if amygdala is None:
+    if amygdala is None or not anatomy.complete(side):
         return None
     inner, outer = sorted((12.0 * lateral(side)[0], 62.0 * lateral(side)[0]))
     low = (inner, amygdala[1] - 12.0, amygdala[2] - 35.0)

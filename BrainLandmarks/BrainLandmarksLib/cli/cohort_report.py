@@ -1,4 +1,4 @@
-"""`brainlandmarks report`: the table of a cohort and a page with the doubtful scans first."""
+"""`brainlandmarks report`: the table of a cohort and a page with the uncertain scans first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "report",
         help="table and quality page of a cohort",
         description="Write the table of the scans that detect --bids worked on, and a page of them "
-        "that opens in any browser without a network, the doubtful ones first. Corrections that "
+        "that opens in any browser without a network, the uncertain ones first. Corrections that "
         "were saved over the .mrk.json files count.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,

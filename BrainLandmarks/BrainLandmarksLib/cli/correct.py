@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "correct",
         help="apply the guidelines to an annotation",
-        description="Exchange back names of left and right that were exchanged, put the secondary "
+        description="Swap back names of left and right that were swapped, put the secondary "
         "points of a group onto its plane and spread them at equal distances along their outline. "
         "Primary points stay where they are, unless --primary is given.",
         epilog=_EXAMPLE,
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.io.atomic import need_absent, need_writable
     from BrainLandmarksLib.protocol import load_protocol
     from BrainLandmarksLib.review import read_review, write_review
-    from BrainLandmarksLib.review.batch_correction import apply_guidelines, doubts
+    from BrainLandmarksLib.review.batch_correction import apply_guidelines, uncertainties
 
     protocol = load_protocol(arguments.protocol)
     for name in arguments.group or ():
@@ -98,12 +98,12 @@ def run(arguments: argparse.Namespace) -> int:
     if len(done) == 1:
         _, review, _, edits = done[0]
         print(_moves(protocol, edits).plain() if edits else "nothing to move")
-        off = ", ".join(f"{d.label} {d.mm:.1f} mm" for d in doubts(review, arguments.group))
+        off = ", ".join(f"{d.label} {d.mm:.1f} mm" for d in uncertainties(review, arguments.group))
         if off:
             print(f"primary points off their plane, which move with --primary only: {off}")
     else:
         rows = [_summary(path, review, edits, arguments.group) for path, review, _, edits in done]
-        header = ("head", "exchanged", "projected", "respaced", "mean, mm", "largest, mm", "look")
+        header = ("head", "swapped", "projected", "respaced", "mean, mm", "largest, mm", "look")
         from BrainLandmarksLib.io.tables import Table
 
         print(Table(header, rows).plain())
@@ -138,14 +138,17 @@ def _summary(
     path: Path, review: Review, edits: Sequence[Edit], groups: Sequence[str] | None
 ) -> tuple[object, ...]:
     from BrainLandmarksLib.io.pairing import annotation_stem
-    from BrainLandmarksLib.review.batch_correction import doubts
+    from BrainLandmarksLib.review.batch_correction import uncertainties
 
     kinds = [edit.kind for edit in edits]
     moved = [edit.distance_mm or 0.0 for edit in edits]
-    look = [f"{doubt.label} {doubt.mm:.1f}" for doubt in doubts(review, groups)[:3]]
+    look = [
+        f"{uncertainty.label} {uncertainty.mm:.1f}"
+        for uncertainty in uncertainties(review, groups)[:3]
+    ]
     return (
         annotation_stem(path),
-        *(kinds.count(kind) for kind in ("exchanged", "projected", "respaced")),
+        *(kinds.count(kind) for kind in ("swapped", "projected", "respaced")),
         float(np.mean(moved)) if moved else 0.0,
         float(max(moved, default=0.0)),
         ", ".join(look) or "-",

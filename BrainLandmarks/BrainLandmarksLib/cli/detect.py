@@ -162,7 +162,7 @@ def table(landmarks: LandmarkSet) -> str:
         start = f"{landmark.index:>5}  {landmark.label:<{label_width}}"
         start += f"  {landmark.group:<{group_width}}"
         if landmarks.status[row] == "missing":
-            lines.append(f"{start}  outside the image")
+            lines.append(f"{start}  {landmarks.notes[row] or 'missing'}")
             continue
         r, a, s = landmarks.points[row]
         lines.append(f"{start}  {r:7.1f}  {a:7.1f}  {s:7.1f}  {landmarks.confidence[row]:10.2f}")

@@ -24,13 +24,13 @@ def add_options(parser: argparse.ArgumentParser, *, dicom: bool = True) -> None:
             "--series",
             metavar="NUMBER|TEXT",
             help="which series of a DICOM folder: its number, its UID or a part of its description "
-            "(default: the one that is most like a T1; in doubt all are listed)",
+            "(default: the one that is most like a T1; in uncertainty all are listed)",
         )
     parser.add_argument(
         "--assume-orientation",
         metavar="CODE",
         help="where the voxel axes i, j, k point if an image does not state it, such as RAS or "
-        "LPS; it is refused otherwise. If this is wrong, left and right are exchanged",
+        "LPS; it is refused otherwise. If this is wrong, left and right are swapped",
     )
 
 

@@ -6,7 +6,7 @@
 `work`              one scan, from image to files; can be done again at any time
 `engine`            many scans, here or on a Dask cluster
 `table`             one row for each scan
-`report`            the page with the doubtful scans first
+`report`            the page with the uncertain scans first
 `viewer`            NiiVue in that page
 ==================  ================================================================
 """

@@ -66,7 +66,7 @@ research, not for diagnosis.
 - `sub-*/**/*_landmarks.tsv`: the landmarks of one image in its own world coordinates, RAS mm; the
   .json file beside it describes the columns and says which image and model it was.
 - `sub-*/**/*_landmarks.mrk.json`: the same for 3D Slicer. Corrections saved over it are kept.
-- `cohort.tsv`, `cohort.html`: one row for each scan, and a page with the doubtful ones first.
+- `cohort.tsv`, `cohort.html`: one row for each scan, and a page with the uncertain ones first.
 - `protocol.json`: the landmark set. `logs/`: why a scan has no landmarks.
 """
 _IGNORED = f"*_landmarks.*\ncohort.*\n{PROTOCOL_FILE}\n{LOGS}/\n"
@@ -88,12 +88,13 @@ COLUMNS: dict[str, dict[str, Any]] = {
     },
     "status": {
         "Description": "Where the point comes from.",
-        "Levels": {"model": "found by the network", "missing": "outside the image"},
+        "Levels": {"model": "found by the network", "missing": "not there: note says why"},
     },
     "deviation": {
         "Description": "Distance from where all other landmarks of the head lead to expect it, in "
         "standard deviations of the model's shape model; n/a if the model has none."
     },
+    "note": {"Description": "Why a landmark is missing; n/a where there is nothing to say."},
 }
 """Columns of a scan's table: the entries of its sidecar (BIDS, "Tabular files")."""
 
@@ -449,6 +450,7 @@ def _table(landmarks: LandmarkSet, deviation: FloatArray) -> Table:
             float(landmarks.confidence[row]),
             landmarks.status[row],
             float(deviation[row]),
+            landmarks.notes[row],
         )
         for row, landmark in enumerate(landmarks.protocol)
     ]

@@ -1,4 +1,4 @@
-"""One page on a cohort: the doubtful scans first, each with its picture and, in 3-D, its landmarks.
+"""One page on a cohort: uncertain scans first, each with its picture and, in 3-D, its landmarks.
 
 The page is a single file that needs no network and no program but a browser. It names scans as BIDS
 does and says nothing else about anybody.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from BrainLandmarksLib.cohort.derivatives import Derivatives, Record
 from BrainLandmarksLib.geometry.affine import FloatArray
-from BrainLandmarksLib.geometry.shape_model import RARE_DEVIATION, doubt
+from BrainLandmarksLib.geometry.shape_model import RARE_DEVIATION, uncertainty
 from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.protocol import Protocol
@@ -46,7 +47,7 @@ _COLUMNS: dict[str, dict[str, Any]] = {
         "Description": "How much what was found is a head, 0 to 1; less than "
         f"{PLAUSIBLE:g} is implausible, and there only where the detection was forced."
     },
-    "missing": {"Description": "Number of landmarks outside the image."},
+    "missing": {"Description": "Number of landmarks that the image does not show."},
     "corrected": {"Description": "Number of landmarks that a person has moved or confirmed."},
     "least_sure": {"Description": "Landmark of the lowest confidence that nobody has corrected."},
     "lowest_confidence": {"Description": "Its confidence."},
@@ -75,13 +76,13 @@ class Case:
 
     Args:
         record: What the folder says of it.
-        doubts: (K,) how much each landmark deserves a look (`shape_model.doubt`); NaN for missing
-            and for corrected ones. Empty without a result.
+        uncertainties: (K,) how much each landmark deserves a review (`shape_model.uncertainty`);
+            NaN for missing and for corrected ones. Empty without a result.
         warnings: Sentences.
     """
 
     record: Record
-    doubts: FloatArray
+    uncertainties: FloatArray
     warnings: tuple[str, ...]
 
     @classmethod
@@ -90,8 +91,10 @@ class Case:
         if record.landmarks is None or record.deviation is None:
             return cls(record, np.empty(0), (record.sentence,))
         open_points = _open(record)
-        doubts = np.where(open_points, doubt(record.landmarks.confidence, record.deviation), np.nan)
-        return cls(record, doubts, tuple(_warnings(record, open_points)))
+        uncertainties = np.where(
+            open_points, uncertainty(record.landmarks.confidence, record.deviation), np.nan
+        )
+        return cls(record, uncertainties, tuple(_warnings(record, open_points)))
 
     @property
     def status(self) -> str:
@@ -102,15 +105,15 @@ class Case:
 
     @property
     def worst(self) -> list[int]:
-        """Rows of the landmarks that nobody has corrected, the most doubtful first."""
-        known = np.flatnonzero(np.isfinite(self.doubts))
-        return [int(row) for row in known[np.argsort(-self.doubts[known], kind="stable")]]
+        """Rows of the landmarks that nobody has corrected, the most uncertain first."""
+        known = np.flatnonzero(np.isfinite(self.uncertainties))
+        return [int(row) for row in known[np.argsort(-self.uncertainties[known], kind="stable")]]
 
     @property
     def urgency(self) -> tuple[int, float]:
-        """What worst-first sorting goes by: failed, then warned, then the greatest doubt."""
+        """What worst-first sorting goes by: failed, then warned, then the greatest uncertainty."""
         rank = ("failed", "look", "ok").index(self.status)
-        return rank, -float(self.doubts[self.worst[0]]) if self.worst else 0.0
+        return rank, -float(self.uncertainties[self.worst[0]]) if self.worst else 0.0
 
 
 def write_table(results: Derivatives, cases: Sequence[Case]) -> Table:
@@ -152,8 +155,8 @@ def _row(case: Case, protocol: Protocol) -> list[Any]:
     end = [" ".join(case.warnings)]
     if landmarks is None or record.deviation is None:
         return [*start, *[""] * (len(describe(protocol)) - len(start) - len(end)), *end]
-    confidence = np.where(np.isfinite(case.doubts), landmarks.confidence, np.nan)
-    deviation = np.where(np.isfinite(case.doubts), record.deviation, np.nan)
+    confidence = np.where(np.isfinite(case.uncertainties), landmarks.confidence, np.nan)
+    deviation = np.where(np.isfinite(case.uncertainties), record.deviation, np.nan)
     unsure, misfit = _extreme(-confidence), _extreme(deviation)
     model = about.get("Model", {})
     return [
@@ -191,17 +194,18 @@ def _warnings(record: Record, open_points: np.ndarray) -> list[str]:
     assert record.deviation is not None
     labels = record.landmarks.protocol.labels
     sentences = []
-    missing = int(record.landmarks.missing.sum())
-    if missing:
-        sentences.append(f"{missing} of {len(labels)} landmarks are outside the image.")
+    notes = [n for n, lost in zip(record.landmarks.notes, record.landmarks.missing) if lost]
+    for note, count in Counter(notes).items():
+        why = f" ({note})" if note else ""
+        sentences.append(f"{count} of {len(labels)} landmarks are missing{why}.")
     misfits = np.flatnonzero(open_points & (np.nan_to_num(record.deviation) > RARE_DEVIATION))
     if len(misfits):
         order = misfits[np.argsort(-record.deviation[misfits])]
         names = ", ".join(labels[row] for row in order[:3])
         more = f" and {len(order) - 3} more" if len(order) > 3 else ""
         sentences.append(f"Not where the other landmarks lead to expect them: {names}{more}.")
-    notes = (record.about or {}).get("Notes", [])
-    return sentences + [f"{str(note)[:1].upper()}{str(note)[1:]}." for note in notes]
+    remarks = (record.about or {}).get("Notes", [])
+    return sentences + [f"{str(text)[:1].upper()}{str(text)[1:]}." for text in remarks]
 
 
 def _extreme(values: FloatArray) -> int | None:

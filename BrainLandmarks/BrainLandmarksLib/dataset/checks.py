@@ -225,9 +225,9 @@ def _read_points(dataset: Dataset, report: HeadReport, intact: bool) -> None:
 
 def _check_points(report: HeadReport, landmarks: LandmarkSet, tolerance_mm: float) -> None:
     protocol, points = landmarks.protocol, landmarks.points
-    say = report.mistakes.append
+    report_error = report.mistakes.append
     if landmarks.missing.all():
-        say("no landmark is placed")
+        report_error("no landmark is placed")
         return
     if report.grid is not None:
         inside = report.grid.contains(points)
@@ -237,17 +237,19 @@ def _check_points(report: HeadReport, landmarks: LandmarkSet, tolerance_mm: floa
             if not lost and not within
         ]
     if report.outside:
-        say(_listed(report.outside, "lies outside the image", "lie outside the image"))
+        report_error(_listed(report.outside, "lies outside the image", "lie outside the image"))
     distances = off_plane(protocol, points)
     if np.isfinite(distances).any():
         report.off_plane_mm = float(np.nanmax(distances))
     for landmark, distance in zip(protocol.landmarks, distances, strict=True):
         if distance > tolerance_mm:
             report.off_plane.append(landmark.label)
-            say(f"{landmark.label} lies {distance:.1f} mm off the plane '{landmark.plane}'")
+            report_error(
+                f"{landmark.label} lies {distance:.1f} mm off the plane '{landmark.plane}'"
+            )
     report.disordered = out_of_order(protocol, points)
     for first, second in report.disordered:
-        say(f"{first} and {second} are out of order along their outline")
+        report_error(f"{first} and {second} are out of order along their outline")
     _check_sides(report, landmarks)
 
 
@@ -260,7 +262,7 @@ def _check_sides(report: HeadReport, landmarks: LandmarkSet) -> None:
         return
     pairs = swapped_sides(protocol, points)
     for left, partner in pairs:
-        report.mistakes.append(f"{left} and {partner} are exchanged")
+        report.mistakes.append(f"{left} and {partner} are swapped")
     alone = [
         label for label in report.wrong_side if label not in {x for pair in pairs for x in pair}
     ]

@@ -23,7 +23,7 @@ from BrainLandmarksLib.review import Review, read_review
 @dataclass(frozen=True)
 class ImportedHead:
     """What `Dataset.add` takes, the landmarks that a survey's field of view cut
-    off, and what of the image was doubtful."""
+    off, and what of the image was uncertain."""
 
     volume: Volume
     review: Review

@@ -1,12 +1,12 @@
-"""From an image of a head to its landmarks: find the head, look closely, say where.
+"""From an image of a head to its landmarks: locate the head, find the landmarks, refine them.
 
 A coarse network, the locator, sees the whole head in any pose; the rigid fit of the model's mean
 landmark shape to what it finds gives the pose of the head. The fine network then sees the head
-upright, and once more in the pose that its own landmarks give. Where that makes no head
-(:mod:`.plausibility`), the locator looks from the other sides, too. A detail network, where the
-model has one, sees boxes of it in finer voxels (:mod:`.detail`). Every look is resampled from the
-original image. Heatmaps stay on the network's grid; only coordinates go back to the image, where
-points that by definition share a plane or are equally spread are made so.
+upright, and once more in the pose that its own landmarks give. If the result is no plausible head
+(:mod:`.plausibility`), the locator tries the other axis-aligned orientations. A refinement network,
+where the model has one, sees boxes in finer voxels (:mod:`.refinement`). The input of every pass is
+resampled from the original image. Heatmaps stay on the network's grid; only coordinates go back to
+the image, where the protocol's constraints (shared planes, equal spacing) are enforced.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from BrainLandmarksLib import resources
+from BrainLandmarksLib.detection import absent
 from BrainLandmarksLib.detection.plausibility import Judge, weakened
 from BrainLandmarksLib.detection.refinement import MARGIN, PRIOR_MM, boxes, with_prior
 from BrainLandmarksLib.errors import ImplausibleError, UserError
@@ -49,12 +50,11 @@ from BrainLandmarksLib.network.inference import (
     keep_freed_memory,
 )
 from BrainLandmarksLib.network.model_files import CropSpec, Model, load_model
-from BrainLandmarksLib.protocol import landmarks
 from BrainLandmarksLib.protocol.constraints import constrained
-from BrainLandmarksLib.protocol.landmarks import LandmarkSet
+from BrainLandmarksLib.protocol.landmarks import PLAUSIBLE, LandmarkSet, is_plausible
 
 LOCATOR_PASSES = 2
-"""The locator runs this often, each time on a cube placed by the look before."""
+"""The locator runs this often, each time on a cube placed by the pass before."""
 
 FINE_PASSES = 2
 """The fine network runs this often: its own landmarks give a better pose than the locator's."""
@@ -66,25 +66,26 @@ _TURN_AXES = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.s
 
 @dataclass(frozen=True)
 class Quality:
-    """How carefully the networks look.
+    """How much work goes into a detection.
 
     Args:
-        looks: Looks at the upright head, each in the pose that the look before gives.
-        turned: Looks at the head turned a little, each another way, whose points are averaged with
-            those of the last upright look.
-        detail: Whether the detail network, where the model has one, looks again at boxes round the
+        passes: Passes of the fine network over the upright head, each in the pose that the pass
+            before gives.
+        turned: Passes over the head turned a little, each in another direction; their points are
+            averaged with those of the last upright pass.
+        refinement: Whether the refinement network, where the model has one, sees boxes round the
             points.
     """
 
     passes: int = FINE_PASSES
     turned: int = 0
-    detail: bool = False
+    refinement: bool = False
 
 
 QUALITIES = {
     "fast": Quality(1),
-    "standard": Quality(detail=True),
-    "best": Quality(turned=4, detail=True),
+    "standard": Quality(refinement=True),
+    "best": Quality(turned=4, refinement=True),
 }
 """Qualities by the name that commands and requests use; the second is the usual one."""
 
@@ -111,10 +112,11 @@ class Detection:
     """What was found on one head.
 
     Args:
-        landmarks: The landmarks in RAS millimetres; those outside the image are missing.
+        landmarks: The landmarks in RAS millimetres; those whose anatomy the image does not show are
+            missing, with a note that says why (:mod:`.absent`).
         pose: 4x4, from the model's mean head (head-centred RAS millimetres) to the image's RAS.
-        input_cube: What the fine network saw in its last look: normalised intensities on its cube.
-        seconds: Time spent per stage: "prepare", "locate", "resample" and "network".
+        input_cube: What the fine network saw in its last pass: normalised intensities on its cube.
+        seconds: Time spent per stage: "prepare", "locate", "resample", "network" and "check".
         device: Where the network ran: "cpu", "cuda" or "mps".
         precision: What it computed in: "float32" or "bfloat16".
         notes: Sentences the user should see, such as a fall-back to the CPU.
@@ -133,7 +135,7 @@ class Detection:
     @property
     def plausible(self) -> bool:
         """Whether this is a head; False only where `Detector.detect` was forced."""
-        return self.plausibility >= landmarks.PLAUSIBLE
+        return is_plausible(self.plausibility)
 
 
 @dataclass
@@ -158,7 +160,7 @@ class _Work:
         volume: The image as it was given.
         head: The same with air at zero.
         pose: A first guess of the head's pose.
-        total: The work of all looks at the head, in looks of the fine network.
+        total: The work of all passes, in passes of the fine network.
     """
 
     volume: Volume
@@ -177,7 +179,7 @@ class _Work:
         self.progress(stage, self.done)
 
     def on_pass(self, number: float) -> None:
-        """Say that so many looks at the head are done."""
+        """Report that so many passes are done."""
         self.tell("detect", _LOCATED + (1 - _LOCATED) * number / self.total)
 
 
@@ -191,11 +193,11 @@ class _Located:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The last upright look of the fine network.
+    """The last upright pass of the fine network.
 
     Args:
         points: (K, 3) RAS mm, also outside the image.
-        pose: Of the head in this look.
+        pose: Of the head in this pass.
     """
 
     points: FloatArray
@@ -264,7 +266,7 @@ class Detector:
 
         Args:
             volume: A T1-weighted image, any orientation, spacing and field of view.
-            quality: How carefully to look: one of `QUALITIES`, from the fastest to the most exact,
+            quality: How much work to do: one of `QUALITIES`, from the fastest to the most exact,
                 or one of your own.
             force: Give what was found even where it is no head, and say so in the notes.
             progress: Called before each stage with its name and the fraction done (0 to 1). An
@@ -276,19 +278,21 @@ class Detector:
         """
         work = self._begun(volume, choose_quality(quality), progress or (lambda *_: None))
         seen = self._recognised(work)
-        if seen.plausibility < landmarks.PLAUSIBLE and not force:
+        if not (force or is_plausible(seen.plausibility)):
             raise _no_head(seen.plausibility)
         points = self._averaged(work, seen)
         points = self._kept(work, points)
-        if work.chosen.detail and self.model.spec.detail is not None:
-            points = self._kept(work, self._in_detail(work, seen.pose, points))
+        if work.chosen.refinement and self.model.spec.refinement is not None:
+            points = self._kept(work, self._refined(work, seen.pose, points))
+        remarks = self._absent(work, seen.pose, points)
+        points[[bool(remark) for remark in remarks]] = np.nan
         work.tell("detect", 1.0)
         confidence = weakened(self._confidence(seen.decoded), seen.plausibility)
-        if seen.plausibility < landmarks.PLAUSIBLE:
+        if not is_plausible(seen.plausibility):
             self._notes.append(IMPLAUSIBLE_NOTE)
         notes, self._notes = (*volume.notes, *self._notes), []
         return Detection(
-            LandmarkSet.from_points(self.model.protocol, points, "model", confidence),
+            LandmarkSet.from_points(self.model.protocol, points, "model", confidence, remarks),
             seen.pose,
             Volume(seen.input_cube, seen.grid),
             work.watch.seconds,
@@ -312,7 +316,7 @@ class Detector:
         head, pose = _prepared(volume)
         seconds = time.perf_counter() - start
         counts = {"locator": LOCATOR_PASSES, "fine": chosen.passes + chosen.turned}
-        counts["detail"] = self._boxes if chosen.detail else 0
+        counts["refinement"] = self._boxes if chosen.refinement else 0
         for name, (_, crop) in self.model.networks.items():
             count = counts[name]
             if not count:
@@ -324,15 +328,15 @@ class Detector:
 
     @property
     def _boxes(self) -> int:
-        """How many boxes the detail network sees of a head, about; 0 without one."""
-        crop, mean = self.model.spec.detail, self.model.spec.mean_shape
+        """How many boxes the refinement network sees of a head, about; 0 without one."""
+        crop, mean = self.model.spec.refinement, self.model.spec.mean_shape
         return 0 if crop is None else len(list(boxes(mean, _inner_side(crop))))
 
     def _work(self, chosen: Quality) -> float:
-        """The work of all looks, in looks of the fine network."""
+        """The work of all passes, in passes of the fine network."""
         work = float(chosen.passes + chosen.turned)
-        crop, fine = self.model.spec.detail, self.model.spec.fine
-        if chosen.detail and crop is not None:
+        crop, fine = self.model.spec.refinement, self.model.spec.fine
+        if chosen.refinement and crop is not None:
             work += self._boxes * (crop.size / fine.size) ** 3
         return work
 
@@ -349,15 +353,15 @@ class Detector:
     def _recognised(self, work: _Work) -> _Seen:
         """The head upright; where that makes none, what the locator finds from other sides."""
         first = located = self._located(work, work.pose)
-        if first.plausibility < landmarks.PLAUSIBLE:
+        if not is_plausible(first.plausibility):
             located = self._from_all_sides(work, first)
         seen = self._upright(work, located.pose)
-        if seen.plausibility < landmarks.PLAUSIBLE and not work.searched:
+        if not (work.searched or is_plausible(seen.plausibility)):
             located = self._from_all_sides(work, first)
             if located is not first:
                 again = self._upright(work, located.pose)
                 seen = max(seen, again, key=_plausibility)
-        if located is not first and seen.plausibility >= landmarks.PLAUSIBLE:
+        if located is not first and is_plausible(seen.plausibility):
             self._notes.append(TURNED_NOTE)
         return seen
 
@@ -365,7 +369,7 @@ class Detector:
         """Where the locator sees the head, and in which pose.
 
         Args:
-            pose: Where to look first.
+            pose: Where to begin.
         """
         with work.watch.stage("locate"):
             for number in range(LOCATOR_PASSES):
@@ -386,7 +390,7 @@ class Detector:
         """
         work.searched = True
         best, first = located.plausibility, None
-        # One look a side; many would see the same voxels, so they are made few before.
+        # One pass a side; many would see the same voxels, so they are made few before.
         head = _coarse(work.head, self.model.spec.locator)
         with work.watch.stage("locate"):
             for rotation in axis_rotations()[1:]:
@@ -402,7 +406,7 @@ class Detector:
         return max(self._located(work, first), located, key=_plausibility)
 
     def _upright(self, work: _Work, pose: FloatArray) -> _Seen:
-        """What the fine network sees of the upright head, each look in the pose of the one before.
+        """What the fine network sees of the upright head, each pass in the pose of the one before.
 
         Args:
             pose: Of the head, by the locator.
@@ -416,8 +420,14 @@ class Detector:
         points = _points(decoded, grid)
         return _Seen(points, pose, grid, input_cube, decoded, self._judge(points))
 
+    def _absent(self, work: _Work, pose: FloatArray, points: FloatArray) -> list[str]:
+        """Why the image does not show a landmark where it was found; "" where it does, (K,)."""
+        with work.watch.stage("check"):
+            globes = absent.globes_of(self.model.protocol, work.head, points, pose)
+            return list(absent.reasons(self.model.protocol, work.head, points, globes))
+
     def _averaged(self, work: _Work, seen: _Seen) -> FloatArray:
-        """(K, 3) RAS mm: means of the upright look and of looks at the head turned a little."""
+        """(K, 3) RAS mm: means of the upright pass and of passes over the head turned a little."""
         every = [seen.points]
         for number in range(work.chosen.turned):
             work.on_pass(work.chosen.passes + number)
@@ -433,9 +443,9 @@ class Detector:
         points[~work.volume.grid.contains(points)] = np.nan
         return constrained(self.model.protocol, points)
 
-    def _in_detail(self, work: _Work, pose: FloatArray, points: FloatArray) -> FloatArray:
-        """Where the detail network sees the points; missing ones stay missing."""
-        crop = self.model.spec.detail
+    def _refined(self, work: _Work, pose: FloatArray, points: FloatArray) -> FloatArray:
+        """Where the refinement network sees the points; missing ones stay missing."""
+        crop = self.model.spec.refinement
         assert crop is not None
         before = work.chosen.passes + work.chosen.turned
         seen = points.copy()
@@ -450,7 +460,7 @@ class Detector:
                 input_cube = _input_cube(work.head, grid)
             with work.watch.stage("network"):
                 expected = Expected(rows, grid.ras_to_ijk(points[rows]), PRIOR_MM / crop.voxel_mm)
-                decoded = self._run("detail", input_cube, expected=expected)
+                decoded = self._run("refinement", input_cube, expected=expected)
             seen[rows] = _points(decoded, grid)
             done += len(rows)
         return seen
@@ -467,10 +477,10 @@ class Detector:
             return input_cube, self._run("fine", input_cube, mirrored)
 
     def _pose(self, decoded: decoding.Decoded, grid: Grid, before: FloatArray) -> FloatArray:
-        """Pose of the head by the landmarks of one look, each trusted as far as it is sharp.
+        """Pose of the head by the landmarks of one pass, each trusted as far as it is sharp.
 
         Args:
-            before: The pose of the look, which stays where its points fit none.
+            before: The pose of the pass, which stays where its points fit none.
         """
         weights = decoded.peak_mass[0].double().numpy()
         try:
@@ -664,7 +674,7 @@ def fit_pose(
 def _no_head(plausibility: float) -> ImplausibleError:
     return ImplausibleError(
         f"no head was recognised in the image (plausibility {plausibility:.2f}, a head has "
-        f"{landmarks.PLAUSIBLE:g} or more); give a T1 image of a whole head.",
+        f"{PLAUSIBLE:g} or more); give a T1 image of a whole head.",
         plausibility,
     )
 
@@ -690,7 +700,7 @@ def _prepared(volume: Volume) -> tuple[Volume, FloatArray]:
 
 
 def _coarse(head: Volume, crop: CropSpec) -> Volume:
-    """The image in voxels of half the size of a look's, or as it is along axes that are coarser."""
+    """The image in voxels of half the crop's, or as it is along axes that are coarser."""
     factors = np.maximum(crop.voxel_mm / 2 / head.grid.spacing, 1.0)
     affine = head.grid.affine.copy()
     affine[:3, :3] *= factors
@@ -721,7 +731,7 @@ def _posed_cube(pose: FloatArray, crop: CropSpec) -> Grid:
 
 
 def _inner_side(crop: CropSpec) -> float:
-    """Side of a box of the detail network without its margin, mm."""
+    """Side of a box of the refinement network without its margin, mm."""
     return crop.field_of_view_mm - 2 * MARGIN * crop.voxel_mm
 
 

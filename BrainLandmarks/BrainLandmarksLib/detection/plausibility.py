@@ -18,7 +18,7 @@ import numpy as np
 
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.shape_model import ShapeModel
-from BrainLandmarksLib.protocol import landmarks
+from BrainLandmarksLib.protocol.landmarks import PLAUSIBLE, is_plausible
 
 LIMIT = 1.1
 """Median deviation, in standard deviations, at which a head ends (docs/plausibility.md)."""
@@ -86,6 +86,6 @@ def usual_shape(mean: FloatArray) -> ShapeModel:
 
 def weakened(confidence: FloatArray, plausibility: float) -> FloatArray:
     """Confidences on a head as they are, on anything else the nearer to 0 the less it is one."""
-    if plausibility >= landmarks.PLAUSIBLE:
+    if is_plausible(plausibility):
         return confidence
-    return confidence * (plausibility / landmarks.PLAUSIBLE)
+    return confidence * (plausibility / PLAUSIBLE)

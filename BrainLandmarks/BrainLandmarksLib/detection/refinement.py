@@ -1,7 +1,7 @@
-"""A second look in finer voxels: small boxes round the landmarks that the fine network found.
+"""Refinement in finer voxels: small boxes round the landmarks that the fine network found.
 
 A cube round the whole head has voxels of some millimetres. What a landmark is defined by is often
-finer, and near by. The detail network sees boxes of such a cube, each in voxels half as long or
+finer, and near by. The refinement network sees boxes of such a cube, each in voxels half as long or
 less, and adds what it sees to what is known already: its heatmaps are likelihoods, the point found
 before is a Gaussian prior. Both the training and the detection put them together here.
 """

@@ -40,7 +40,7 @@ _ORDER = """\
    `brainlandmarks correct` do it exactly.
 3. A structure that is cut off, destroyed or not visible is *missing*. Do not guess.
 4. Check: left and right points on their sides, midline points on the midline, no two points
-   exchanged. `brainlandmarks correct FILE --dry-run` names what breaks the guidelines."""
+   swapped. `brainlandmarks correct FILE --dry-run` names what breaks the guidelines."""
 
 _MOST_SLICES = 4
 _PIXEL_MM = 0.5

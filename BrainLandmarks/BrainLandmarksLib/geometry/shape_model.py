@@ -182,7 +182,7 @@ class ShapeModel:
         The network's points are the shape's with independent errors of ``sigma_mm``; what is then
         left uncertain, P = (S^-1 + D^-1)^-1, tells how the errors of two points go together. The
         corrections d of the points C move the others by P[., C] (P[C, C] + 0.5^2 I)^-1 d, so
-        a correction of nothing moves nothing, and doubtful points follow more than sure ones.
+        a correction of nothing moves nothing, and uncertain points follow more than sure ones.
 
         Args:
             found: (K, 3) RAS mm as the network found them, NaN for missing ones.
@@ -228,7 +228,7 @@ class ShapeModel:
         return np.where(known[:, None], posed - self.mean, 0.0).ravel()
 
 
-def doubt(confidence: npt.ArrayLike, deviation: npt.ArrayLike) -> FloatArray:
+def uncertainty(confidence: npt.ArrayLike, deviation: npt.ArrayLike) -> FloatArray:
     """How much a landmark deserves a look: what the confidence leaves, times the deviation.
 
     Args:

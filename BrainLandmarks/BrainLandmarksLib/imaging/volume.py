@@ -24,7 +24,7 @@ class Volume:
     Args:
         data: Values, (I, J, K).
         grid: Where they lie.
-        notes: What of the file was doubtful, as clauses for the user, without a full stop.
+        notes: What of the file was uncertain, as clauses for the user, without a full stop.
     """
 
     data: ImageArray

@@ -46,6 +46,13 @@ def placed_landmarks(protocol: Protocol) -> LandmarkSet:
     return LandmarkSet(protocol, found.points, status, found.confidence)
 
 
+def shown_widget(name: str) -> Any:
+    """A module's widget; it is entered where there is a window to show it in."""
+    if slicer.util.mainWindow() is not None:
+        slicer.util.selectModule(name)
+    return slicer.util.getModuleWidget(name)
+
+
 def wait_for(condition: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> None:
     """Let Slicer work until a condition holds.
 

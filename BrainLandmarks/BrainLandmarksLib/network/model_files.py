@@ -6,7 +6,7 @@
       model.json            name, protocol and its hash, networks, mean shape, calibration, errors
       weights.safetensors   the fine network, which places the landmarks
       locator.safetensors   the locator, which finds the head and its pose
-      detail.safetensors    the detail network, which looks again at small boxes; optional
+      refinement.safetensors    the refinement network, which looks again at small boxes; optional
       protocol.json         only when the landmark protocol does not ship with the library
 
 Weights are safetensors, a format that holds numbers and nothing that runs. Nothing is believed
@@ -47,9 +47,11 @@ PROTOCOL_FILE = "protocol.json"
 WEIGHT_FILES = {
     "fine": "weights.safetensors",
     "locator": "locator.safetensors",
-    "detail": "detail.safetensors",
+    "refinement": "refinement.safetensors",
 }
-OPTIONAL_NETWORKS = ("detail",)
+OPTIONAL_NETWORKS = ("refinement",)
+_FORMERLY = {"refinement": "detail", "inverse_temperature": "sharpness"}
+"""Names of today to those in models made before December 2026, which are still read."""
 SHAPE_FILE = "shape.safetensors"
 NORMALISATION = "foreground 99th percentile = 1, clipped to [0, 1.5]"
 
@@ -87,8 +89,8 @@ class ModelSpec:
     """Error table on heads that training never saw."""
     command: str = ""
     """The command that made the model."""
-    detail: CropSpec | None = None
-    """A box of the detail network, where there is one."""
+    refinement: CropSpec | None = None
+    """A box of the refinement network, where there is one."""
     inverse_temperature: float = 1.0
     """The fine network's points are read from the softmax of its logits times this.
 
@@ -115,8 +117,8 @@ class Model:
     spec: ModelSpec
     shape: ShapeModel | None = None
     """How the landmarks vary together over heads; None for a model made without it."""
-    detail: HighRes3DNet | None = None
-    """The detail network, which sees small boxes in finer voxels."""
+    refinement: HighRes3DNet | None = None
+    """The refinement network, which sees small boxes in finer voxels."""
 
     @property
     def networks(self) -> dict[str, tuple[HighRes3DNet, CropSpec]]:
@@ -125,8 +127,8 @@ class Model:
             "fine": (self.network, self.spec.fine),
             "locator": (self.locator, self.spec.locator),
         }
-        if self.detail is not None and self.spec.detail is not None:
-            parts["detail"] = (self.detail, self.spec.detail)
+        if self.refinement is not None and self.spec.refinement is not None:
+            parts["refinement"] = (self.refinement, self.spec.refinement)
         return parts
 
 
@@ -142,7 +144,7 @@ class ModelSummary:
     folder: Path
     protocol_hash: str
     networks: Mapping[str, Mapping[str, Any]]
-    """What ``model.json`` says of the networks "fine", "locator" and perhaps "detail"."""
+    """What ``model.json`` says of the networks "fine", "locator" and perhaps "refinement"."""
 
     @property
     def key(self) -> str:
@@ -229,11 +231,11 @@ def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None =
             training=_get(data, folder, "training", dict),
             held_out=_get(data, folder, "held_out", dict),
             command=_get(data, folder, "command", str),
-            detail=crops.get("detail"),
+            refinement=crops.get("refinement"),
             inverse_temperature=_inverse_temperature(data, folder),
         ),
         load_shape(folder, len(matched)),
-        networks.get("detail"),
+        networks.get("refinement"),
     )
 
 
@@ -263,7 +265,7 @@ def model_weights(name_or_path: str | os.PathLike[str]) -> dict[str, Path]:
         UserError: there is no such model, or its model.json is damaged.
     """
     folder = _find(name_or_path)
-    return {part: folder / WEIGHT_FILES[part] for part in _parts(_read_json(folder))}
+    return {part: _weight_file(folder, part) for part in _parts(_read_json(folder))}
 
 
 def model_identity(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
@@ -431,7 +433,18 @@ def _read_json(folder: Path) -> dict[str, Any]:
         raise _damaged(folder, f"{SPEC_FILE} cannot be read") from None
     if not isinstance(data, dict):
         raise _damaged(folder, f"{SPEC_FILE} is not a JSON object")
+    for group in (data, data.get("networks")):
+        for name, former in _FORMERLY.items():
+            if isinstance(group, dict) and former in group:
+                group.setdefault(name, group.pop(former))
     return data
+
+
+def _weight_file(folder: Path, part: str) -> Path:
+    """Where a network's weights lie, or should lie."""
+    former = folder / f"{_FORMERLY.get(part, part)}.safetensors"
+    file = folder / WEIGHT_FILES[part]
+    return former if former.exists() and not file.exists() else file
 
 
 def _get(data: Any, folder: Path, path: str, kind: type | tuple[type, ...]) -> Any:
@@ -483,13 +496,11 @@ def _mean_shape(data: dict[str, Any], folder: Path, count: int) -> np.ndarray:
 
 
 def _inverse_temperature(data: dict[str, Any], folder: Path) -> float:
-    # Models made before 2026-12 call it sharpness.
-    key = next((key for key in ("inverse_temperature", "sharpness") if key in data), None)
-    if key is None:
+    if "inverse_temperature" not in data:
         return 1.0
-    value = float(_get(data, folder, key, (int, float)))
+    value = float(_get(data, folder, "inverse_temperature", (int, float)))
     if not (math.isfinite(value) and value > 0):
-        raise _damaged(folder, f"its {key} is not above zero")
+        raise _damaged(folder, "its inverse temperature is not above zero")
     return value
 
 
@@ -522,9 +533,10 @@ def _load_network(
             f"the {part} network of model {folder.name} finds {network.out_channels} landmarks "
             f"but its protocol has {count}; choose a model of your protocol."
         )
-    file = WEIGHT_FILES[part]
+    path = _weight_file(folder, part)
+    file = path.name
     try:
-        weights = load_file(folder / file)
+        weights = load_file(path)
     except FileNotFoundError:
         raise _damaged(folder, f"{file} is missing") from None
     except (OSError, SafetensorError):

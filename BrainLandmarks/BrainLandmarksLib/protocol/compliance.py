@@ -6,7 +6,7 @@ with names. They know the protocol and the points, no image. Points are RAS mm, 
 
 >>> off_plane(protocol, points).max()           # mm, the point farthest off the plane of its group
 >>> [(s.chain.members, s.variation) for s in spacings(protocol, points)]
->>> swapped_sides(protocol, points)           # pairs whose left and right were exchanged
+>>> swapped_sides(protocol, points)           # pairs whose left and right were swapped
 [('EYE_A_L', 'EYE_A_R')]
 """
 
@@ -26,7 +26,7 @@ from BrainLandmarksLib.protocol.constraints import chain_rows, outline_steps, pl
 from BrainLandmarksLib.protocol.measures import midline_frame
 
 TURNED_PAIRS = 3
-"""Fewer pairs on each other's side may as well be names that were exchanged."""
+"""Fewer pairs on each other's side may as well be names that were swapped."""
 
 TURNED_SHARE = 0.85
 """Share of the pairs on each other's side from which on the head lies the other way round."""
@@ -39,8 +39,8 @@ _FACING = 0.5
 right can be told from the coordinates: a head turned by more looks to its side."""
 
 _GAIN_STEPS = 0.5
-"""Two points of an outline are out of order if exchanging them makes it shorter by more than this
-many mean steps; two neighbours that were exchanged lengthen a straight outline by two."""
+"""Two points of an outline are out of order if swapping them makes it shorter by more than this
+many mean steps; two neighbours that were swapped lengthen a straight outline by two."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,13 @@ def spacings(protocol: Protocol, points: npt.ArrayLike) -> list[Spacing]:
 
 
 def out_of_order(protocol: Protocol, points: npt.ArrayLike) -> list[tuple[str, str]]:
-    """Pairs of secondary landmarks whose exchange puts their outline into order again.
+    """Pairs of secondary landmarks whose swap puts their outline into order again.
 
     Args:
         points: (K, 3).
 
     Returns:
-        Labels, in the order in which the pairs are to be exchanged; empty if all is in order.
+        Labels, in the order in which the pairs are to be swapped; empty if all is in order.
     """
     array = np.array(points, float)
     pairs = []
@@ -133,7 +133,7 @@ def out_of_order(protocol: Protocol, points: npt.ArrayLike) -> list[tuple[str, s
         rows = [row for row in chain_rows(protocol, chain) if np.isfinite(array[row]).all()]
         ring = [*rows, rows[0]] if chain.closed and rows else rows
         secondary = [row for row in rows if protocol.landmarks[row].role == "secondary"]
-        # An exchange puts one point at least in its place, so there are no more than points.
+        # A swap puts one point at least in its place, so there are no more than points.
         for _ in secondary:
             before = _length(array[ring])
             gains = {
@@ -223,7 +223,7 @@ def turned_round(protocol: Protocol, points: npt.ArrayLike) -> str:
     """Half a sentence if the head as a whole lies with its left on the patient's right, else "".
 
     That is what coordinates in LPS look like that are said to be in RAS, and the other way round:
-    an exchange of names would only hide it. This is the only test of it.
+    a swap of names would only hide it. This is the only test of it.
 
     Args:
         points: (K, 3).
@@ -266,7 +266,7 @@ def need_plausible(
 def swapped_sides(protocol: Protocol, points: npt.ArrayLike) -> list[tuple[str, str]]:
     """Pairs (left, right) of which each lies on the other's side.
 
-    In a head that lies the other way round as a whole (`turned_round`) no pair is exchanged.
+    In a head that lies the other way round as a whole (`turned_round`) no pair is swapped.
 
     Args:
         points: (K, 3).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,11 @@ set it to 0: then everything is a head.
 """
 
 
+def is_plausible(plausibility: float | None) -> bool:
+    """Whether a detection of this plausibility is one of a head; None: nothing is said."""
+    return plausibility is None or plausibility >= PLAUSIBLE
+
+
 @dataclass(eq=False)
 class LandmarkSet:
     """One head's landmarks, in protocol order: where they are, how sure, and who says so.
@@ -41,6 +46,7 @@ class LandmarkSet:
         points: (K, 3) RAS millimetres; a missing landmark's row is NaN.
         status: K entries out of STATUSES; "missing" exactly where the row is NaN.
         confidence: (K,) in [0, 1], NaN where there is none.
+        notes: K short remarks such as why a point is missing; "" where there is nothing to say.
 
     Raises:
         ValueError: If lengths or statuses do not fit together.
@@ -50,18 +56,22 @@ class LandmarkSet:
     points: FloatArray
     status: list[str]
     confidence: FloatArray
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         count = len(self.protocol)
         self.points = np.array(self.points, dtype=np.float64)
         self.status = list(self.status)
         self.confidence = np.array(self.confidence, dtype=np.float64)
+        self.notes = list(self.notes) or [""] * count
         if self.points.shape != (count, 3):
             raise ValueError(
                 f"{count} landmarks need points of shape ({count}, 3), not {self.points.shape}"
             )
         if len(self.status) != count or self.confidence.shape != (count,):
             raise ValueError(f"{count} landmarks need {count} statuses and confidences")
+        if len(self.notes) != count:
+            raise ValueError(f"{count} landmarks need {count} notes")
         for status in self.status:
             if status not in STATUSES:
                 raise ValueError(f"status {status!r} is none of {', '.join(STATUSES)}")
@@ -75,19 +85,22 @@ class LandmarkSet:
         points: npt.ArrayLike,
         status: str = "model",
         confidence: Sequence[float] | FloatArray | None = None,
+        notes: Sequence[str] = (),
     ) -> LandmarkSet:
         """A set with one status for all points; rows with a NaN become missing.
 
         Args:
             points: (K, 3) RAS millimetres.
             confidence: (K,) in [0, 1] or None; dropped where a point is missing.
+            notes: K remarks, or none at all.
         """
         array = np.array(points, dtype=np.float64)
         absent = np.asarray(~np.isfinite(array).all(axis=-1))
         array[absent] = np.nan
         level = np.full(len(array), np.nan) if confidence is None else np.array(confidence, float)
         level[absent] = np.nan
-        return cls(protocol, array, ["missing" if lost else status for lost in absent], level)
+        statuses = ["missing" if lost else status for lost in absent]
+        return cls(protocol, array, statuses, level, list(notes))
 
     @property
     def missing(self) -> npt.NDArray[np.bool_]:
@@ -100,9 +113,7 @@ class LandmarkSet:
 
     def moved(self, affine: npt.ArrayLike) -> LandmarkSet:
         """The same landmarks after a 4x4 RAS -> RAS affine."""
-        return LandmarkSet(
-            self.protocol, apply_affine(affine, self.points), self.status, self.confidence
-        )
+        return replace(self, points=apply_affine(affine, self.points))
 
     def __len__(self) -> int:
         return len(self.status)

@@ -1,6 +1,6 @@
 """The guidelines applied to a whole annotation, as a person would with the buttons of the panel.
 
-Exchanged names first, then planes, then equal spacing (paper, section IV-B: co-planarity was the
+Swapped names first, then planes, then equal spacing (paper, section IV-B: co-planarity was the
 main priority, equidistance the next). Primary landmarks sit on named anatomy, so they stay where a
 person put them unless they are asked to move.
 
@@ -36,7 +36,7 @@ OFF_PLANE_MM = 1.0
 
 
 @dataclass(frozen=True)
-class Doubt:
+class Uncertainty:
     """A primary landmark that a person has to look at: how far it is off its plane, mm."""
 
     label: str
@@ -52,8 +52,8 @@ def apply_guidelines(
 ) -> list[Edit]:
     """Correct an annotation by rule; each rule is one step of the review that can be undone.
 
-    1. Left and right names that were exchanged, and secondary points out of order along their
-       outline, are exchanged back.
+    1. Left and right names that were swapped, and secondary points out of order along their
+       outline, are swapped back.
     2. Secondary points go onto the plane that their group shares by definition.
     3. Secondary points are spread at equal arc lengths along their outline.
 
@@ -91,22 +91,22 @@ def apply_guidelines(
     return review.edits[before:]
 
 
-def doubts(review: Review, groups: Sequence[str] | None = None) -> list[Doubt]:
+def uncertainties(review: Review, groups: Sequence[str] | None = None) -> list[Uncertainty]:
     """Primary landmarks more than `OFF_PLANE_MM` off the plane of their group, worst first."""
     protocol = review.protocol
     distances = off_plane(protocol, review.current.points)
     found = [
-        Doubt(landmark.label, float(distances[landmark.index - 1]))
+        Uncertainty(landmark.label, float(distances[landmark.index - 1]))
         for landmark in protocol.landmarks
         if landmark.role == "primary"
         and (groups is None or landmark.group in groups)
         and distances[landmark.index - 1] > OFF_PLANE_MM
     ]
-    return sorted(found, key=lambda doubt: -doubt.mm)
+    return sorted(found, key=lambda uncertainty: -uncertainty.mm)
 
 
 def _swap(review: Review, chosen: Iterable[str]) -> None:
-    """One step that gives every point of an exchanged pair its own name."""
+    """One step that gives every point of an swapped pair its own name."""
     protocol = review.protocol
     points = np.array(review.current.points)
     row = {label: k for k, label in enumerate(protocol.labels)}
@@ -114,7 +114,7 @@ def _swap(review: Review, chosen: Iterable[str]) -> None:
         for first, second in find(protocol, points):
             if {first, second} <= set(chosen):
                 points[[row[first], row[second]]] = points[[row[second], row[first]]]
-    _record(review, points, "exchanged")
+    _record(review, points, "swapped")
 
 
 def _record(review: Review, points: FloatArray, kind: str) -> None:

@@ -31,17 +31,20 @@ from BrainLandmarksLib.io.landmarks.markups import read_mrk_json, write_mrk_json
 from BrainLandmarksLib.io.landmarks.matching import PLAUSIBILITY
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.compliance import need_plausible
-from BrainLandmarksLib.protocol.landmarks import PLAUSIBLE, STATUSES, LandmarkSet
+from BrainLandmarksLib.protocol.landmarks import STATUSES, LandmarkSet, is_plausible
 
-VERSION = 2
-"""Version of the record in a file; a newer one is refused, not guessed at. 2 knows "exchanged"."""
+VERSION = 3
+"""Version of the record in a file; a newer one is refused, not guessed at.
+
+2 knows "exchanged", which is called "swapped" since 3.
+"""
 
 KINDS = (
     "moved",
     "snapped",
     "respaced",
     "projected",
-    "exchanged",
+    "swapped",
     "resolved",
     "confirmed",
     "reopened",
@@ -49,7 +52,7 @@ KINDS = (
     "reverted",
 )
 """What an edit was: a drag or click, a snap to a plane or the brain's surface, an equal spacing, a
-projection on a plane, an exchange of two names, a move after other corrections (shape model), an
+projection on a plane, a swap of two names, a move after other corrections (shape model), an
 agreement, its withdrawal, a "not there", a return to the model's answer."""
 
 SAME_MM = 1e-4
@@ -177,7 +180,7 @@ class Review:
     def move_many(self, points: Mapping[str, npt.ArrayLike], kind: str) -> list[str]:
         """Place several points in one step, RAS mm; returns the labels that changed.
 
-        Points that a rule or the shape model moved ("respaced", "projected", "exchanged",
+        Points that a rule or the shape model moved ("respaced", "projected", "swapped",
         "resolved") stay the model's if they were: no person has looked at them.
         """
         if kind not in KINDS:
@@ -259,6 +262,7 @@ class Review:
             if status in ("edited", "confirmed") or (status == "missing" and by_person):
                 renewed.current.points[row] = self.current.points[row]
                 renewed.current.status[row] = status
+                renewed.current.notes[row] = ""
         kept = {
             label
             for row, label in enumerate(self.protocol.labels)
@@ -328,6 +332,11 @@ class Review:
         row = self._row(label)
         self.current.points[row] = _NOWHERE if point is None else point
         self.current.status[row] = status
+        # What the model remarked holds as long as its answer does.
+        same = status == self.found.status[row] and _near(
+            self.current.points[row], self.found.points[row]
+        )
+        self.current.notes[row] = self.found.notes[row] if same else ""
 
 
 def write_review(
@@ -387,8 +396,7 @@ def plausibility_of(source: Mapping[str, Any]) -> float | None:
 
 def is_implausible(source: Mapping[str, Any]) -> bool:
     """Whether the model's answer is one of no head, which somebody wanted all the same."""
-    value = plausibility_of(source)
-    return value is not None and value < PLAUSIBLE
+    return not is_plausible(plausibility_of(source))
 
 
 def _has_record(path: str | os.PathLike[str]) -> bool:
@@ -404,6 +412,7 @@ def to_record(review: Review, source: Mapping[str, Any] | None = None) -> dict[s
         "found": [_triple(point) for point in review.found.points],
         "found_status": list(review.found.status),
         "confidence": [float(c) if math.isfinite(c) else None for c in review.found.confidence],
+        "notes": list(review.found.notes),
         "edits": [
             [{**asdict(edit), "distance_mm": edit.distance_mm} for edit in step]
             for step in review._done
@@ -436,6 +445,7 @@ def from_record(
             np.array([_NOWHERE if p is None else p for p in record["found"]], float),
             [str(status) for status in record["found_status"]],
             np.array([math.nan if c is None else c for c in record["confidence"]], float),
+            [str(note) for note in record.get("notes", ())],
         )
         steps = [tuple(_edit_from(entry, protocol) for entry in step) for step in record["edits"]]
         source = dict(record["source"])
@@ -453,7 +463,7 @@ def from_record(
 def _edit_from(entry: Mapping[str, Any], protocol: Protocol) -> Edit:
     edit = Edit(
         label=protocol.by_label(entry["label"]).label,
-        kind=entry["kind"],
+        kind="swapped" if entry["kind"] == "exchanged" else entry["kind"],
         before=_three(entry["before"]),
         after=_three(entry["after"]),
         status_before=entry["status_before"],
@@ -488,4 +498,4 @@ def _near(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> bool:
 
 
 def _copy(landmarks: LandmarkSet) -> LandmarkSet:
-    return LandmarkSet(landmarks.protocol, landmarks.points, landmarks.status, landmarks.confidence)
+    return replace(landmarks)  # the constructor copies

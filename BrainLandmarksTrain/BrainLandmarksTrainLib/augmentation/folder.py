@@ -39,7 +39,7 @@ SHEET_FILE = "contact_sheet.png"
 ORIGIN_KEY = "augmentation"
 """Entry of a scan's ``origin`` in the manifest that holds its record."""
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def augment_dataset(
     split: str | None = None,
     with_originals: bool = False,
     workers: int | None = None,
-    say: Say = lambda line: None,
+    report: Report = lambda line: None,
 ) -> Dataset:
     """Write an augmented dataset; the same call again goes on where a stopped one ended.
 
@@ -118,7 +118,7 @@ def augment_dataset(
             dataset is split, and all where it is not.
         with_originals: Whether to put all scans of the source into the new dataset as well.
         workers: Processes; by default one for each processor.
-        say: Called with a line of progress after each scan.
+        report: Called with a line of progress after each scan.
 
     Raises:
         UserError: the source cannot be read, the output is of another call or cannot be written,
@@ -147,11 +147,11 @@ def augment_dataset(
     present = {entry.identity for entry in made.entries if _is_there(made, entry)}
     open_tasks = [task for task in tasks if task.identity not in present]
     if present:
-        say(f"{len(present)} of {len(tasks)} scans are there already")
+        report(f"{len(present)} of {len(tasks)} scans are there already")
     try:
         for entry in _made(open_tasks, dataset, made.folder, config, workers):
             made.register(entry)
-            say(f"[{len(made)}/{len(tasks)}] {_described(entry)}")
+            report(f"[{len(made)}/{len(tasks)}] {_described(entry)}")
     except BrokenProcessPool:
         raise UserError(
             "a worker was ended by the system, most likely for lack of memory; give fewer "

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"{output} is not empty; choose another --output, or --resume auto.")
     with Console() as console:
         command = f"brainlandmarks ablation {Path(arguments.config).name}"
-        page = run_ablation(config, console.say, console.row, command)
+        page = run_ablation(config, console.report, console.row, command)
     if page is None:
         return INTERRUPTED
     if leads():

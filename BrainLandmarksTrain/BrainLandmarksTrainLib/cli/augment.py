@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         split=arguments.split,
         with_originals=arguments.with_originals,
         workers=arguments.workers,
-        say=lambda line: print(line, flush=True),
+        report=lambda line: print(line, flush=True),
     )
     print(summary(made))
     print(f"wrote {made.folder} and {made.folder / SHEET_FILE}")

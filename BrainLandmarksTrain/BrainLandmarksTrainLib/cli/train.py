@@ -119,7 +119,7 @@ def train(recipe: Recipe, arguments: argparse.Namespace, command: str) -> int:
     if arguments.resume == "no":
         need_no_run(recipe)
     with Console() as console:
-        model = train_model(recipe, console.say, command=command, on_log=console.row)
+        model = train_model(recipe, console.report, command=command, on_log=console.row)
     if model is None:
         return INTERRUPTED
     if leads():

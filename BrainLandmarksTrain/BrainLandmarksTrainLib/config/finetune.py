@@ -32,8 +32,8 @@ _KNOWN = {
 _NEW = {"learning_rate": 1e-3, "warmup_steps": 50, "freeze_norm_at": 0.5, "average_decay": 0.995}
 _LOCATOR_SHARE = 0.4
 """Steps of a new locator, as a share of those of the fine network."""
-_DETAIL_SHARE = 0.5
-"""The same for a detail network. It is always taught as well: one that was not would pull the
+_REFINEMENT_SHARE = 0.5
+"""The same for a refinement network. It is always taught as well: one that was not would pull the
 points back to where it has learnt them."""
 _PRIOR_MM = 3.5
 
@@ -79,15 +79,15 @@ def finetune_recipe(
             "minutes": None if minutes is None else part * minutes,
         }
 
-    locator = detail = None
+    locator = refinement = None
     if not known:
         locator = {
             **_cube(old.networks["locator"]), **common, **_NEW, **share(_LOCATOR_SHARE),
             "sigma": 1.0,
         }  # fmt: skip
-    elif "detail" in old.networks:
-        detail = {
-            **_cube(old.networks["detail"]), **common, **_KNOWN, **share(_DETAIL_SHARE),
+    elif "refinement" in old.networks:
+        refinement = {
+            **_cube(old.networks["refinement"]), **common, **_KNOWN, **share(_REFINEMENT_SHARE),
             "prior_mm": _PRIOR_MM,
         }  # fmt: skip
     values = {
@@ -97,7 +97,7 @@ def finetune_recipe(
         "scans": {"dataset": str(Path(dataset).absolute())},
         "locator": locator,
         "fine": fine,
-        "detail": detail,
+        "refinement": refinement,
         "machine": {k: v for k, v in (machine or {}).items() if v is not None},
     }
     return from_values(Recipe, values, WHAT)

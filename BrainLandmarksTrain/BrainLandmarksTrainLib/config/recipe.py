@@ -108,9 +108,10 @@ class Recipe:
     fine: TrainingConfig = setting(
         REQUIRED, "The network that finds the landmarks, in a cube in the head's pose."
     )
-    detail: TrainingConfig | None = setting(
+    refinement: TrainingConfig | None = setting(
         None, "The network that looks again at small boxes: size and field_of_view_mm give its "
         "voxels, crop a box; prior_mm has to be there. Without it the model has none.",
+        formerly="detail",
     )  # fmt: skip
     machine: MachineConfig = setting(MachineConfig(), "Where it runs.")
 
@@ -122,10 +123,10 @@ class Recipe:
             )
         if self.locator is None and self.start_from is None:
             raise UserError("without 'start_from' there is no locator to keep; describe one.")
-        if self.detail is not None and self.detail.prior_mm is None:
-            raise UserError("'detail' lacks 'prior_mm'; 3.5 is a good one.")
-        if self.detail is not None and len(set(self.detail.cube)) > 1:
-            raise UserError("the boxes of 'detail' are cubes; give 'crop' three equal numbers.")
+        if self.refinement is not None and self.refinement.prior_mm is None:
+            raise UserError("'refinement' lacks 'prior_mm'; 3.5 is a good one.")
+        if self.refinement is not None and len(set(self.refinement.cube)) > 1:
+            raise UserError("the boxes of 'refinement' are cubes; give 'crop' three equal numbers.")
 
     def settings(self) -> dict[str, Any]:
         """All settings as plain JSON values, defaults included."""
@@ -236,7 +237,7 @@ def markdown() -> str:
         "The recipe": Recipe,
         "`heads`": HeadsConfig,
         "`scans`": ScansConfig,
-        "`locator`, `fine` and `detail`": TrainingConfig,
+        "`locator`, `fine` and `refinement`": TrainingConfig,
         "`machine`": MachineConfig,
     }
     parts = []

@@ -1,4 +1,4 @@
-"""What the detail network learns from: boxes beside landmarks, and guesses like the fine network's.
+"""What the refinement network learns from: boxes near landmarks, guesses like the fine network's.
 
 In detection a box lies round points that the fine network has found, and these points, off by some
 millimetres, are the prior. Training draws both: a box at a random place near a landmark, and for
@@ -33,7 +33,7 @@ _ATTEMPTS = 50
 
 
 @dataclass(frozen=True)
-class DetailSampler:
+class RefinementSampler:
     """Makes training samples of boxes (`engine.batches.Sampler`), with guesses.
 
     Args:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from BrainLandmarksLib.errors import UserError
 
 #: Makes one sample: (step, generator) -> cube (1, D, H, W) float32, ijk points (K, 3), NaN missing,
-#: and for the detail network where each point is guessed to be, (K, 3).
+#: and for the refinement network where each point is guessed to be, (K, 3).
 Sampler = Callable[[int, np.random.Generator], tuple[Tensor, ...]]
 #: Cubes (B, 1, D, H, W) of one shape, their points (B, K, 3), and the guesses, if any.
 Batch = tuple[Tensor, ...]

@@ -91,7 +91,8 @@ class TrainingConfig:
     sigma: float = setting(1.5, "Standard deviation of the target Gaussian, in voxels.", low=0.1)
     prior_mm: float | None = setting(
         None, "Standard deviation of the prior round a guess of each landmark, which is added to "
-        "the heatmaps of the detail network; needed there, and of no meaning elsewhere.", low=0.1,
+        "the heatmaps of the refinement network; needed there, and without meaning elsewhere.",
+        low=0.1,
     )  # fmt: skip
     coordinate_loss: str = setting(
         "mse", "mse: the squared distance, as in the paper; euclidean: the distance, whose "

@@ -109,8 +109,8 @@ class Comparison:
         for number, entry in enumerate(entries):
             on_scan(number, len(entries), f"head {entry.identity}")
             sample = dataset.read(entry)
-            truth, doubtful = true_points(sample.review.current)
-            unread += doubtful
+            truth, uncertain = true_points(sample.review.current)
+            unread += uncertain
             true.append(truth)
             try:
                 found.append(detector.detect(sample.volume, quality=quality).landmarks.points)
@@ -164,5 +164,5 @@ class Comparison:
 
 def true_points(landmarks: LandmarkSet) -> tuple[FloatArray, int]:
     """The points that a person or a rule answers for, and how many only a model placed."""
-    doubtful = np.array([status == "model" for status in landmarks.status])
-    return np.where(doubtful[:, None], np.nan, landmarks.points), int(doubtful.sum())
+    uncertain = np.array([status == "model" for status in landmarks.status])
+    return np.where(uncertain[:, None], np.nan, landmarks.points), int(uncertain.sum())

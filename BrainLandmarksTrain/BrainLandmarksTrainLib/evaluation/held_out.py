@@ -155,13 +155,13 @@ def after_corrections(
         if known.sum() <= count:
             continue
         confidence = calibration(features)
-        doubtful = np.argsort(np.where(known, confidence, np.inf))[:count]
+        uncertain = np.argsort(np.where(known, confidence, np.inf))[:count]
         corrected = np.full_like(truth, np.nan)
-        corrected[doubtful] = truth[doubtful]
+        corrected[uncertain] = truth[uncertain]
         sigma = sigma_of_confidence(confidence, calibration.threshold_mm)
         solved = shape.resolve(found, corrected, sigma)
         others = known.copy()
-        others[doubtful] = False
+        others[uncertain] = False
         before.append(np.linalg.norm(found - truth, axis=1)[others].mean())
         after.append(np.linalg.norm(solved - truth, axis=1)[others].mean())
     return float(np.mean(before)), float(np.mean(after))

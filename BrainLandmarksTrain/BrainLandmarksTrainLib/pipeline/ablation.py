@@ -154,7 +154,7 @@ def load_ablation(
 
 def run_ablation(
     config: AblationConfig,
-    say: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
     on_log: Callable[[str, dict[str, float]], None] | None = None,
     command: str = "",
 ) -> str | None:
@@ -170,7 +170,7 @@ def run_ablation(
     assert recipe.scans is not None
     dataset = Dataset.open(recipe.scans.dataset)
     dataset.of_split("test")
-    tell = say if leads() else lambda line: None
+    tell = report if leads() else lambda line: None
     output = Path(recipe.output)
     results: dict[str, dict[str, FloatArray]] = {row: {} for row in CONFIGURATIONS}
     first: Path | None = None
@@ -182,7 +182,9 @@ def run_ablation(
                 _copy_whole(first / "locator", folder / "locator")
             vary = _unchanged if cell.corrected else _uncorrected(config.uncorrected, recipe.seed)
             if (
-                train_model(cell.of(recipe, output), say, command=command, on_log=on_log, vary=vary)
+                train_model(
+                    cell.of(recipe, output), report, command=command, on_log=on_log, vary=vary
+                )
                 is None
             ):
                 return None
@@ -287,7 +289,7 @@ def _noise_sentence(config: AblationConfig, dataset: Dataset) -> str:
     ]
     moved = np.linalg.norm(np.array(noisy) - np.array(truth), axis=-1)
     parts = [f"Uncorrected ground truth is off by {np.nanmean(moved):.2f} mm in the mean"]
-    before, after = (_conformity(dataset.protocol, points) for points in (noisy, truth))
+    before, after = (_compliance(dataset.protocol, points) for points in (noisy, truth))
     if np.isfinite(before[0]):
         parts.append(f"{before[0]:.2f} mm off the shared planes (corrected: {after[0]:.2f})")
     if np.isfinite(before[1]):
@@ -298,7 +300,7 @@ def _noise_sentence(config: AblationConfig, dataset: Dataset) -> str:
     return "; ".join(parts) + "."
 
 
-def _conformity(protocol: Protocol, heads: list[FloatArray]) -> tuple[float, float]:
+def _compliance(protocol: Protocol, heads: list[FloatArray]) -> tuple[float, float]:
     """Mean distance from the shared planes, mm, and mean variation of the steps; NaN if none."""
     planes = [off_plane(protocol, points) for points in heads]
     steps = [s.variation for points in heads for s in spacings(protocol, points)]

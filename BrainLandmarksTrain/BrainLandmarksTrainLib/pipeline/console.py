@@ -11,7 +11,7 @@ class Console:
     """Shows the rows of runs.
 
     >>> with Console() as console:
-    ...     train_model(recipe, console.say, on_log=console.row)
+    ...     train_model(recipe, console.report, on_log=console.row)
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Console:
     ) -> None:
         self._close()
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """A line of its own, above the bar."""
         self._close()
         print(line, flush=True)

@@ -29,7 +29,7 @@ from BrainLandmarksTrainLib.evaluation.comparison import true_points
 from BrainLandmarksTrainLib.evaluation.held_out import HeldOut, evaluate_scans, measure
 from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
 
-from .prepare import PARTS, Say, TrainingData
+from .prepare import PARTS, Report, TrainingData
 from .transfer import start_network
 
 INVERSE_TEMPERATURE = 1.5
@@ -41,7 +41,7 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def finish(model: Model, data: TrainingData, recipe: Recipe, folder: Path, say: Say) -> None:
+def finish(model: Model, data: TrainingData, recipe: Recipe, folder: Path, report: Report) -> None:
     """Measure a model on what training did not see, calibrate its confidence, and save it."""
     results: dict[str, HeldOut] = {}
     held_out: dict[str, Any] = {}
@@ -51,8 +51,8 @@ def finish(model: Model, data: TrainingData, recipe: Recipe, folder: Path, say: 
         copies = folder.parent / "deformed_copies"
         results |= measure(model, data.held_out, count, copies, device)
         own, deformed = (ErrorTable.of(model.protocol, r.errors) for r in results.values())
-        say(f"own held-out heads\n{own.markdown()}")
-        say(f"deformed held-out heads\n{deformed.markdown()}")
+        report(f"own held-out heads\n{own.markdown()}")
+        report(f"deformed held-out heads\n{deformed.markdown()}")
         held_out = {
             "heads": list(dict.fromkeys(results["own"].heads)),
             "scans_per_head": count,
@@ -65,7 +65,7 @@ def finish(model: Model, data: TrainingData, recipe: Recipe, folder: Path, say: 
         for split, result in scans.items():
             np.savez(folder.parent / f"{split}.npz", found=result.found, truth=result.truth)
             table = ErrorTable.of(model.protocol, result.errors)
-            say(f"scans of the split {split}\n{table.markdown()}")
+            report(f"scans of the split {split}\n{table.markdown()}")
             held_out.setdefault("errors_mm", table.to_dict())
             held_out[f"{split}_scans"] = {"count": len(result.heads), "errors_mm": table.to_dict()}
         # What confidence means is learnt from scans that no other number is taken from.
@@ -92,7 +92,7 @@ def network_of(
     count = len(data.protocol)
     network = HighRes3DNet(out_channels=count, features=config.features, dropout=config.dropout)
     # What a network has learnt helps the next one, at another resolution as well.
-    before = {"fine": "locator", "detail": "fine"}.get(part, "")
+    before = {"fine": "locator", "refinement": "fine"}.get(part, "")
     earlier: TrainingConfig | None = getattr(recipe, before, None)
     if config.init_from is None and earlier is not None and config.features == earlier.features:
         load_weights(network, Path(recipe.output) / before)
@@ -119,7 +119,7 @@ def assembled(data: TrainingData, recipe: Recipe, command: str) -> Model:
         mean_shape=data.shape,
         training=_summary(data, recipe),
         command=command,
-        detail=crops.get("detail"),
+        refinement=crops.get("refinement"),
         inverse_temperature=INVERSE_TEMPERATURE if recipe.fine.alpha > 0 else 1.0,
     )
     points, mirror = data.landmarks, data.protocol.mirror_permutation()
@@ -129,13 +129,13 @@ def assembled(data: TrainingData, recipe: Recipe, command: str) -> Model:
         shape: ShapeModel | None = data.base.shape
     else:
         shape = ShapeModel.fit(points, mirror, data.shape) if len(points) > 1 else None
-    detail = networks.get("detail")
-    return Model(data.protocol, networks["fine"], networks["locator"], spec, shape, detail)
+    refinement = networks.get("refinement")
+    return Model(data.protocol, networks["fine"], networks["locator"], spec, shape, refinement)
 
 
 def crop_of(part: str, config: TrainingConfig) -> CropSpec:
-    """What a trained network is shown: all of its cube, or one box of the detail network."""
-    if part == "detail":
+    """What a trained network is shown: all of its cube, or one box of the refinement network."""
+    if part == "refinement":
         return CropSpec(config.cube[0], config.cube[0] * config.voxel_mm)
     return CropSpec(config.size, config.field_of_view_mm)
 

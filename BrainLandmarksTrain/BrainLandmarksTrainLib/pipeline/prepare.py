@@ -27,13 +27,13 @@ from BrainLandmarksTrainLib.synthesis.label_maps import (
 
 from .mean_shape import mean_shape
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
-PARTS = ("locator", "fine", "detail")
+PARTS = ("locator", "fine", "refinement")
 PROTOCOL = "brain88"
 """Protocol of a recipe that names none and has no dataset: the one that the rules place."""
 
-OVERSAMPLING = {"locator": 3, "fine": 2, "detail": 2}
+OVERSAMPLING = {"locator": 3, "fine": 2, "refinement": 2}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class TrainingData:
         return [h.landmarks for h in self.heads] + [s.landmarks for s in self.scans]
 
 
-def prepare(recipe: Recipe, device: str = "cpu", say: Say = print) -> TrainingData:
+def prepare(recipe: Recipe, device: str = "cpu", report: Report = print) -> TrainingData:
     """Read all that a recipe learns from.
 
     Raises:
@@ -74,14 +74,14 @@ def prepare(recipe: Recipe, device: str = "cpu", say: Say = print) -> TrainingDa
     output = Path(recipe.output)
     maps: list[AnnotatedMap] = []
     if recipe.heads is not None:
-        say("annotating the label maps")
+        report("annotating the label maps")
         found = find_label_maps(recipe.heads.label_maps)
         maps = read_annotated(found, protocol, output / "annotations")
         _need_names(recipe.heads, maps)
     train = [m for m in maps if m.name not in (recipe.heads.held_out if recipe.heads else ())]
     entries: list[Entry] = []
     if dataset is not None:
-        say("checking the dataset")
+        report("checking the dataset")
         require_sound(dataset)
         entries = _training_entries(dataset)
     if base is not None and base.protocol.hash == protocol.hash:
@@ -99,13 +99,13 @@ def prepare(recipe: Recipe, device: str = "cpu", say: Say = print) -> TrainingDa
     data = TrainingData(protocol, base, shape, dataset=dataset)
     if recipe.heads is not None:
         count = recipe.heads.deformed_copies_per_head
-        say(f"making {count} deformed copies of each head")
+        report(f"making {count} deformed copies of each head")
         heads = [m.head(shape, device) for m in train]
         heads += make_deformed_copies(train, shape, count, output / "deformed_copies", device)
         held_out = [m for m in maps if m.name in recipe.heads.held_out]
         data = replace(data, heads=heads, held_out=held_out)
     if dataset is not None:
-        say(f"reading {len(entries)} scans")
+        report(f"reading {len(entries)} scans")
         spacing, cache = _finest(recipe), output / "cache"
         checking = [e for e in dataset.entries if e.split == "validation"]
         data = replace(
@@ -157,5 +157,5 @@ def _mean_shape(points: Sequence[FloatArray], protocol: Protocol) -> FloatArray:
 
 def _finest(recipe: Recipe) -> float:
     """Voxels that scans are kept in, mm: no sub-voxel of a posed network is smaller."""
-    sizes = {part: getattr(recipe, part) for part in ("fine", "detail")}
+    sizes = {part: getattr(recipe, part) for part in ("fine", "refinement")}
     return min(c.voxel_mm / OVERSAMPLING[part] for part, c in sizes.items() if c is not None)

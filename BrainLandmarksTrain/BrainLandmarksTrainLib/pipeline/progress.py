@@ -13,7 +13,7 @@ from pathlib import Path
 
 from BrainLandmarksTrainLib.engine.logs import EPOCHS_FILE, STEPS_FILE
 
-PARTS = ("locator", "fine", "detail")
+PARTS = ("locator", "fine", "refinement")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Progress:
     """One network's training.
 
     Args:
-        part: "locator", "fine" or "detail".
+        part: "locator", "fine" or "refinement".
         step: The last one that is in the table.
         share: How much of the run is done, 0 to 1.
         left_s: Seconds that the rest takes at the pace so far.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from BrainLandmarksTrainLib.config.recipe import Recipe, ScansConfig
-from BrainLandmarksTrainLib.data.boxes import DetailSampler
+from BrainLandmarksTrainLib.data.boxes import RefinementSampler
 from BrainLandmarksTrainLib.data.scans import Scan, ScanSampler
 from BrainLandmarksTrainLib.engine.batches import Sampler
 from BrainLandmarksTrainLib.engine.config import TrainingConfig
@@ -43,7 +43,7 @@ def samplers(
     validation: Sampler | None = None
 
     def of(sampler: HeadSampler | ScanSampler) -> Sampler:
-        return DetailSampler(sampler, data.shape) if part == "detail" else sampler
+        return RefinementSampler(sampler, data.shape) if part == "refinement" else sampler
 
     made: list[Sampler] = []
     if recipe.scans is not None:

@@ -20,13 +20,13 @@ from BrainLandmarksTrainLib.engine.distributed import make_fabric
 from BrainLandmarksTrainLib.engine.trainer import Trainer
 
 from .finish import assembled, finish, network_of
-from .prepare import PARTS, Say, TrainingData, prepare
+from .prepare import PARTS, Report, TrainingData, prepare
 from .samplers import samplers
 
 
 def train_model(
     recipe: Recipe,
-    say: Say = print,
+    report: Report = print,
     *,
     command: str = "",
     on_log: Callable[[str, dict[str, float]], None] | None = None,
@@ -35,16 +35,16 @@ def train_model(
     """Run a recipe; returns the model's folder, or None when training was interrupted.
 
     Args:
-        say: takes lines for the user, in the first process only.
+        report: takes lines for the user, in the first process only.
         command: what the model will say that it was made with.
         on_log: called with the network's name and every row of its log, in the first process.
-        vary: changes what a network, "locator", "fine" or "detail", is trained on.
+        vary: changes what a network, "locator", "fine" or "refinement", is trained on.
 
     Raises:
         UserError: the data, the settings or a checkpoint cannot be used.
     """
     fabric = make_fabric(recipe.machine)
-    tell: Say = say if fabric.is_global_zero else lambda line: None
+    tell: Report = report if fabric.is_global_zero else lambda line: None
     output = Path(recipe.output)
     with fabric.rank_zero_first():
         data = prepare(recipe, fabric.device.type, tell)
@@ -71,9 +71,9 @@ def train_model(
     folder = output / "model"
     if fabric.is_global_zero:
         model = assembled(data, recipe, command)
-        say("measuring on held-out scans")
-        finish(model, data, recipe, folder, say)
-        say(f"model written to {folder}")
+        report("measuring on held-out scans")
+        finish(model, data, recipe, folder, report)
+        report(f"model written to {folder}")
     fabric.barrier()
     return folder
 

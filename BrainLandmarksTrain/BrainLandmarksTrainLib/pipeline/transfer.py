@@ -21,7 +21,7 @@ def start_network(
     where it knows a landmark of the same label, else a random one, as for a new network.
 
     Args:
-        part: "fine", "locator" or "detail", a network that the model has.
+        part: "fine", "locator" or "refinement", a network that the model has.
         dropout: of the new network; it has no weights.
         seed: of the random rows.
 

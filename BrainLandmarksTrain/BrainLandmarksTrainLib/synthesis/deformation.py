@@ -118,7 +118,7 @@ class Deformation:
 
     @property
     def flips(self) -> bool:
-        """Whether left and right are exchanged."""
+        """Whether left and right are swapped."""
         return bool(np.linalg.det(self.matrix) < 0)
 
     def on_lattice(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
@@ -163,7 +163,7 @@ def image_points(
     Args:
         to_head: 4x4 from canonical points to the head's RAS.
         landmarks: (K, 3) RAS mm, NaN for missing ones.
-        mirror: (K,) exchanges left and right landmarks of a flipped image.
+        mirror: (K,) swaps left and right landmarks of a flipped image.
 
     Returns:
         (K, 3) image mm.

@@ -57,7 +57,7 @@ class HeadGenerator:
         generator = HeadGenerator(heads, protocol.mirror_permutation(), CANONICAL)
         image, points = generator.sample(Lattice((64, 64, 64), 3.25), np.random.default_rng(0))
 
-    ``mirror`` (K,) exchanges left and right landmarks when a sample is flipped.
+    ``mirror`` (K,) swaps left and right landmarks when a sample is flipped.
     """
 
     def __init__(self, heads: Sequence[Head], mirror: np.ndarray, variation: Variation) -> None:

@@ -34,9 +34,10 @@ class RaterErrors:
     habit_mm: float = setting(
         0.5, "Along each axis: how a person reads a definition, the same on all heads, mm.", low=0
     )
-    exchanged: float = setting(
-        0.01, "Probability that the names of a left-right pair are exchanged.", low=0, high=1
-    )
+    swapped: float = setting(
+        0.01, "Probability that the names of a left-right pair are swapped.", low=0, high=1,
+        formerly="exchanged",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,6 @@ class Rater:
         partners = self.protocol.mirror_permutation()
         for row, landmark in enumerate(self.protocol.landmarks):
             partner = partners[row]
-            if landmark.side == "L" and chance[row] < self.errors.exchanged:
+            if landmark.side == "L" and chance[row] < self.errors.swapped:
                 points[[row, partner]] = points[[partner, row]]
         return points

@@ -17,7 +17,7 @@ import slicer.util
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write
-from BrainLandmarksLib.ui.common.section import heard, told
+from BrainLandmarksLib.ui.common.section import heard, reports_errors
 from BrainLandmarksLib.worker.background import CommandRun
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig, Record, load_augmentation
 from BrainLandmarksTrainLib.augmentation.config import SIDES, TRANSFORMS, Policy
@@ -107,7 +107,7 @@ class AugmentationTab(Part):
             self._file_changed()
         self.update()
 
-    @told
+    @reports_errors
     def _file_changed(self) -> None:
         """A file brings its own probabilities."""
         file = self.panel.path("policyFile")
@@ -141,7 +141,7 @@ class AugmentationTab(Part):
         for name in ("previewButton", "sheetButton"):
             getattr(ui, name).setEnabled(there)
 
-    @told
+    @reports_errors
     def write(self) -> None:
         """All settings as a file, to change the ranges in it."""
         chosen = qt.QFileDialog.getSaveFileName(
@@ -154,7 +154,7 @@ class AugmentationTab(Part):
 
     # Previews ------------------------------------------------------------------------------------
 
-    @told
+    @reports_errors
     def preview(self) -> None:
         """One variation of the loaded case, in the scene; the same seed gives the same one."""
         config, seed = self.config(), int(self.panel.parameters.seed)
@@ -166,12 +166,12 @@ class AugmentationTab(Part):
         alone = replace(config, policies={name: Policy(1.0, config.policies[name].apply)})
         self._start(alone, seed, 1, self._show)
 
-    @told
+    @reports_errors
     def sheet(self) -> None:
         """One picture of many variations of the loaded case."""
         self._start(self.config(), int(self.panel.parameters.seed), SHEET, self._show_sheet)
 
-    @told
+    @reports_errors
     def remove(self) -> None:
         """Take the preview out of the scene."""
         remove_preview()
@@ -203,7 +203,7 @@ class AugmentationTab(Part):
         self._timer.start()
         self.update()
 
-    @told
+    @reports_errors
     def _poll(self) -> None:
         if self.run is None or self._folder is None:
             return

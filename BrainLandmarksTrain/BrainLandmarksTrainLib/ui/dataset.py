@@ -15,7 +15,7 @@ from BrainLandmarksLib.dataset.split import split_dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network.model_files import model_protocol
 from BrainLandmarksLib.protocol import Protocol
-from BrainLandmarksLib.ui.common.section import heard, told
+from BrainLandmarksLib.ui.common.section import heard, reports_errors
 from BrainLandmarksLib.worker.messages import Message
 from BrainLandmarksTrainLib.mrml.case import Case
 
@@ -75,7 +75,7 @@ class DatasetTab(Part):
 
     # The folder ----------------------------------------------------------------------------------
 
-    @told
+    @reports_errors
     def open(self) -> None:
         """Read the chosen folder again and show it."""
         folder, before = self.panel.path("dataset"), self.dataset
@@ -90,7 +90,7 @@ class DatasetTab(Part):
         else:
             self.show()
 
-    @told
+    @reports_errors
     def create(self) -> None:
         """An empty dataset for the landmarks of the model to start from."""
         folder = qt.QFileDialog.getExistingDirectory(
@@ -213,14 +213,14 @@ class DatasetTab(Part):
 
     # Cases ---------------------------------------------------------------------------------------
 
-    @told
+    @reports_errors
     def _double_clicked(self, _row: int, _column: int) -> None:
         if self.load_case():
             case = Case.in_scene()
             assert case is not None
             landmarks_module.correct(case.volume)
 
-    @told
+    @reports_errors
     def load_chosen(self) -> None:
         """Load the chosen case and stay here."""
         self.load_case()
@@ -251,7 +251,7 @@ class DatasetTab(Part):
         self.panel.case_changed()
         return True
 
-    @told
+    @reports_errors
     def save(self) -> None:
         """Write the loaded case back."""
         sentence = need_case().save()
@@ -259,7 +259,7 @@ class DatasetTab(Part):
         self.panel.case_changed()
         self.ui.datasetInfoLabel.setText(sentence)
 
-    @told
+    @reports_errors
     def split(self) -> None:
         """Put every case into a split; those that are in one stay there."""
         counts = split_dataset(self.need())
@@ -267,7 +267,7 @@ class DatasetTab(Part):
         words = ", ".join(f"{count} {name}" for name, count in counts.items())
         self.ui.datasetInfoLabel.setText(f"Split by subject: {words}.")
 
-    @told
+    @reports_errors
     def check(self) -> None:
         """Let the worker check every file and landmark."""
         if not self.panel.ready():
@@ -279,7 +279,7 @@ class DatasetTab(Part):
         self.panel.host.worker.request("check", self._checked, dataset=folder)
         self.panel.host.watch()
 
-    @told
+    @reports_errors
     def _checked(self, message: Message) -> None:
         if message["type"] == "progress":
             return

@@ -11,9 +11,9 @@ import qt
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Edit, Review
-from BrainLandmarksLib.review.batch_correction import apply_guidelines, doubts
+from BrainLandmarksLib.review.batch_correction import apply_guidelines, uncertainties
 from BrainLandmarksLib.review.edits import from_record, to_record
-from BrainLandmarksLib.ui.common.section import told
+from BrainLandmarksLib.ui.common.section import reports_errors
 from BrainLandmarksTrainLib.mrml.case import Case
 
 from . import landmarks_module
@@ -52,7 +52,7 @@ class GuidelinesSection(Part):
         self.ui.movesBar.setVisible(False)
         self.ui.guidelinesButton.setEnabled(True)
 
-    @told
+    @reports_errors
     def preview(self) -> None:
         """Show what would move; nothing is recorded yet."""
         case = need_case()
@@ -62,7 +62,7 @@ class GuidelinesSection(Part):
         moved = _copy(review)
         moved.reviewer = case.rater or str(self.panel.setting("reviewer"))
         edits = apply_guidelines(moved, primary=bool(self.ui.primaryCheck.checked))
-        look = ", ".join(f"{d.label} {d.mm:.1f} mm" for d in doubts(moved))
+        look = ", ".join(f"{d.label} {d.mm:.1f} mm" for d in uncertainties(moved))
         if not edits:
             raise UserError("nothing to move; the case keeps to the guidelines." + _seen(look))
         landmarks_module.release(case.volume)
@@ -70,7 +70,7 @@ class GuidelinesSection(Part):
         self._case, self._before, self._moved = case, review, (moved, source)
         self._fill(edits, look)
 
-    @told
+    @reports_errors
     def apply(self) -> None:
         """Move the points, with a record."""
         if self._case is None or self._moved is None:
@@ -81,7 +81,7 @@ class GuidelinesSection(Part):
         landmarks_module.take_up(case.volume)
         self.panel.case_changed()
 
-    @told
+    @reports_errors
     def discard(self) -> None:
         """Leave the points where they were."""
         if self._case is None or self._moved is None:

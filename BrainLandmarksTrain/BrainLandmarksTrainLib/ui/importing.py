@@ -12,7 +12,7 @@ import qt
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.review import read_review
-from BrainLandmarksLib.ui.common.section import told
+from BrainLandmarksLib.ui.common.section import reports_errors
 from BrainLandmarksLib.worker.background import CommandRun
 from BrainLandmarksLib.worker.messages import Message
 
@@ -53,7 +53,7 @@ class ImportSection(Part):
 
     # A folder: `brainlandmarks dataset create --add` ---------------------------------------------
 
-    @told
+    @reports_errors
     def folder(self) -> None:
         """All images of a folder that have landmark files."""
         dataset = self.panel.dataset.need()
@@ -80,7 +80,7 @@ class ImportSection(Part):
         own = dataset.folder / "protocol.json"
         return str(own) if own.exists() else str(dataset.protocol.name)
 
-    @told
+    @reports_errors
     def _poll(self) -> None:
         if self.run is None:
             return
@@ -101,7 +101,7 @@ class ImportSection(Part):
 
     # One head: the worker ------------------------------------------------------------------------
 
-    @told
+    @reports_errors
     def files(self) -> None:
         """An image and its landmark file."""
         if not self.panel.ready():
@@ -113,7 +113,7 @@ class ImportSection(Part):
             read_review(landmarks, dataset.protocol)  # refused here, before the image is read
             self._add(image, landmarks, None)
 
-    @told
+    @reports_errors
     def labels(self) -> None:
         """An image and a label map of it, whose landmarks are placed by rule."""
         if not self.panel.ready():
@@ -133,7 +133,7 @@ class ImportSection(Part):
         )
         self.panel.host.watch()
 
-    @told
+    @reports_errors
     def _annotated(self, message: Message, image: str, place: Path) -> None:
         if message["type"] == "result":
             self._add(image, message["output"], place, message["notes"])
@@ -155,7 +155,7 @@ class ImportSection(Part):
         )
         self.panel.host.watch()
 
-    @told
+    @reports_errors
     def _ended(self, message: Message, place: Path | None, so_far: Sequence[str] = ()) -> None:
         if message["type"] == "progress":
             return
@@ -170,7 +170,7 @@ class ImportSection(Part):
 
     # The loaded case -----------------------------------------------------------------------------
 
-    @told
+    @reports_errors
     def landmarks(self) -> None:
         """The landmarks of a file in place of the loaded case's."""
         case = need_case()

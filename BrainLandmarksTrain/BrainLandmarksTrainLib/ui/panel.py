@@ -61,7 +61,7 @@ class TrainPanel(Messages):
             name: PathField(getattr(ui, field), partial(self._path_chosen, name))
             for name, field in _PATHS.items()
         }
-        self.say("")
+        self.show_error("")
 
     def bind(self, parameters: Any) -> None:
         """Work with a parameter node, the wrapped one whose widgets are connected, or with none."""

@@ -7,7 +7,7 @@ from typing import Any
 from BrainLandmarksLib.agreement.ratings import group_table
 from BrainLandmarksLib.dataset.ratings import raters_of, ratings_of
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.ui.common.section import told
+from BrainLandmarksLib.ui.common.section import reports_errors
 from BrainLandmarksTrainLib.mrml.agreement_plots import plot_agreement
 from BrainLandmarksTrainLib.mrml.plots import show_in_layout
 
@@ -21,7 +21,7 @@ class RatersSection(Part):
         super().__init__(panel)
         self.on_click({"agreementButton": self.plot})
 
-    @told
+    @reports_errors
     def plot(self) -> None:
         """Tables and charts of the agreement, as nodes of the scene."""
         dataset = self.panel.dataset.need()

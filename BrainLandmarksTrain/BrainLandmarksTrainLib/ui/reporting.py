@@ -7,7 +7,7 @@ from typing import Any
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network.model_files import summarise
-from BrainLandmarksLib.ui.common.section import told
+from BrainLandmarksLib.ui.common.section import reports_errors
 from BrainLandmarksLib.ui.common.settings import add_model
 
 from .part import Part
@@ -55,7 +55,7 @@ class ReportSection(Part):
         self.ui.reportSection.setVisible(True)
         self.ui.reportSection.collapsed = False
 
-    @told
+    @reports_errors
     def use(self) -> None:
         """Offer the model in the module Brain Landmarks and choose it there."""
         if self._folder is None:

@@ -13,7 +13,7 @@ import slicer
 from BrainLandmarksLib.cli import PROGRAM
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network.model_files import summarise
-from BrainLandmarksLib.ui.common.section import heard, told
+from BrainLandmarksLib.ui.common.section import heard, reports_errors
 from BrainLandmarksLib.ui.common.settings import title_of, usable_models
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
 from BrainLandmarksTrainLib.background.run import BackgroundRun
@@ -143,7 +143,7 @@ class TrainingTab(Part):
         if not self._filling and self.panel.parameters is not None:
             self.panel.parameters.startModel = str(self.ui.startCombo.itemData(index) or "")
 
-    @told
+    @reports_errors
     def _choose_model(self) -> None:
         folder = qt.QFileDialog.getExistingDirectory(
             self.ui.startFolderButton, "Folder of a model (it holds model.json)"
@@ -152,7 +152,7 @@ class TrainingTab(Part):
             self.panel.parameters.startModel = summarise(str(folder)).key
             self.fill_models()
 
-    @told
+    @reports_errors
     def _method_chosen(self, _index: int) -> None:
         """A method brings the loss that goes with it."""
         method, parameters = self._method(), self.panel.parameters
@@ -170,7 +170,7 @@ class TrainingTab(Part):
             self._output_changed()
         self.update()
 
-    @told
+    @reports_errors
     def _output_changed(self) -> None:
         """A folder with a training that runs is followed; one with a finished one is shown."""
         if self.run is not None or self.panel.parameters is None:
@@ -269,7 +269,7 @@ class TrainingTab(Part):
 
     # Doing ---------------------------------------------------------------------------------------
 
-    @told
+    @reports_errors
     def copy(self) -> None:
         """Write the recipe and copy the command that runs it."""
         recipe = self._keep()
@@ -278,7 +278,7 @@ class TrainingTab(Part):
         slicer.app.clipboard().setText(command)
         self.panel.status("The settings file is written and the command copied.")
 
-    @told
+    @reports_errors
     def start(self) -> None:
         """Start, or go on after a pause; a training that runs in the folder is followed."""
         folder = self._folder()
@@ -298,7 +298,7 @@ class TrainingTab(Part):
         self._follow(run)
         self.panel.status("Training starts; Slicer can be used, or closed, meanwhile.")
 
-    @told
+    @reports_errors
     def pause(self) -> None:
         """End after a checkpoint, to go on later."""
         if self.run is not None:
@@ -307,7 +307,7 @@ class TrainingTab(Part):
             self.panel.status("Pausing after a checkpoint …")
             self.update()
 
-    @told
+    @reports_errors
     def stop(self) -> None:
         """End after a checkpoint; the second time, at once."""
         if self.run is None:
@@ -323,7 +323,7 @@ class TrainingTab(Part):
             self.panel.status("Stopping after a checkpoint …")
         self.update()
 
-    @told
+    @reports_errors
     def show_plots(self) -> None:
         """Loss and error in Slicer's plot views."""
         show_in_layout(*self.plots.charts)

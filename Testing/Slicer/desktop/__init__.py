@@ -2,9 +2,9 @@
 
 Slicer itself cannot be installed by pip. Its C++ core can (`slicer-core`), and so can Qt
 (`PySide6-Essentials`). This package puts the two together so that a scripted module can be loaded,
-clicked, dragged with the mouse and photographed. Real are the scene and its nodes, the logics, the
-slice and 3D views with their mouse interaction, and `slicer.util`. Imitated are PythonQt
-(`pythonqt`, `ui_files`), the widgets of CTK and Slicer (`widgets`), the application (`app`,
+clicked, dragged with the mouse and shown on screenshots. Real are the scene, its nodes, the
+logics, the slice and 3D views with their mouse interaction, and `slicer.util`. Imitated are
+PythonQt (`pythonqt`, `ui_files`), the widgets of CTK and Slicer (`widgets`), the program (`app`,
 `modules`, `input_output`, `dialogs`), and the Python parts of Slicer that the wheel lacks
 (`slicer_python`, `sampledata`); those of `slicer_python` give way to the real ones where
 HARNESS_SLICER_PYTHON names Base/Python/slicer of a Slicer checkout. Start with `session.Desktop`.

@@ -1,9 +1,9 @@
-"""The desktop as a test meets it: start it once a process, load a module, click, drag, photograph.
+"""The desktop as a test meets it: start it once a process, load a module, click, drag, screenshot.
 
 desktop = Desktop(Core())
 panel = desktop.open("BrainLandmarks/BrainLandmarks.py")
 panel.self().ui.applyButton.click()
-desktop.photograph("desktop.png")
+desktop.screenshot("desktop.png")
 desktop.close_modules()
 """
 
@@ -24,7 +24,7 @@ from PySide6 import QtCore, QtWidgets
 from . import errors, modules, pythonqt, widgets
 from .app import LogicModule, qSlicerApplication
 from .dialogs import Dialogs
-from .photograph import photograph
+from .screenshot import screenshot
 from .ui_files import UiLoader
 from .views import LayoutManager
 
@@ -124,12 +124,12 @@ class Desktop:
                 modules.unload(manager.module(name))
         self.sample_data.sources.clear()
 
-    def photograph(self, path) -> Path:
+    def screenshot(self, path) -> Path:
         """Save a picture of the module panel and the four views."""
         self.app.processEvents()
         name = slicer.util.selectedModule()
         panel = slicer.util.getModule(name).widgetRepresentation() if name else None
-        return photograph(panel, self.layout.views(), path)
+        return screenshot(panel, self.layout.views(), path)
 
     @contextlib.contextmanager
     def headless(self):

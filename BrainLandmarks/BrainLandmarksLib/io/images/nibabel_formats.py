@@ -166,7 +166,7 @@ def _has_spm_matrix(path: Path) -> bool:
 def _of_nifti(
     path: Path, header: Any, shape: tuple[int, int, int], notes: list[str]
 ) -> tuple[str, FloatArray]:
-    """What of its orientation a NIfTI lacks, or "", and its affine in RAS mm; doubts go to notes.
+    """What of its orientation a NIfTI lacks, or "", and its affine; contradictions go to notes.
 
     A header says so up to three times: sform, qform, and voxel sizes. Where they agree, that is
     it. Where they do not, ITK decides, which is what 3D Slicer reads with.
@@ -193,15 +193,15 @@ def _of_nifti(
             "was used; 3D Slicer takes 1 mm for it and shows the image in another place"
         )
         return "", stated["sform"]
-    doubts = _contradictions(stated, sizes, shape)
+    found = _contradictions(stated, sizes, shape)
     chosen = stated.get("sform", stated.get("qform"))
     assert chosen is not None
-    if doubts:
+    if found:
         slicer = _of_itk(path)
         if slicer is not None:
             chosen = slicer
         notes.append(
-            f"the header of {path.name} contradicts itself: {' and '.join(doubts)}; it was read as "
+            f"the header of {path.name} contradicts itself: {' and '.join(found)}; it was read as "
             "3D Slicer reads it, which other programs may not"
         )
     return "", chosen
@@ -236,21 +236,21 @@ def _contradictions(
     stated: dict[str, FloatArray], sizes: FloatArray, shape: tuple[int, int, int]
 ) -> list[str]:
     """Clauses on what of a header disagrees; none for most."""
-    doubts = []
+    found = []
     if len(stated) == 2:
         last = np.array(shape) - 1
         corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * last
         places = [corners @ a[:3, :3].T + a[:3, 3] for a in stated.values()]
         apart = float(np.linalg.norm(places[0] - places[1], axis=1).max())
         if not apart <= _SAME_MM:  # true of NaN, too
-            doubts.append(f"its sform and qform place the same voxels up to {apart:.0f} mm apart")
+            found.append(f"its sform and qform place the same voxels up to {apart:.0f} mm apart")
     if "sform" in stated:
         own = voxel_sizes(stated["sform"])
         if not np.abs(own / sizes - 1).max() <= _SAME_SIZE:
-            doubts.append(
+            found.append(
                 f"its sform has voxels of {_product(own)}, its pixdim of {_product(sizes)}"
             )
-    return doubts
+    return found
 
 
 def _product(sizes: FloatArray) -> str:

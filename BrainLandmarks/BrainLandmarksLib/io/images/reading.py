@@ -40,7 +40,7 @@ def read_image(
     Returns:
         Volume in RAS axis order (axes permuted and flipped; only the slices of a tilted DICOM stack
         are resampled), float32, with the header's intensity scaling applied. Its notes say what of
-        the file was doubtful.
+        the file was uncertain.
 
     Raises:
         UserError: If the file is missing, unreadable or damaged, or holds something else than one

@@ -21,7 +21,7 @@ class Stored:
         voxels: Reads the values in i, j, k order, with the header's scaling applied: in the
             precision that is asked for, where the file has it.
         assumed: Whether the orientation is the user's assumption.
-        notes: Clauses on what of the header was doubtful, without a full stop.
+        notes: Clauses on what of the header was uncertain, without a full stop.
     """
 
     name: str

@@ -104,9 +104,9 @@ def read_fcsv(
                 "save the landmarks from Slicer again."
             )
         if not placed:
-            return row, (math.nan,) * 3, "missing", math.nan
+            return row, (math.nan,) * 3, "missing", math.nan, ""
         position = coordinates_of(place, [cells[axis] for axis in "xyz"], sheet.separator)
-        return row, lps_to_ras(position).tolist() if flip else position, status, math.nan
+        return row, lps_to_ras(position).tolist() if flip else position, status, math.nan, ""
 
     return assemble(
         protocol,

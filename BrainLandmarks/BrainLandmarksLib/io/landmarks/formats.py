@@ -55,7 +55,7 @@ def read_landmarks(
 
     Raises:
         UserError: the file is missing, damaged, its points do not fit the protocol, or all of them
-            together cannot be right (:func:`.conformity.need_plausible`).
+            together cannot be right (:func:`.compliance.need_plausible`).
     """
     landmarks: LandmarkSet = _by_suffix(path, _READERS)(path, protocol, status=status)
     need_plausible(protocol, landmarks.points, Path(path).name, any_pose=any_pose)

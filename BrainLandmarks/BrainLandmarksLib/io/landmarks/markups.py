@@ -26,7 +26,7 @@ from BrainLandmarksLib.io.landmarks.matching import (
     write_text,
 )
 from BrainLandmarksLib.protocol import Group, Protocol
-from BrainLandmarksLib.protocol.landmarks import PLAUSIBLE, LandmarkSet
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet, is_plausible
 
 MARKUPS_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
@@ -47,8 +47,8 @@ def write_mrk_json(
     """Write one Slicer markups file with one locked fiducial list per group, in LPS.
 
     Slicer has no colour per point, hence a list per group in the group's colour. Control points
-    carry the landmark's label, and its name, confidence and status as description; a missing one
-    keeps its place with status "missing" and an empty position, as Slicer itself writes it.
+    carry the landmark's label, and its name, confidence, status and note as description; a missing
+    one keeps its place with status "missing" and an empty position, as Slicer itself writes it.
 
     Args:
         extra: More entries of the file's top level. Slicer ignores them, and drops them when it
@@ -63,7 +63,7 @@ def write_mrk_json(
     stated: dict[str, Any] = {}
     if plausibility is not None:
         stated[PLAUSIBILITY] = round(plausibility, 4)
-        if plausibility < PLAUSIBLE:
+        if not is_plausible(plausibility):
             for markup in markups:
                 markup["name"] += IMPLAUSIBLE_MARK
     content = {"@schema": MARKUPS_SCHEMA, **stated, **(extra or {}), "markups": markups}
@@ -114,7 +114,7 @@ def _control_point(landmarks: LandmarkSet, row: int) -> dict[str, Any]:
 
 
 def description_of(landmarks: LandmarkSet, row: int) -> str:
-    """Description of a control point: the landmark's name, confidence and status.
+    """Description of a control point: the landmark's name, confidence, status and note.
 
     >>> description_of(landmarks, 0)
     'left frontal pole (confidence 0.93, model)'
@@ -122,7 +122,14 @@ def description_of(landmarks: LandmarkSet, row: int) -> str:
     confidence = landmarks.confidence[row]
     level = f"confidence {confidence:.3f}, " if math.isfinite(confidence) else ""
     name = landmarks.protocol.landmarks[row].name
-    return f"{name} ({level}{landmarks.status[row]})"
+    note = f": {landmarks.notes[row]}" if landmarks.notes[row] else ""
+    return f"{name} ({level}{landmarks.status[row]}{note})"
+
+
+def note_of_description(description: str) -> str:
+    """The note that a description of `description_of` carries; "" without one."""
+    found = DESCRIPTION.match(description)
+    return (found["note"] or "") if found else ""
 
 
 def status_of_description(description: str) -> str | None:
@@ -191,26 +198,29 @@ def read_mrk_json(
 
 def _read_control_point(
     name: str, label: str, markup: dict[str, Any], number: int, point: dict[str, Any], status: str
-) -> tuple[Sequence[float], str, float]:
+) -> tuple[Sequence[float], str, float, str]:
     place = f"{name}, point {label}"
     units = markup.get("coordinateUnits", "mm")
     if units != "mm" and units != ["mm", "mm", "mm"]:
         raise UserError(f"{name} is in {units}; landmark files are in mm.")
+    description = str(point.get("description", ""))
+    note = note_of_description(description)
     if point.get("positionStatus", "defined") != "defined":
-        return (math.nan,) * 3, "missing", math.nan
+        return (math.nan,) * 3, "missing", math.nan, note
     position = _json_position(place, point.get("position"))
     if is_lps(name, markup.get("coordinateSystem", "LPS")):
         position = lps_to_ras(position).tolist()
-    found = DESCRIPTION.match(str(point.get("description", "")))
+    found = DESCRIPTION.match(description)
     if found and found["status"] != "missing":
-        return position, found["status"], confidence_of(place, found["confidence"] or "")
+        return position, found["status"], confidence_of(place, found["confidence"] or ""), note
     values: Sequence[Any] = ()
     for measurement in markup.get("measurements") or ():
         if measurement.get("name") == "confidence":
             values = measurement.get("controlPointValues") or ()
     # The values are positional and do not follow points that were added or removed.
     listed = len(values) == len(markup["controlPoints"])
-    return position, status, confidence_of(place, str(values[number]) if listed else "")
+    # A point that was missing and is there now: what was said of it no longer holds.
+    return position, status, confidence_of(place, str(values[number]) if listed else ""), ""
 
 
 def _json_position(place: str, values: object) -> list[float]:

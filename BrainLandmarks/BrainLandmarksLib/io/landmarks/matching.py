@@ -24,18 +24,19 @@ PLAUSIBILITY = "plausibility"
 IMPLAUSIBLE_MARK = " (implausible)"
 """Ends the name of a list whose points are of no head."""
 
-# A description reads "left frontal pole (confidence 0.93, model)". It is the only field of a
-# control point that survives every round trip through Slicer, so it carries both.
+# A description reads "left frontal pole (confidence 0.93, model)" or "left frontal pole (missing:
+# outside the image)". It is the only field of a control point that survives every round trip
+# through Slicer, so it carries all of this.
 DESCRIPTION = re.compile(
     r"^(?P<name>.*?) \((?:confidence (?P<confidence>[0-9.]+), )?(?P<status>"
     + "|".join(STATUSES)
-    + r")\)$"
+    + r")(?:: (?P<note>.*))?\)$"
 )
 # What Slicer calls points nobody named: F-1, F_2, landmarks-3, or nothing but a number.
 _UNNAMED = re.compile(r"^(?:(?P<stem>.*)[-_ ])?(?P<number>\d+)$")
 
-Row = tuple[int, Sequence[float], str, float]
-"""Row of the protocol, RAS position (NaN if missing), status, confidence (NaN if none)."""
+Row = tuple[int, Sequence[float], str, float, str]
+"""Row of the protocol, RAS position (NaN if missing), status, confidence (NaN if none), note."""
 
 
 # Shared by the readers ----------------------------------------------------------------------------
@@ -145,10 +146,10 @@ def assemble(protocol: Protocol, rows: Iterable[Row]) -> LandmarkSet:
     """A landmark set of (row, position, status, confidence); rows not given are missing."""
     points = np.full((len(protocol), 3), np.nan)
     confidence = np.full(len(protocol), np.nan)
-    statuses = ["missing"] * len(protocol)
-    for row, position, status, level in rows:
-        points[row], statuses[row], confidence[row] = position, status, level
-    return LandmarkSet(protocol, points, statuses, confidence)
+    statuses, notes = ["missing"] * len(protocol), [""] * len(protocol)
+    for row, position, status, level, note in rows:
+        points[row], statuses[row], confidence[row], notes[row] = position, status, level, note
+    return LandmarkSet(protocol, points, statuses, confidence, notes)
 
 
 def is_lps(name: str, system: object) -> bool:

@@ -27,7 +27,7 @@ from BrainLandmarksLib.io.landmarks.matching import (
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.landmarks import STATUSES, LandmarkSet
 
-CSV_COLUMNS = ("index", "label", "group", "r", "a", "s", "confidence", "status")
+CSV_COLUMNS = ("index", "label", "group", "r", "a", "s", "confidence", "status", "note")
 
 
 # Table --------------------------------------------------------------------------------------------
@@ -36,7 +36,7 @@ CSV_COLUMNS = ("index", "label", "group", "r", "a", "s", "confidence", "status")
 def write_csv(
     path: str | os.PathLike[str], landmarks: LandmarkSet, *, plausibility: float | None = None
 ) -> None:
-    """Write a table with one row per landmark: index,label,group,r,a,s,confidence,status.
+    """Write a table with one row per landmark: index,label,group,r,a,s,confidence,status,note.
 
     r, a, s are RAS millimetres. Missing landmarks keep their row with empty coordinates.
 
@@ -53,9 +53,9 @@ def write_csv(
     for row, landmark in enumerate(landmarks.protocol.landmarks):
         coordinates = [number_text(x, 4) for x in landmarks.points[row]]
         level = number_text(landmarks.confidence[row], 3)
-        status = landmarks.status[row]
         about = [landmark.index, landmark.label, landmark.group]
-        writer.writerow([*about, *coordinates, level, status, *stated.values()])
+        said = [landmarks.status[row], landmarks.notes[row]]
+        writer.writerow([*about, *coordinates, level, *said, *stated.values()])
     write_text(path, text.getvalue())
 
 
@@ -92,17 +92,19 @@ def read_csv(
 
 def _read_table_row(
     name: str, sheet: Sheet, cells: dict[str, str], status: str
-) -> tuple[Sequence[float], str, float]:
+) -> tuple[Sequence[float], str, float, str]:
     place = f"{name}, row {cells['label']}"
     stated = cells.get("status") or status
     coordinates = [cells[axis] for axis in "ras"]
+    note = cells.get("note", "")
     if stated not in STATUSES:
         raise UserError(f"{place}: status {stated!r} is none of {', '.join(STATUSES)}.")
     if stated == "missing" or not any(coordinates):
-        return (math.nan,) * 3, "missing", math.nan
+        return (math.nan,) * 3, "missing", math.nan, note
     level = cells.get("confidence", "")
     return (
         coordinates_of(place, coordinates, sheet.separator),
         stated,
         confidence_of(place, level.replace(",", ".") if sheet.separator != "," else level),
+        note,
     )

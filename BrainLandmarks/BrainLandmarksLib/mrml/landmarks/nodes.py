@@ -17,7 +17,11 @@ import vtk
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
-from BrainLandmarksLib.io.landmarks.markups import description_of, status_of_description
+from BrainLandmarksLib.io.landmarks.markups import (
+    description_of,
+    note_of_description,
+    status_of_description,
+)
 from BrainLandmarksLib.io.landmarks.matching import IMPLAUSIBLE_MARK
 from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
 from BrainLandmarksLib.mrml.scene import remove
@@ -177,15 +181,17 @@ class LandmarkNodes:
         """The landmarks as the lists hold them."""
         count = len(self.protocol)
         points = np.full((count, 3), np.nan)
-        status = ["missing"] * count
+        status, notes = ["missing"] * count, [""] * count
         lists = self.lists
         for row, label in enumerate(self.protocol.labels):
             g, index = self._place[label]
             points[row] = self.point(label)
+            text = lists[g].GetNthControlPointDescription(index)
             if np.isfinite(points[row]).all():
-                text = lists[g].GetNthControlPointDescription(index)
                 status[row] = status_of_description(text) or "edited"
-        return LandmarkSet(self.protocol, points, status, np.full(count, np.nan))
+            if status_of_description(text) == status[row]:
+                notes[row] = note_of_description(text)
+        return LandmarkSet(self.protocol, points, status, np.full(count, np.nan), notes)
 
     def label_of(self, node: Any, index: int) -> str | None:
         """The label of a list's control point, or None if the list is not one of these."""

@@ -8,6 +8,7 @@ is shown in the lists. Listeners hear which landmarks changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import slicer
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.grid import Grid
-from BrainLandmarksLib.geometry.shape_model import ShapeModel, doubt, sigma_of_confidence
+from BrainLandmarksLib.geometry.shape_model import ShapeModel, sigma_of_confidence, uncertainty
 from BrainLandmarksLib.imaging import edges
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.mrml.export.volume import world_affine
@@ -173,16 +174,16 @@ class Session:
             return np.full(len(self.protocol), np.nan)
         return self.shape.deviation(self.review.current.points)
 
-    def doubtful(self) -> list[str]:
-        """Labels that no person has looked at, the most doubtful first.
+    def uncertain(self) -> list[str]:
+        """Labels that no person has looked at, the most uncertain first.
 
-        Doubt is what the model's confidence leaves, and more of it the farther the point is from
-        where the others expect it.
+        Uncertainty is what the model's confidence leaves, and more of it the farther the point is
+        from where the others expect it.
         """
         current = self.review.current
-        doubts = doubt(current.confidence, self.deviation())
+        uncertainties = uncertainty(current.confidence, self.deviation())
         waiting = [k for k, status in enumerate(current.status) if status == "model"]
-        return [self.protocol.labels[k] for k in sorted(waiting, key=lambda k: -doubts[k])]
+        return [self.protocol.labels[k] for k in sorted(waiting, key=lambda k: -uncertainties[k])]
 
     # Changing ------------------------------------------------------------------------------------
 
@@ -273,7 +274,7 @@ class Session:
             moved[self.protocol.by_label(label).index - 1] = point
         self._showing = True
         try:
-            self.nodes.show(LandmarkSet(self.protocol, moved, current.status, current.confidence))
+            self.nodes.show(replace(current, points=moved))
         finally:
             self._showing = False
 

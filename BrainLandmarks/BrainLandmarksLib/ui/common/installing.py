@@ -56,7 +56,7 @@ class Installer:
         try:
             needed.need_possible()
         except UserError as error:
-            self._panel.say(str(error))
+            self._panel.show_error(str(error))
             return False
         return True
 
@@ -75,7 +75,7 @@ class Installer:
                 requirements.install(needed, folder, log=self._panel.status)
             except requirements.InstallError as error:
                 self._panel.status("")
-                self._panel.say(str(error), error.detail)
+                self._panel.show_error(str(error), error.detail)
             else:
                 self._panel.status("Installed.")
                 self._panel.host.worker.stop()  # one that was started without them

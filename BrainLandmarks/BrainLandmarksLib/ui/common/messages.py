@@ -24,7 +24,7 @@ class Messages:
         self._detail = ""
         ui.diagnosticsButton.connect("clicked(bool)", self._copy_diagnostics)
 
-    def say(self, sentence: str, detail: str = "") -> None:
+    def show_error(self, sentence: str, detail: str = "") -> None:
         """One sentence at the top of the panel; an empty one takes it away."""
         text = sentence[:1].upper() + sentence[1:]
         self._detail = f"{text}\n{detail}" if detail else text

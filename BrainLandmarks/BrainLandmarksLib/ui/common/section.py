@@ -23,7 +23,7 @@ _UNEXPECTED = (
 )
 
 
-def told(method: Callable[..., None]) -> Callable[..., None]:
+def reports_errors(method: Callable[..., None]) -> Callable[..., None]:
     """Show in the panel what a slot raises; for what a user does.
 
     What the user can put right is one sentence, and so is a package that is not installed yet.
@@ -34,7 +34,7 @@ def told(method: Callable[..., None]) -> Callable[..., None]:
 
 
 def heard(method: Callable[..., None]) -> Callable[..., None]:
-    """As `told`, for what happens by itself: an answer, a timer, a change in the scene.
+    """As `reports_errors`, for what happens by itself: an answer, a timer, a change in the scene.
 
     The sentence that is shown stays until there is another one.
     """
@@ -44,21 +44,21 @@ def heard(method: Callable[..., None]) -> Callable[..., None]:
 def _telling(method: Callable[..., None], *, anew: bool) -> Callable[..., None]:
     @wraps(method)
     def call(self: Any, *arguments: Any) -> None:
-        say = self.say
+        show = self.show_error
         if anew:
-            say("")
+            show("")
         try:
             method(self, *arguments)
         except UserError as error:
-            say(str(error))
+            show(str(error))
         except ModuleNotFoundError as error:
             sentence = requirements.lacking(error)
             if sentence is None:
-                say(_UNEXPECTED, traceback.format_exc())
+                show(_UNEXPECTED, traceback.format_exc())
                 raise
-            say(sentence)
+            show(sentence)
         except Exception:
-            say(_UNEXPECTED, traceback.format_exc())
+            show(_UNEXPECTED, traceback.format_exc())
             raise
 
     return call
@@ -75,7 +75,7 @@ class Part:
     def __init__(self, panel: Any) -> None:
         self.panel = panel
         self.ui = panel.ui
-        self.say = panel.say
+        self.show_error = panel.show_error
 
     def on_click(self, slots: dict[str, Callable[[], None]]) -> None:
         """Connect buttons by name; the slots take no arguments."""

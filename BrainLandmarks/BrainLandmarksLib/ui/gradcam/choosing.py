@@ -11,7 +11,7 @@ from BrainLandmarksLib.mrml.landmarks.active_landmark import Follower
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.network.model_files import model_protocol
 from BrainLandmarksLib.protocol import Protocol
-from BrainLandmarksLib.ui.common.section import Part, heard, told
+from BrainLandmarksLib.ui.common.section import Part, heard, reports_errors
 from BrainLandmarksLib.ui.gradcam.models import ModelBox
 from BrainLandmarksLib.ui.gradcam.tree import ChoiceTree
 from BrainLandmarksLib.worker.messages import Message
@@ -117,7 +117,7 @@ class ChooseSection(Part):
         else:
             self._asked = ("", "")
             if message["type"] == "error":
-                self.say(message["message"], message["detail"])
+                self.show_error(message["message"], message["detail"])
 
     def _fill_layers(self, layers: list[str], default: str = "") -> None:
         """The names for the box; the choice stays if it is among them."""
@@ -135,7 +135,7 @@ class ChooseSection(Part):
 
     # Choosing ------------------------------------------------------------------------------------
 
-    @told
+    @reports_errors
     def choose(self, labels: tuple[str, ...]) -> None:
         """Explain these landmarks."""
         unknown = [label for label in labels if label not in self.protocol.labels]
@@ -144,7 +144,7 @@ class ChooseSection(Part):
         self.tree.select(labels)
         self._chosen(labels)
 
-    @told
+    @reports_errors
     def _chosen(self, labels: tuple[str, ...]) -> None:
         if len(labels) == 1 and self.ui.followCheck.checked and self.panel.maps is not None:
             nodes = LandmarkNodes.of_volume(self.panel.maps.volume)
@@ -169,23 +169,23 @@ class ChooseSection(Part):
     def _search(self, text: str) -> None:
         self.tree.show_only(str(text))
 
-    @told
+    @reports_errors
     def _add_model(self) -> None:
         self._models.add_folder()
 
-    @told
+    @reports_errors
     def _model_changed(self, _index: int) -> None:
         self._fill_layers([])
         self._fill_tree()
         self.prepare()
         self.panel.mapping.show()
 
-    @told
+    @reports_errors
     def _layer_changed(self, _text: str) -> None:
         if not self._filling:
             self.panel.mapping.show()
 
-    @told
+    @reports_errors
     def _device_changed(self, _text: str) -> None:
         self.prepare()
 

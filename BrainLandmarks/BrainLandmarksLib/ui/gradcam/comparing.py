@@ -7,7 +7,7 @@ from typing import Any
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml.gradcam.map_views import SideBySide
 from BrainLandmarksLib.network.model_files import model_protocol
-from BrainLandmarksLib.ui.common.section import Part, told
+from BrainLandmarksLib.ui.common.section import Part, reports_errors
 from BrainLandmarksLib.ui.gradcam.models import ModelBox
 from BrainLandmarksLib.ui.gradcam.showing import RIGHT
 
@@ -49,11 +49,11 @@ class CompareSection(Part):
         """Put the views back."""
         self.views.stop()
 
-    @told
+    @reports_errors
     def _add_model(self) -> None:
         self._models.add_folder()
 
-    @told
+    @reports_errors
     def _changed(self, _index: int) -> None:
         if self.model:
             own, other = self.panel.choosing.protocol, model_protocol(self.model)
@@ -68,7 +68,7 @@ class CompareSection(Part):
         self.panel.showing.draw()
         self.panel.mapping.show()
 
-    @told
+    @reports_errors
     def _turn(self, _text: str) -> None:
         if self.on:
             self.views.start(self._plane())

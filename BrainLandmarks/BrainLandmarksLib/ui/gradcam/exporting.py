@@ -11,7 +11,7 @@ import slicer.util
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.gradcam import SETS
 from BrainLandmarksLib.gradcam.output import file_names
-from BrainLandmarksLib.ui.common.section import Part, heard, told
+from BrainLandmarksLib.ui.common.section import Part, heard, reports_errors
 from BrainLandmarksLib.worker.messages import Message
 
 NAME = "head"
@@ -25,7 +25,7 @@ class ExportSection(Part):
         super().__init__(panel)
         self.on_click({"exportButton": self.export})
 
-    @told
+    @reports_errors
     def export(self) -> None:
         """Ask for a folder and let the worker write the files."""
         volume = self.panel.need_volume()
@@ -73,4 +73,4 @@ class ExportSection(Part):
             self.panel.status("Nothing was saved: the worker was stopped.")
         elif message["type"] == "error":
             self.panel.status("")
-            self.say(message["message"], message["detail"])
+            self.show_error(message["message"], message["detail"])

@@ -13,7 +13,7 @@ from BrainLandmarksLib.mrml.gradcam.map_queue import MapQueue
 from BrainLandmarksLib.mrml.gradcam.map_run import MapRequest, Maps
 from BrainLandmarksLib.mrml.landmarks.detection_run import Failure
 from BrainLandmarksLib.mrml.landmarks.views import jump_to, look_at
-from BrainLandmarksLib.ui.common.section import Part, heard, told
+from BrainLandmarksLib.ui.common.section import Part, heard, reports_errors
 from BrainLandmarksLib.ui.gradcam.showing import LEFT, RIGHT
 from BrainLandmarksLib.ui.landmarks.detecting import DEVICES
 
@@ -43,7 +43,7 @@ class MapSection(Part):
 
     # Asking --------------------------------------------------------------------------------------
 
-    @told
+    @reports_errors
     def show(self) -> None:
         """Ask for the maps of what is chosen, by one model or by both that are compared."""
         labels = self.panel.choosing.labels
@@ -67,7 +67,7 @@ class MapSection(Part):
         )
         self.panel.host.watch()
 
-    @told
+    @reports_errors
     def all(self) -> None:
         """Ask for a map of each landmark of the model; each gets a node of its own."""
         self.panel.need_volume()
@@ -90,7 +90,7 @@ class MapSection(Part):
         self._bar(False)
         self.panel.host.watch()
 
-    @told
+    @reports_errors
     def cancelled(self) -> None:
         """The user gives up what is under way."""
         self.cancel()
@@ -120,7 +120,7 @@ class MapSection(Part):
         self.ui.progressBar.setVisible(on)
         self.ui.cancelButton.setVisible(on)
 
-    @told
+    @reports_errors
     def _take(self, slot: str, request: MapRequest, outcome: Maps | Failure) -> None:
         """Show a map that was wished for."""
         if not self._arrived(outcome):
@@ -145,7 +145,7 @@ class MapSection(Part):
             self.panel.status(self._what(title, outcome))
             self._go_to(self._places(request, outcome))
 
-    @told
+    @reports_errors
     def _keep(self, request: MapRequest, outcome: Maps | Failure) -> None:
         """Give each map of a list a node."""
         if not self._arrived(outcome):
@@ -170,14 +170,16 @@ class MapSection(Part):
         """Whether there is a map, and a volume to put it over; says so if not."""
         if isinstance(outcome, Failure):
             self.panel.status("")
-            self.say(outcome.sentence, outcome.detail or self.panel.host.worker.diagnostics())
+            self.show_error(
+                outcome.sentence, outcome.detail or self.panel.host.worker.diagnostics()
+            )
             return False
         maps = self.panel.maps
         if maps is None or maps.volume.GetScene() is None:
-            self.say("The volume was closed while its maps were being made.")
+            self.show_error("The volume was closed while its maps were being made.")
             return False
         for note in outcome.notes:
-            self.say(f"{note}.")
+            self.show_error(f"{note}.")
         return True
 
     # Words ---------------------------------------------------------------------------------------

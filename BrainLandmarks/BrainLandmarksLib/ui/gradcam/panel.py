@@ -16,7 +16,7 @@ from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.ui.common.host import WorkerHost
 from BrainLandmarksLib.ui.common.installing import Installer
 from BrainLandmarksLib.ui.common.messages import Messages
-from BrainLandmarksLib.ui.common.section import told
+from BrainLandmarksLib.ui.common.section import reports_errors
 from BrainLandmarksLib.ui.gradcam.choosing import ChooseSection
 from BrainLandmarksLib.ui.gradcam.comparing import CompareSection
 from BrainLandmarksLib.ui.gradcam.exporting import ExportSection
@@ -45,12 +45,12 @@ class GradcamPanel(Messages):
         self.mapping = MapSection(self)
         self.choosing = ChooseSection(self)
         self.exporting = ExportSection(self)
-        self.say("")
+        self.show_error("")
         self.refresh()
 
     # The volume ----------------------------------------------------------------------------------
 
-    @told
+    @reports_errors
     def set_volume(self, volume: Any) -> None:
         """Another volume was chosen; what is under way for the last one is given up."""
         known = self.maps is not None and self.maps.volume is volume

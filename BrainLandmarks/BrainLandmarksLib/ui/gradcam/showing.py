@@ -7,7 +7,7 @@ from typing import Any
 import slicer
 
 from BrainLandmarksLib.mrml.gradcam import map_views
-from BrainLandmarksLib.ui.common.section import Part, heard, told
+from BrainLandmarksLib.ui.common.section import Part, heard, reports_errors
 
 LEFT, RIGHT = "left", "right"
 """Slots of the two maps that are shown; without a comparison there is the left one."""
@@ -116,7 +116,7 @@ class ShowSection(Part):
     def _visible(self) -> float:
         return float(self.ui.opacitySlider.value)
 
-    @told
+    @reports_errors
     def _toggled(self, _on: bool) -> None:
         self.draw()
 
@@ -124,7 +124,7 @@ class ShowSection(Part):
     def _opacity(self, _value: float) -> None:
         map_views.set_opacity(self._visible)
 
-    @told
+    @reports_errors
     def _threshold(self, _value: float) -> None:
         for node, _ in self._nodes().values():
             map_views.set_threshold(node, self._lower)

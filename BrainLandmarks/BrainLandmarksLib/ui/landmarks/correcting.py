@@ -11,7 +11,7 @@ import slicer.util
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml.landmarks.place_mode import PlaceOnce
 from BrainLandmarksLib.mrml.landmarks.session import Session
-from BrainLandmarksLib.ui.common.section import Section, heard, later, told
+from BrainLandmarksLib.ui.common.section import Section, heard, later, reports_errors
 
 _ON_A_POINT = (
     "confirmButton",
@@ -80,7 +80,7 @@ class CorrectSection(Section):
 
     # A point, a group, a session -----------------------------------------------------------------
 
-    @told
+    @reports_errors
     def _on_point(self, name: str, advance: bool = False) -> None:
         """Do something with the active landmark: confirm, mark_missing or revert."""
         session = self.panel.need_session()
@@ -88,9 +88,9 @@ class CorrectSection(Section):
             raise UserError("choose a landmark in the table first.")
         getattr(session, name)(session.active)
         if advance:
-            self.panel.reviewing.next_doubtful()
+            self.panel.reviewing.next_uncertain()
 
-    @told
+    @reports_errors
     def _on_group(self, name: str, advance: bool = False) -> None:
         """Do something with the group of the active landmark: confirm_group, respace, project."""
         session = self.panel.need_session()
@@ -98,13 +98,13 @@ class CorrectSection(Section):
             raise UserError("choose a landmark of the group in the table first.")
         getattr(session, name)(session.protocol.group_of(session.active).name)
         if advance:
-            self.panel.reviewing.next_doubtful()
+            self.panel.reviewing.next_uncertain()
 
-    @told
+    @reports_errors
     def _on_session(self, name: str) -> None:
         getattr(self.panel.need_session(), name)()
 
-    @told
+    @reports_errors
     def _revert_all(self) -> None:
         session = self.panel.need_session()
         if slicer.util.confirmOkCancelDisplay(
@@ -124,7 +124,7 @@ class CorrectSection(Section):
         self._place.stop()
         self.ui.placeButton.checked = False
 
-    @told
+    @reports_errors
     def _place_clicked(self, on: bool) -> None:
         if not on:
             self._place.stop()
@@ -143,7 +143,7 @@ class CorrectSection(Section):
 
     # Updating the others -------------------------------------------------------------------------
 
-    @told
+    @reports_errors
     def _offer_update(self) -> None:
         session = self.panel.need_session()
         preview = session.resolved()
@@ -162,7 +162,7 @@ class CorrectSection(Section):
         self.ui.previewBar.setVisible(True)
         self.panel.refresh()
 
-    @told
+    @reports_errors
     def _answer_update(self, accept: bool) -> None:
         preview, self._preview = self._preview, None
         self.ui.previewBar.setVisible(False)

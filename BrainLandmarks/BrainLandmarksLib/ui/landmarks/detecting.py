@@ -17,7 +17,7 @@ from BrainLandmarksLib.mrml.landmarks.views import look_at
 from BrainLandmarksLib.network.model_files import load_shape
 from BrainLandmarksLib.review.edits import is_implausible
 from BrainLandmarksLib.ui.common.installing import Installer
-from BrainLandmarksLib.ui.common.section import Section, heard, told
+from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
 from BrainLandmarksLib.worker.messages import Message
 
 IMPLAUSIBLE = (
@@ -52,7 +52,7 @@ class DetectSection(Section):
     def enter(self, session: Session) -> None:
         """Say so if its landmarks are those of no head."""
         if is_implausible(session.source):
-            self.say(IMPLAUSIBLE)
+            self.show_error(IMPLAUSIBLE)
 
     def refresh(self, session: Session | None) -> None:
         """One button: it detects, or cancels."""
@@ -87,7 +87,7 @@ class DetectSection(Section):
         )
         self.panel.host.watch()
 
-    @told
+    @reports_errors
     def _load_sample(self) -> None:
         """Load the sample head and choose it."""
         volume = load_sample_head()
@@ -100,7 +100,7 @@ class DetectSection(Section):
             return
         if message["type"] == "error":
             self.ui.deviceInfoLabel.setText("")
-            self.say(message["message"], message["detail"])
+            self.show_error(message["message"], message["detail"])
         elif message["type"] == "result":
             self.ui.deviceInfoLabel.setText(self._where(message))
 
@@ -133,7 +133,7 @@ class DetectSection(Section):
             self.run.cancel()
             self.panel.host.watch()
 
-    @told
+    @reports_errors
     def detect_or_cancel(self) -> None:
         """The one button."""
         if self.run is not None:
@@ -186,13 +186,15 @@ class DetectSection(Section):
         if outcome is None:
             self.panel.status("Cancelled.")
         elif isinstance(outcome, Failure):
-            self.say(outcome.sentence, outcome.detail or self.panel.host.worker.diagnostics())
+            self.show_error(
+                outcome.sentence, outcome.detail or self.panel.host.worker.diagnostics()
+            )
             if outcome.implausible and self._wanted_all_the_same(volume, outcome.sentence):
-                self.say("")
+                self.show_error("")
                 self._detect(volume, force=True)
                 return
         elif volume.GetScene() is None:
-            self.say("The volume was closed while its landmarks were being found.")
+            self.show_error("The volume was closed while its landmarks were being found.")
         else:
             self._take(volume, outcome)
         self.panel.refresh()
@@ -240,7 +242,7 @@ class DetectSection(Section):
     def _installed(self) -> None:
         self._asked = ("", "", "")
 
-    @told
+    @reports_errors
     def _install_from_folder(self) -> None:
         needed = requirements.missing()
         if not needed:

@@ -48,7 +48,7 @@ class MeasureSection(Section):
             rows = _asymmetry(landmarks)
         except UserError as error:
             rows = []
-            self.say(str(error))
+            self.show_error(str(error))
         self._fill(("Pair", "mm"), rows)
 
     def _fill(self, headers: tuple[str, str], rows: list[tuple[str, float]]) -> None:

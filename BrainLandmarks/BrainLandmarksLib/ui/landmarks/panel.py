@@ -16,7 +16,7 @@ from BrainLandmarksLib.network.model_files import load_shape
 from BrainLandmarksLib.protocol import Protocol, load_protocol
 from BrainLandmarksLib.ui.common.host import WorkerHost
 from BrainLandmarksLib.ui.common.messages import Messages
-from BrainLandmarksLib.ui.common.section import heard, told
+from BrainLandmarksLib.ui.common.section import heard, reports_errors
 from BrainLandmarksLib.ui.common.settings import title_of, usable_models
 from BrainLandmarksLib.ui.landmarks.correcting import CorrectSection
 from BrainLandmarksLib.ui.landmarks.detecting import DetectSection
@@ -82,7 +82,7 @@ class Panel(Messages):
             shortcut = qt.QShortcut(qt.QKeySequence(keys), root)
             shortcut.connect("activated()", getattr(ui, name).click)
             self._shortcuts.append(shortcut)
-        self.say("")
+        self.show_error("")
         self.refresh()
 
     # The session ---------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ class Panel(Messages):
         self.detecting.cancel()
         self.leave()
 
-    @told
+    @reports_errors
     def set_volume(self, volume: Any) -> None:
         """Another volume was chosen: show its landmarks, if it has any."""
         if self.session is not None and self.session.volume is volume and volume is not None:
@@ -108,7 +108,7 @@ class Panel(Messages):
         self.leave()
         self.session = session
         session.listeners.append(self._changed)
-        session.on_error = self.say
+        session.on_error = self.show_error
         session.on_active = self.reviewing.activate
         for section in self._sections:
             section.enter(session)

@@ -14,14 +14,16 @@ from BrainLandmarksLib.ui.landmarks.table import LandmarkTable, picture_of, tool
 
 
 class ReviewSection(Section):
-    """Table, search, the doubtful points worst first, solo, zoom."""
+    """Table, search, the uncertain points worst first, solo, zoom."""
 
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
         ui = self.ui
         self._visited: list[str] = []
         self.table = LandmarkTable(ui.landmarkTree, self.activate, self._show)
-        self.on_click({"nextButton": self.next_doubtful, "previousButton": self.previous_doubtful})
+        self.on_click(
+            {"nextButton": self.next_uncertain, "previousButton": self.previous_uncertain}
+        )
         ui.soloButton.connect("toggled(bool)", self._solo)
         ui.zoomButton.connect("toggled(bool)", self._zoom)
         ui.slicesButton.connect("toggled(bool)", show_slices_in_3d)
@@ -75,15 +77,15 @@ class ReviewSection(Section):
         self.panel.refresh()
 
     @heard
-    def next_doubtful(self) -> None:
-        """To the most doubtful point that nobody has looked at, after the active one."""
+    def next_uncertain(self) -> None:
+        """To the most uncertain point that nobody has looked at, after the active one."""
         if self.session is None:
             return
-        doubtful = self.session.doubtful()
-        waiting = [label for label in doubtful if label not in self._visited]
+        uncertain = self.session.uncertain()
+        waiting = [label for label in uncertain if label not in self._visited]
         if not waiting:
             self._visited.clear()
-            waiting = doubtful
+            waiting = uncertain
         if not waiting:
             self.panel.status("Every landmark has been looked at.")
             return
@@ -91,8 +93,8 @@ class ReviewSection(Section):
         self.activate(waiting[0])
 
     @heard
-    def previous_doubtful(self) -> None:
-        """Back to the doubtful point before."""
+    def previous_uncertain(self) -> None:
+        """Back to the uncertain point before."""
         if len(self._visited) > 1:
             self._visited.pop()
             self.activate(self._visited[-1])

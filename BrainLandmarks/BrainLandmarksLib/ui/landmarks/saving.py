@@ -17,7 +17,7 @@ from BrainLandmarksLib.mrml.landmarks.session import Session
 from BrainLandmarksLib.network.model_files import load_shape
 from BrainLandmarksLib.protocol.compliance import turned_round
 from BrainLandmarksLib.review import read_review, write_review
-from BrainLandmarksLib.ui.common.section import Section, heard, told
+from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
 
 SUFFIX = ".mrk.json"
 
@@ -41,7 +41,7 @@ class SaveSection(Section):
         self.ui.saveButton.setEnabled(free)
         self.ui.datasetButton.setEnabled(free)
 
-    @told
+    @reports_errors
     def save(self) -> None:
         """One .mrk.json with all lists and the record, a .csv, and on request an .fcsv."""
         session = self.panel.need_session()
@@ -59,7 +59,7 @@ class SaveSection(Section):
             others.append(".fcsv")
         self.panel.status(f"Saved {Path(base).name}{SUFFIX} and its {' and '.join(others)}.")
 
-    @told
+    @reports_errors
     def load(self) -> None:
         """Landmarks of the chosen volume from a file, with their record."""
         volume = self.panel.volume()
@@ -92,7 +92,7 @@ class SaveSection(Section):
     def _would_lose(self) -> bool:
         return self.session is not None and bool(self.session.review.corrected.any())
 
-    @told
+    @reports_errors
     def add(self) -> None:
         """Image and landmarks to a dataset folder; the worker writes them."""
         session = self.panel.need_session()
@@ -109,7 +109,7 @@ class SaveSection(Section):
     def _added(self, outcome: int | Failure) -> None:
         if isinstance(outcome, Failure):
             self.panel.status("")
-            self.say(outcome.sentence, outcome.detail)
+            self.show_error(outcome.sentence, outcome.detail)
         else:
             heads = "1 head" if outcome == 1 else f"{outcome} heads"
             self.panel.status(f"Added; the dataset has {heads} now.")

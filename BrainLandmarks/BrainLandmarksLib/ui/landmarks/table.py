@@ -115,7 +115,7 @@ class LandmarkTable:
         try:
             for label in landmarks.protocol.labels if labels is None else labels:
                 row = landmarks.protocol.by_label(label).index - 1
-                self._show(label, landmarks.status[row], float(landmarks.confidence[row]))
+                self._show(label, landmarks, row)
             for group in landmarks.protocol.groups:
                 self._show_group(group, landmarks)
         finally:
@@ -183,10 +183,12 @@ class LandmarkTable:
         self._groups[group.name] = item
         return item
 
-    def _show(self, label: str, status: str, confidence: float) -> None:
-        item = self._items[label]
+    def _show(self, label: str, landmarks: LandmarkSet, row: int) -> None:
+        item, status = self._items[label], landmarks.status[row]
         self._status[label] = status
         item.setText(STATUS, STATUS_WORDS[status])
+        item.setToolTip(STATUS, landmarks.notes[row])
+        confidence = float(landmarks.confidence[row])
         picture = bar(confidence) if math.isfinite(confidence) else None
         item.setData(CONFIDENCE, qt.Qt.DecorationRole, picture)
 

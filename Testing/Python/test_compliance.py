@@ -23,7 +23,7 @@ def row(label):
     return PROTOCOL.by_label(label).index - 1
 
 
-def exchange(points, first, second):
+def swap(points, first, second):
     result = points.copy()
     result[[row(first), row(second)]] = points[[row(second), row(first)]]
     return result
@@ -75,28 +75,28 @@ def test_distance_from_a_plane_is_that_of_the_point_that_left_it(truth):
 
 @settings(max_examples=20)
 @given(st.data())
-def test_exchanged_neighbours_of_an_outline_are_found(truth, data):
+def test_swapped_neighbours_of_an_outline_are_found(truth, data):
     labels = data.draw(st.sampled_from(SECONDARY))
     first, second = data.draw(
         st.lists(st.sampled_from(labels), min_size=2, max_size=2, unique=True)
     )
-    mixed = exchange(truth, first, second)
+    mixed = swap(truth, first, second)
     pairs = compliance.out_of_order(PROTOCOL, mixed)
     for pair in pairs:
-        mixed = exchange(mixed, *pair)
+        mixed = swap(mixed, *pair)
     np.testing.assert_array_equal(mixed, truth)
     assert pairs
 
 
 def test_a_missing_point_is_passed_over(truth):
-    holed = exchange(truth, "BB_3", "BB_4")
+    holed = swap(truth, "BB_3", "BB_4")
     holed[row("BB_7")] = np.nan
     assert compliance.out_of_order(PROTOCOL, holed) == [("BB_3", "BB_4")]
     assert "BB_F" not in [s.chain.members[0] for s in compliance.spacings(PROTOCOL, holed)]
 
 
 def test_sides(truth):
-    mixed = exchange(exchange(truth, "EYE_A_L", "EYE_A_R"), "TP_L", "TP_R")
+    mixed = swap(swap(truth, "EYE_A_L", "EYE_A_R"), "TP_L", "TP_R")
     assert compliance.swapped_sides(PROTOCOL, mixed) == [
         ("EYE_A_L", "EYE_A_R"), ("TP_L", "TP_R"),
     ]  # fmt: skip

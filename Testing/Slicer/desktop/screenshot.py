@@ -12,7 +12,7 @@ BAR, GAP = 18, 4
 BACKGROUND = "#2b2b2b"
 
 
-def photograph(panel, views: dict, path: str | Path, width: int = 420) -> Path:
+def screenshot(panel, views: dict, path: str | Path, width: int = 420) -> Path:
     """Save the whole panel, as it is laid out at `width` pixels, and the views, two by two.
 
     `panel` may be None. `views` are what `LayoutManager.views` returns: View by name.

@@ -1,4 +1,4 @@
-"""The detail network: its prior, its boxes, and the samples that it learns from."""
+"""The refinement network: its prior, its boxes, and the samples that it learns from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from BrainLandmarksLib.annotation import annotate
 from BrainLandmarksLib.detection.refinement import boxes, with_prior
 from BrainLandmarksLib.network.decoding import decode
 from BrainLandmarksLib.protocol import load_protocol
-from BrainLandmarksTrainLib.data.boxes import ASIDE_MM, EDGE, DetailSampler
+from BrainLandmarksTrainLib.data.boxes import ASIDE_MM, EDGE, RefinementSampler
 from BrainLandmarksTrainLib.engine.batches import make_batches
 from BrainLandmarksTrainLib.synthesis.generator import HeadGenerator, HeadSampler
 from BrainLandmarksTrainLib.synthesis.head import make_head
@@ -69,7 +69,7 @@ def sampler(head):
     made, shape = head
     mirror = load_protocol("brain88").mirror_permutation()
     lattice = Lattice((32, 32, 32), 2.0, 1)
-    return DetailSampler(HeadSampler(HeadGenerator([made], mirror, CANONICAL), lattice), shape)
+    return RefinementSampler(HeadSampler(HeadGenerator([made], mirror, CANONICAL), lattice), shape)
 
 
 def test_a_box_shows_what_the_whole_cube_shows_there(head):
