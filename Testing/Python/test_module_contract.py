@@ -261,7 +261,7 @@ def test_what_a_callback_raises_is_told(path):
         for handed in _handed_over(cls):
             if handed in methods:
                 how = {ast.unparse(d) for d in methods[handed].decorator_list}
-                assert how & {"told", "heard", "property"}, handed
+                assert how & {"reports_errors", "heard", "property"}, handed
 
 
 @pytest.mark.parametrize("path", UI_FILES, ids=name)

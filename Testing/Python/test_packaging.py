@@ -126,9 +126,9 @@ def test_resources_are_found():
     for name in resources.model_names():
         folder = resources.model_folder(name)
         assert sorted(path.name for path in folder.iterdir()) == [
-            "refinement.safetensors",
             "locator.safetensors",
             "model.json",
+            "refinement.safetensors",
             "shape.safetensors",
             "weights.safetensors",
         ]
@@ -171,7 +171,7 @@ SLICER = {"qt", "ctk", "slicer", "vtk", "PythonQt"}
 
 @pytest.mark.parametrize(
     "module",
-    ["", ".errors", ".protocol", ".resources", ".geometry", ".landmarks", ".formats", ".cli"],
+    ["", ".errors", ".protocol", ".resources", ".geometry", ".protocol.landmarks", ".io.landmarks", ".cli"],
 )
 def test_import_is_light(module):
     code = f"import sys, BrainLandmarksLib{module}; print(*(m.split('.')[0] for m in sys.modules))"
