@@ -171,7 +171,16 @@ SLICER = {"qt", "ctk", "slicer", "vtk", "PythonQt"}
 
 @pytest.mark.parametrize(
     "module",
-    ["", ".errors", ".protocol", ".resources", ".geometry", ".protocol.landmarks", ".io.landmarks", ".cli"],
+    [
+        "",
+        ".errors",
+        ".protocol",
+        ".resources",
+        ".geometry",
+        ".protocol.landmarks",
+        ".io.landmarks",
+        ".cli",
+    ],
 )
 def test_import_is_light(module):
     code = f"import sys, BrainLandmarksLib{module}; print(*(m.split('.')[0] for m in sys.modules))"

@@ -4,8 +4,8 @@ A network gives a point for every landmark, also where public scans have lost th
 taken for absent
 
 * outside the voxels of the image;
-* where there is no tissue: next to none within 10 mm, or one and the same value in all voxels
-  within 6 mm, as programs leave it that cut something away;
+* where there is no tissue: next to none within 10 mm, or in all voxels within 6 mm one and the same
+  value, which fills much of the image, as programs leave it that cut something away;
 * on an eye of which no globe can be fitted to the image and whose surroundings are mostly air, or
   of which another point is absent;
 * on a globe that can be fitted but is cut, where no tissue is left at the point itself.
@@ -35,7 +35,7 @@ NO_EYE = "no eye here: cut away or defaced"
 
 _VOXEL_MM = 2.0
 _NEAR_MM, _NEAR_SHARE = 10.0, 0.03
-_CONSTANT_MM = 6.0
+_CONSTANT_MM, _FILL_SHARE = 6.0, 0.003
 _EYE_MM, _EYE_SHARE = 16.0, 0.6
 _WALL_MM, _WALL_SHARE = 5.0, 0.05
 
@@ -130,11 +130,13 @@ class _Tissue:
         return np.asarray((self.mask[index] & inside).mean(1))
 
     def constant(self, points: FloatArray, radius_mm: float) -> npt.NDArray[np.bool_]:
-        """Where all voxels of a ball round a point have one value, (n,)."""
+        """Where all voxels near a point have one value that fills much of the image, (n,)."""
         index, inside = self._ball(points, radius_mm)
         values = self.values[index]
         first = values[:, :1]
-        return np.asarray(((values == first) | ~inside).all(1))
+        found, counts = np.unique(self.values, return_counts=True)
+        fills = found[counts >= _FILL_SHARE * self.values.size]
+        return np.asarray(((values == first) | ~inside).all(1) & np.isin(first[:, 0], fills))
 
     def _ball(
         self, points: FloatArray, radius_mm: float
