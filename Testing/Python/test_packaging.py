@@ -279,11 +279,19 @@ def test_model_card_reads_what_training_writes_today():
 )
 def test_pictures_and_files_that_a_document_links_to_exist(document):
     path = ROOT / document
-    links = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", path.read_text(encoding="utf-8"))
     assert links
-    for link in links:
+    for link, section in links:
         if not link.startswith("https://"):
-            assert (path.parent / link).is_file(), link
+            target = path.parent / link if link else path
+            assert target.is_file(), link
+            assert not section or section in sections(target), (link, section)
+
+
+def sections(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_developer_guide_draws_the_layers_of_the_contract():
