@@ -161,7 +161,7 @@ class UprightBallFinder(BallFinder):
         for row, ball in enumerate(BALLS):
             axis = int(np.abs(ball).argmax())
             misfit[:, row] += 0.5 * (here[axis] * np.sign(ball[axis]) < 0.05)
-        return -self.sharpness * misfit
+        return -self.inverse_temperature * misfit
 
 
 @pytest.fixture(scope="module")
