@@ -259,7 +259,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "mean shape of text": (edit(mean_shape=[["a", 0, 0]] * 32), "mean shape"),
     "calibration wrong": (edit(calibration__knots=[3, 1]), "knots"),
     "calibration of text": (edit(calibration="sure"), "wrong type"),
-    "inverse_temperature of nothing": (edit(inverse_temperature=0), "inverse_temperature"),
+    "inverse temperature of nothing": (edit(inverse_temperature=0), "inverse temperature"),
     "no name": (edit(name=None), "lacks name"),
 }
 

@@ -33,7 +33,16 @@ SIGMA_MM = 4.0
 """Error along each axis that every point is granted: the question is whether this is a head."""
 
 _STEEPNESS = 8
-_VARIES = 0.1
+_VARIES = 0.16
+"""Without a shape model, heads and each of their points vary by this share of their size."""
+
+_BROAD = 0.04
+"""Landmarks of a useful shape model vary by this share of the head's size at least: one that was
+made of a few heads that are alike would refuse all others."""
+
+_FEWEST_WAYS = 3.0
+"""... and in so many independent ways."""
+
 _LEAST_MM = 2.0
 _FEWEST = 4
 
@@ -54,8 +63,7 @@ class Judge:
     """
 
     def __init__(self, shape: ShapeModel | None, mean: FloatArray) -> None:
-        own = [] if shape is None else [shape]
-        self.shapes = [*own, usual_shape(mean)]
+        self.shape = shape if shape is not None and _is_broad(shape) else usual_shape(mean)
 
     def __call__(self, points: FloatArray, limit: float = LIMIT) -> float:
         """Plausibility, 0 to 1, of (K, 3) landmarks in RAS mm, in any pose.
@@ -73,10 +81,9 @@ class Judge:
         if len(points) < _FEWEST:
             return 0.0
         try:
-            every = [np.quantile(shape.deviation(points, SIGMA_MM), SHARE) for shape in self.shapes]
+            return float(np.quantile(self.shape.deviation(points, SIGMA_MM), SHARE))
         except ValueError:  # all points in one place or on one line
             return math.inf
-        return float(min(every))
 
 
 def plausibility_of(misfit: float, limit: float = LIMIT) -> float:
@@ -87,11 +94,29 @@ def plausibility_of(misfit: float, limit: float = LIMIT) -> float:
 def usual_shape(mean: FloatArray) -> ShapeModel:
     """What is taken for the shape model of a model that has none, (K, 3) mm.
 
-    Heads differ in size by a tenth, and each of their points by a tenth of their size besides.
+    Heads differ in size by a sixth, and each of their points by a sixth of their size besides: more
+    than they do, for nothing is known of how landmarks vary together.
     """
-    arm = mean - mean.mean(axis=0)
-    size = float(np.sqrt((arm**2).sum(axis=1).mean()))
+    arm, size = _arm(mean), _size(mean)
     return ShapeModel(mean, _VARIES * arm.reshape(1, -1), max(_VARIES * size, _LEAST_MM))
+
+
+def _is_broad(shape: ShapeModel) -> bool:
+    """Whether a shape model knows heads that differ, and in more than one way."""
+    variances = (shape.modes**2).sum(axis=1)
+    # Participation ratio: how many modes share the variance.
+    ways = variances.sum() ** 2 / max(float((variances**2).sum()), 1e-12)
+    spread = np.sqrt(variances.sum() / len(shape.mean))
+    return bool(ways >= _FEWEST_WAYS and spread > _BROAD * _size(shape.mean))
+
+
+def _arm(mean: FloatArray) -> FloatArray:
+    return np.asarray(mean - mean.mean(axis=0))
+
+
+def _size(mean: FloatArray) -> float:
+    """Root mean square distance of landmarks from their middle, mm."""
+    return float(np.sqrt((_arm(mean) ** 2).sum(axis=1).mean()))
 
 
 def weakened(confidence: FloatArray, plausibility: float) -> FloatArray:
