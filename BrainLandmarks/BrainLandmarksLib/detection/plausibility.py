@@ -33,8 +33,9 @@ SIGMA_MM = 4.0
 """Error along each axis that every point is granted: the question is whether this is a head."""
 
 _STEEPNESS = 8
-_VARIES = 0.16
-"""Without a shape model, heads and each of their points vary by this share of their size."""
+_VARIES, _VARIES_UNKNOWN = 0.1, 0.16
+"""Share of their size by which heads, and each of their points besides, vary; and what is granted
+where no shape model says how landmarks vary together."""
 
 _BROAD = 0.04
 """Landmarks of a useful shape model vary by this share of the head's size at least: one that was
@@ -63,7 +64,10 @@ class Judge:
     """
 
     def __init__(self, shape: ShapeModel | None, mean: FloatArray) -> None:
-        self.shape = shape if shape is not None and _is_broad(shape) else usual_shape(mean)
+        if shape is not None and _is_broad(shape):
+            self.shapes = [shape, usual_shape(mean, _VARIES)]
+        else:
+            self.shapes = [usual_shape(mean)]
 
     def __call__(self, points: FloatArray, limit: float = LIMIT) -> float:
         """Plausibility, 0 to 1, of (K, 3) landmarks in RAS mm, in any pose.
@@ -81,9 +85,10 @@ class Judge:
         if len(points) < _FEWEST:
             return 0.0
         try:
-            return float(np.quantile(self.shape.deviation(points, SIGMA_MM), SHARE))
+            every = [np.quantile(shape.deviation(points, SIGMA_MM), SHARE) for shape in self.shapes]
         except ValueError:  # all points in one place or on one line
             return math.inf
+        return float(min(every))
 
 
 def plausibility_of(misfit: float, limit: float = LIMIT) -> float:
@@ -91,14 +96,15 @@ def plausibility_of(misfit: float, limit: float = LIMIT) -> float:
     return float(1 / (1 + (misfit / limit) ** _STEEPNESS))
 
 
-def usual_shape(mean: FloatArray) -> ShapeModel:
+def usual_shape(mean: FloatArray, varies: float = _VARIES_UNKNOWN) -> ShapeModel:
     """What is taken for the shape model of a model that has none, (K, 3) mm.
 
-    Heads differ in size by a sixth, and each of their points by a sixth of their size besides: more
-    than they do, for nothing is known of how landmarks vary together.
+    Args:
+        varies: Heads differ in size by this share, and each of their points by this share of their
+            size besides.
     """
     arm, size = _arm(mean), _size(mean)
-    return ShapeModel(mean, _VARIES * arm.reshape(1, -1), max(_VARIES * size, _LEAST_MM))
+    return ShapeModel(mean, varies * arm.reshape(1, -1), max(varies * size, _LEAST_MM))
 
 
 def _is_broad(shape: ShapeModel) -> bool:
