@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from BrainLandmarksLib.cli import reading
-from BrainLandmarksLib.cli.explain import add_choice, add_device, chosen_rows
+from BrainLandmarksLib.cli.explain import add_choice, chosen_rows
+from BrainLandmarksLib.cli.options import add_device
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: a model, a layer or a name is wrong, or no image can be used.
     """
-    from BrainLandmarksLib.cli import report
+    from BrainLandmarksLib.cli.terminal import report
     from BrainLandmarksLib.detection import Detector
     from BrainLandmarksLib.gradcam.comparison import FILES, Comparison
     from BrainLandmarksLib.io.images import stem

@@ -35,7 +35,7 @@ class Job:
         model: Name or folder of the model.
         model_name: What the model calls itself.
         model_sha256: Checksum of the model's files (`models.model_identity`).
-        device: "auto", "cpu", "cuda" or "mps".
+        device: One of `DEVICES`.
         overwrite: Do it again, whatever is there.
         force: Keep what was found even where it is no head.
         threads: CPU threads to compute with; 0 leaves it to PyTorch.

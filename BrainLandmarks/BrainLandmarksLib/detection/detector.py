@@ -40,6 +40,7 @@ from BrainLandmarksLib.imaging.resampling import downsampled, resample
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.network import decoding
+from BrainLandmarksLib.network.device import choose_device
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
 from BrainLandmarksLib.network.inference import (
     FoldedHighRes3DNet,
@@ -555,36 +556,6 @@ class Detector:
             return calibration(peak_mass)
         spread = decoded.spread[0].double().numpy()
         return calibration(spread * self.model.spec.fine.voxel_mm)
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """The device to compute on; a GPU counts only if it runs a kernel now.
-
-    Args:
-        name: "auto", "cpu", "cuda" or "mps". auto never takes mps: 3-D convolutions there are
-            slower than on the CPU, or missing.
-
-    Raises:
-        UserError: a device was named that does not work here.
-    """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if name not in ("auto", "cuda", "mps"):
-        raise UserError(f"there is no device {name!r}; choose auto, cpu, cuda or mps.")
-    device = torch.device("mps" if name == "mps" else "cuda")
-    try:
-        # An installed driver proves little: the newest cards are often too new for the build.
-        probe = torch.nn.functional.conv3d(
-            torch.ones(1, 1, 4, 4, 4, device=device), torch.ones(1, 1, 3, 3, 3, device=device)
-        )
-        if probe.sum().item() == 8 * 27:
-            return device
-        reason = "it computes wrong numbers"
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it does not answer"
-    if name == "auto":
-        return torch.device("cpu")
-    raise UserError(f"the device {name} does not work here ({reason}); use --device cpu.")
 
 
 def choose_quality(quality: str | Quality) -> Quality:

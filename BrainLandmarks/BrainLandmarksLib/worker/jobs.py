@@ -81,7 +81,7 @@ class Jobs:
         """Which device a name means here; a GPU has run a kernel before it is named."""
         import torch
 
-        from BrainLandmarksLib.detection import choose_device
+        from BrainLandmarksLib.network.device import choose_device
 
         device = choose_device(name)
         name, memory = "", 0

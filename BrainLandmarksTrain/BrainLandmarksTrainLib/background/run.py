@@ -31,7 +31,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from BrainLandmarksLib.cli import PROGRAM
+from BrainLandmarksLib.cli.terminal import PROGRAM
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.worker import last_words

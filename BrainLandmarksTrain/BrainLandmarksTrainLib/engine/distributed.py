@@ -16,8 +16,8 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
-from BrainLandmarksLib.detection import choose_device
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.network.device import choose_device
 from BrainLandmarksLib.network.inference import bfloat16_is_fast
 
 from .config import MachineConfig
