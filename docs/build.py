@@ -33,6 +33,7 @@ from BrainLandmarksLib.cli.protocol import draw_pictures
 from BrainLandmarksLib.figures import guide
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.landmarks import read_landmarks
+from BrainLandmarksLib.network import PARTS
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
@@ -338,7 +339,7 @@ def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
     if training.get("scans"):
         rows.append(("scans", str(training["scans"])))
     rows.append(("started from", str(recipe.get("start_from", training.get("start_from")))))
-    for part in ("locator", "fine", "refinement"):
+    for part in PARTS:
         if part not in training:
             continue
         run = training[part]

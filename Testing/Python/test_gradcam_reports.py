@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from BrainLandmarksLib.cli import joined, main
 from BrainLandmarksLib.detection import Detector
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry.affine import rigid_fit
+from BrainLandmarksLib.geometry.alignment import rigid_fit
 from BrainLandmarksLib.geometry.grid import Grid, cube
 from BrainLandmarksLib.gradcam import sanity
 from BrainLandmarksLib.gradcam.comparison import FILES, Comparison

@@ -41,6 +41,7 @@ from BrainLandmarksLib.io.atomic import atomic_writes, need_writable, unfinished
 from BrainLandmarksLib.io.checksum import file_sha256
 from BrainLandmarksLib.io.landmarks import write_landmarks
 from BrainLandmarksLib.io.tables import Table
+from BrainLandmarksLib.json_file import json_object
 from BrainLandmarksLib.protocol import Protocol, load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import read_review
@@ -208,7 +209,7 @@ class Derivatives:
 
     def raw(self) -> Path | None:
         """The dataset that the images come from, if it is where it was."""
-        links = _read_json(self.folder / DESCRIPTION_FILE).get("DatasetLinks", {})
+        links = json_object(self.folder / DESCRIPTION_FILE).get("DatasetLinks", {})
         path = self.folder / str(links.get(RAW, ""))
         return Path(os.path.normpath(path)) if links.get(RAW) and path.is_dir() else None
 
@@ -227,7 +228,7 @@ class Derivatives:
     ) -> bool:
         """Whether a scan has whole results of this image, this model and this quality."""
         files = self.files(scan)
-        about = _read_json(files.sidecar)
+        about = json_object(files.sidecar)
         if about.get("SourceSHA256") != source_sha256:
             return False
         if about.get("Model", {}).get("SHA256") != model_sha256:
@@ -341,7 +342,7 @@ class Derivatives:
         """
         looked = {label.removeprefix("sub-") for label in subjects}
         for path in self._logs():
-            about = _read_json(path)
+            about = json_object(path)
             scan = _scan_of(about)
             if scan is None or about.get("Absent") != suffix:
                 continue
@@ -360,14 +361,14 @@ class Derivatives:
         """What the folder says of every scan that was worked on, in the order of their names."""
         found = {}
         for path in sorted(self.folder.glob("sub-*/**/anat/*_landmarks.json")):
-            about = _read_json(path)
+            about = json_object(path)
             scan = _scan_of(about)
             if scan is not None and self.files(scan).sidecar == path:
                 found[scan.path] = self._record(scan, about)
         raw = self.raw()
         absent = {}
         for path in self._logs():
-            about = _read_json(path)
+            about = json_object(path)
             scan = _scan_of(about)
             if scan is None:
                 continue
@@ -410,7 +411,7 @@ def _check_place(target: Path, raw: Path) -> None:
 def _check_own(folder: Path) -> None:
     """Refuse a folder that something else has made."""
     path = folder / DESCRIPTION_FILE
-    makers = _read_json(path).get("GeneratedBy") or [{}]
+    makers = json_object(path).get("GeneratedBy") or [{}]
     strange = not path.is_file() and any(folder.glob("sub-*"))
     if strange or (path.is_file() and makers[0].get("Name") != PIPELINE):
         raise UserError(
@@ -426,7 +427,7 @@ def _description(target: Path, raw: Path) -> dict[str, Any]:
         link = raw.as_uri()
     # A URI: the validator takes a relative path as a link only. The link says where it leads.
     source = {"URL": f"bids:{RAW}:"}
-    original = _read_json(raw / DESCRIPTION_FILE)
+    original = json_object(raw / DESCRIPTION_FILE)
     if original.get("DatasetDOI"):
         source["DOI"] = str(original["DatasetDOI"])
     return {
@@ -477,15 +478,6 @@ def _scan_of(about: dict[str, Any]) -> Scan | None:
 
 def _json(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing if it is not there, damaged or no object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 @functools.lru_cache(maxsize=4)

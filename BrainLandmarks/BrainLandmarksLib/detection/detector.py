@@ -30,13 +30,13 @@ from BrainLandmarksLib.geometry.affine import (
     FloatArray,
     apply_affine,
     axis_rotations,
-    canonical,
-    rigid_fit,
 )
+from BrainLandmarksLib.geometry.alignment import rigid_fit
 from BrainLandmarksLib.geometry.grid import Grid, cube
 from BrainLandmarksLib.imaging.foreground import foreground
-from BrainLandmarksLib.imaging.intensity import normalise, subtract_background
-from BrainLandmarksLib.imaging.resampling import downsampled, resample
+from BrainLandmarksLib.imaging.intensity import normalise
+from BrainLandmarksLib.imaging.preprocessing import preprocessed
+from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.network import decoding
@@ -652,10 +652,7 @@ def _for_inference(network: nn.Module) -> nn.Module:
 
 def _prepared(volume: Volume) -> tuple[Volume, FloatArray]:
     """The image with air at zero, and a first guess of the head's pose, 4x4."""
-    volume = downsampled(volume)
-    # One storage order from here on: what is found cannot depend on the file's.
-    data, affine = canonical(volume.data, volume.grid.affine)
-    head = Volume(subtract_background(np.ascontiguousarray(data)), Grid(data.shape, affine))
+    head = preprocessed(volume)
     pose = np.eye(4)
     pose[:3, 3] = head_center(head)
     return head, pose

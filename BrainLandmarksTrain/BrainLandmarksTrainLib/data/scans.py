@@ -9,7 +9,6 @@ of k-space act on what the network sees; what is finer than its voxels it never 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,15 @@ from safetensors.torch import load_file, save_file
 
 from BrainLandmarksLib.dataset import Dataset, Entry
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry.affine import FloatArray, canonical, rigid_fit
+from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.alignment import rigid_fit
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging import intensity
-from BrainLandmarksLib.imaging.resampling import downsampled, resample
+from BrainLandmarksLib.imaging.preprocessing import preprocessed
+from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.atomic import atomic_write
+from BrainLandmarksLib.io.checksum import sha256
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig, AugmentWithLandmarks
@@ -53,8 +55,7 @@ class Scan:
 
     def to_head(self, mean_shape: FloatArray) -> FloatArray:
         """4x4 from the canonical pose of ``mean_shape`` (K, 3) to this scan's RAS."""
-        known = np.isfinite(self.landmarks).all(1) & np.isfinite(mean_shape).all(1)
-        return rigid_fit(mean_shape[known], self.landmarks[known])
+        return rigid_fit(mean_shape, self.landmarks)
 
 
 def read_scans(
@@ -76,7 +77,7 @@ def read_scans(
                 "that a person placed or confirmed; confirm more, or take it out of the split."
             )
         known_by = f"{entry.image_hash} {spacing_mm:.6f} 1"
-        file = cache / f"{hashlib.sha256(known_by.encode()).hexdigest()[:24]}.safetensors"
+        file = cache / f"{sha256([known_by])[:24]}.safetensors"
         if not file.is_file():
             _keep(dataset.read(entry).volume, spacing_mm, file)
         affine = load_file(file)["affine"].double().numpy()
@@ -85,10 +86,7 @@ def read_scans(
 
 
 def _keep(volume: Volume, spacing_mm: float, file: Path) -> None:
-    data, affine = canonical(downsampled(volume).data, downsampled(volume).grid.affine)
-    head = Volume(
-        intensity.subtract_background(np.ascontiguousarray(data)), Grid(data.shape, affine)
-    )
+    head = preprocessed(volume)
     size = np.array(head.grid.shape) * head.grid.spacing
     shape = tuple(int(n) for n in np.maximum(np.ceil(size / spacing_mm), 1))
     directions = head.grid.affine[:3, :3] / head.grid.spacing

@@ -15,11 +15,11 @@ from BrainLandmarksLib.figures.plots import (
     new_figure,
     save_figure,
 )
+from BrainLandmarksLib.geometry.alignment import nan_mean
 from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.network.decoding import Calibration
 from BrainLandmarksLib.network.model_files import Model
-from BrainLandmarksLib.protocol.alignment import nan_mean
 from BrainLandmarksTrainLib.synthesis.label_maps import held_out_maps, read_annotated
 
 from .comparison import Comparison

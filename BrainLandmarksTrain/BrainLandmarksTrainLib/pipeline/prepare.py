@@ -29,7 +29,6 @@ from .mean_shape import mean_shape
 
 Report = Callable[[str], None]
 
-PARTS = ("locator", "fine", "refinement")
 PROTOCOL = "brain88"
 """Protocol of a recipe that names none and has no dataset: the one that the rules place."""
 

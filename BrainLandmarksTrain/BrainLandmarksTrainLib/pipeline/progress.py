@@ -11,9 +11,8 @@ import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from BrainLandmarksLib.network import PARTS
 from BrainLandmarksTrainLib.engine.logs import EPOCHS_FILE, STEPS_FILE
-
-PARTS = ("locator", "fine", "refinement")
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Progress:
     """One network's training.
 
     Args:
-        part: "locator", "fine" or "refinement".
+        part: One of `PARTS`.
         step: The last one that is in the table.
         share: How much of the run is done, 0 to 1.
         left_s: Seconds that the rest takes at the pace so far.
