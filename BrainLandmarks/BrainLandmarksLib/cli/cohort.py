@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.cohort.bids import DEFAULT_SUFFIX, find_scans
     from BrainLandmarksLib.cohort.derivatives import Derivatives
     from BrainLandmarksLib.cohort.execution import run as run_jobs
-    from BrainLandmarksLib.cohort.table import TABLE_FILE, Case, write_table
+    from BrainLandmarksLib.cohort.table import TABLE_FILE, ReportedScan, write_table
     from BrainLandmarksLib.cohort.work import STATES, Job
     from BrainLandmarksLib.network.model_files import model_identity, model_protocol
 
@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     if participants:
         print(f"when all jobs are done: brainlandmarks report {arguments.output}")
     else:
-        write_table(results, [Case.of(record) for record in results.records()])
+        write_table(results, [ReportedScan.of(record) for record in results.records()])
         print(f"wrote {arguments.output / TABLE_FILE}")
     return 2 if counts["failed"] or found.left_out or absent else 0
 

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from BrainLandmarksLib.cli.terminal import report
     from BrainLandmarksLib.detection import Detector
-    from BrainLandmarksLib.gradcam.comparison import FILES, Comparison
+    from BrainLandmarksLib.gradcam.comparison import FILES, MapComparison
     from BrainLandmarksLib.io.images import stem
 
     need_writable(arguments.output)
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         need_absent(arguments.output / name for name in FILES)
     paths = [image_path(argument) for argument in arguments.images]
     detectors = [Detector(model, arguments.device) for model in arguments.models]
-    comparison = Comparison(
+    comparison = MapComparison(
         detectors,
         _names(arguments.models),
         chosen_rows(arguments, detectors[0].model.protocol),

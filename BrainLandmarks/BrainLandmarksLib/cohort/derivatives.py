@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from BrainLandmarksLib import __version__
-from BrainLandmarksLib.cohort.bids import DEFAULT_SUFFIX, Scan
+from BrainLandmarksLib.cohort.bids import DEFAULT_SUFFIX, BidsScan
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.io.atomic import atomic_writes, need_writable, unfinished_of
@@ -124,7 +124,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Record:
+class ScanRecord:
     """What the folder says of one scan.
 
     Args:
@@ -135,7 +135,7 @@ class Record:
         deviation: (K,) as the model's shape model said, NaN where unknown.
     """
 
-    scan: Scan
+    scan: BidsScan
     sentence: str = ""
     about: dict[str, Any] | None = None
     landmarks: LandmarkSet | None = None
@@ -215,7 +215,7 @@ class Derivatives:
 
     # One scan ------------------------------------------------------------------------------------
 
-    def files(self, scan: Scan) -> Files:
+    def files(self, scan: BidsScan) -> Files:
         """Where the results of a scan go."""
         label = re.sub(r"[^A-Za-z0-9]", "", self.protocol.name)
         # Scans of two kinds can have the same entities.
@@ -224,7 +224,7 @@ class Derivatives:
         return Files(self.folder / scan.folder, stem, self.folder / LOGS / f"{stem}.json")
 
     def is_done(
-        self, scan: Scan, source_sha256: str, model_sha256: str, quality: str = DEFAULT_QUALITY
+        self, scan: BidsScan, source_sha256: str, model_sha256: str, quality: str = DEFAULT_QUALITY
     ) -> bool:
         """Whether a scan has whole results of this image, this model and this quality."""
         files = self.files(scan)
@@ -243,7 +243,7 @@ class Derivatives:
             return False
         return whole
 
-    def is_corrected(self, scan: Scan) -> bool:
+    def is_corrected(self, scan: BidsScan) -> bool:
         """Whether a person has changed or confirmed landmarks of a scan."""
         try:
             review, _ = read_review(self.files(scan).markups, self.protocol, any_pose=True)
@@ -253,7 +253,7 @@ class Derivatives:
 
     def write(
         self,
-        scan: Scan,
+        scan: BidsScan,
         detection: Detection,
         deviation: FloatArray,
         source_sha256: str,
@@ -307,7 +307,7 @@ class Derivatives:
             (unfinished / files.sidecar.name).write_text(_json(about), encoding="utf-8")
         files.failure.unlink(missing_ok=True)
 
-    def write_failure(self, scan: Scan, sentence: str) -> None:
+    def write_failure(self, scan: BidsScan, sentence: str) -> None:
         """Keep why a scan has no result; results of an earlier image stay, if there are any.
 
         Raises:
@@ -323,8 +323,8 @@ class Derivatives:
     # All scans -----------------------------------------------------------------------------------
 
     def write_absent(
-        self, absent: Sequence[Scan], suffix: str, subjects: Sequence[str] = ()
-    ) -> list[Scan]:
+        self, absent: Sequence[BidsScan], suffix: str, subjects: Sequence[str] = ()
+    ) -> list[BidsScan]:
         """Keep which subjects have no scan, in place of what was known of them.
 
         A subject that has results of another kind of image is not missed.
@@ -357,7 +357,7 @@ class Derivatives:
     def _logs(self) -> list[Path]:
         return sorted((self.folder / LOGS).glob("*_landmarks.json"))
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[ScanRecord]:
         """What the folder says of every scan that was worked on, in the order of their names."""
         found = {}
         for path in sorted(self.folder.glob("sub-*/**/anat/*_landmarks.json")):
@@ -372,7 +372,7 @@ class Derivatives:
             scan = _scan_of(about)
             if scan is None:
                 continue
-            record = Record(scan, str(about.get("Error", "it failed.")))
+            record = ScanRecord(scan, str(about.get("Error", "it failed.")))
             if not scan.path:
                 absent[scan.entities] = record
             elif raw is None or os.path.lexists(raw / scan.path):
@@ -386,14 +386,14 @@ class Derivatives:
         }
         return [found[path] for path in sorted(found)]
 
-    def _record(self, scan: Scan, about: dict[str, Any]) -> Record:
+    def _record(self, scan: BidsScan, about: dict[str, Any]) -> ScanRecord:
         files = self.files(scan)
         try:
             review, _ = read_review(files.markups, self.protocol, any_pose=True)
             deviation = _read_deviation(files.table, self.protocol)
         except UserError as error:
-            return Record(scan, f"its results are damaged ({error}) Detect it again.")
-        return Record(scan, "", about, review.current, deviation)
+            return ScanRecord(scan, f"its results are damaged ({error}) Detect it again.")
+        return ScanRecord(scan, "", about, review.current, deviation)
 
 
 def _check_place(target: Path, raw: Path) -> None:
@@ -466,14 +466,14 @@ def _read_deviation(path: Path, protocol: Protocol) -> FloatArray:
         raise UserError(f"{path.name} cannot be read.") from None
 
 
-def _scan_of(about: dict[str, Any]) -> Scan | None:
+def _scan_of(about: dict[str, Any]) -> BidsScan | None:
     """The scan that a sidecar or a failure is of."""
     sources = about.get("Sources") or [""]
     path = str(sources[0]).removeprefix(f"bids:{RAW}:")
     if about.get("Absent"):
-        return Scan(path, str(about["Absent"]), "")
+        return BidsScan(path, str(about["Absent"]), "")
     name, _, suffix = path.rpartition("/")[2].partition(".")[0].rpartition("_")
-    return Scan(name, suffix, path) if name else None
+    return BidsScan(name, suffix, path) if name else None
 
 
 def _json(content: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from BrainLandmarksLib.cohort.bids import Scan
+from BrainLandmarksLib.cohort.bids import BidsScan
 from BrainLandmarksLib.cohort.derivatives import DEFAULT_QUALITY, Derivatives
 from BrainLandmarksLib.errors import UserError
 
@@ -45,7 +45,7 @@ class Job:
 
     raw: str
     output: str
-    scan: Scan
+    scan: BidsScan
     model: str
     model_name: str
     model_sha256: str
@@ -68,7 +68,7 @@ class Outcome:
         bug: The traceback, if it was no fault of the image.
     """
 
-    scan: Scan
+    scan: BidsScan
     state: str
     sentence: str = ""
     bug: str = ""

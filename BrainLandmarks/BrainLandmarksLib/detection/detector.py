@@ -90,7 +90,7 @@ QUALITIES = {
 }
 """Qualities by the name that commands and requests use; the second is the usual one."""
 
-Progress = Callable[[str, float], None]
+DetectionProgress = Callable[[str, float], None]
 """Called with a stage, "prepare", "locate" or "detect", and the fraction of the work done."""
 
 # Where the stages end, as a share of a detection on two CPU cores; good enough for a progress bar.
@@ -169,7 +169,7 @@ class _Work:
     chosen: Quality
     total: float
     watch: _Stopwatch
-    progress: Progress
+    progress: DetectionProgress
     done: float = 0.0
     searched: bool = False
 
@@ -260,7 +260,7 @@ class Detector:
         *,
         quality: str | Quality = "standard",
         force: bool = False,
-        progress: Progress | None = None,
+        progress: DetectionProgress | None = None,
     ) -> Detection:
         """Find the landmarks of one head.
 
@@ -340,7 +340,7 @@ class Detector:
 
     # The stages ----------------------------------------------------------------------------------
 
-    def _begun(self, volume: Volume, chosen: Quality, progress: Progress) -> _Work:
+    def _begun(self, volume: Volume, chosen: Quality, progress: DetectionProgress) -> _Work:
         """The image made ready, and a first guess where the head is."""
         progress("prepare", 0.0)
         watch = _Stopwatch()

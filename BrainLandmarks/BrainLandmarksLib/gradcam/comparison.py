@@ -50,10 +50,10 @@ class _Result:
     focus: Focus
 
 
-class Comparison:
+class MapComparison:
     """The maps of two models on the same images, measured.
 
-    >>> comparison = Comparison([Detector("mse"), Detector("mixed")], ["MSE", "Mixed"])
+    >>> comparison = MapComparison([Detector("mse"), Detector("mixed")], ["MSE", "Mixed"])
     >>> comparison.add("head", read_image("head.nii.gz"))
     >>> comparison.write("report")
 

@@ -25,7 +25,7 @@ class _Stamp:
     size: int
 
 
-class Memory:
+class ImageCache:
     """The detection and the explanation of one image, with one model on one device.
 
     An image is known again by its file's content, so a copy of it under another name counts as the

@@ -41,7 +41,7 @@ _ENOUGH = 4
 
 
 @dataclass(frozen=True)
-class Scan:
+class TrainingScan:
     """A scan ready for sampling.
 
     ``file`` holds its voxels, ``affine`` is ijk -> RAS, ``landmarks`` (K, 3) RAS mm with NaN for
@@ -60,7 +60,7 @@ class Scan:
 
 def read_scans(
     dataset: Dataset, entries: Sequence[Entry], spacing_mm: float, cache: Path
-) -> list[Scan]:
+) -> list[TrainingScan]:
     """Scans of a dataset, resampled to cubic voxels; what is in ``cache`` already is used.
 
     Raises:
@@ -81,7 +81,7 @@ def read_scans(
         if not file.is_file():
             _keep(dataset.read(entry).volume, spacing_mm, file)
         affine = load_file(file)["affine"].double().numpy()
-        scans.append(Scan(entry.identity, file, affine, points))
+        scans.append(TrainingScan(entry.identity, file, affine, points))
     return scans
 
 
@@ -121,7 +121,7 @@ class ScanSampler:
         augmented_share: share of the samples that a policy is applied to.
     """
 
-    scans: Sequence[Scan]
+    scans: Sequence[TrainingScan]
     mean_shape: FloatArray
     protocol: Protocol
     variation: Variation

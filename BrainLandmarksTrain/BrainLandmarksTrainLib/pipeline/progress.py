@@ -24,7 +24,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """One network's training.
 
     Args:
@@ -45,7 +45,7 @@ class Progress:
     validation: Curve
 
 
-def read_progress(output: Path) -> list[Progress]:
+def read_progress(output: Path) -> list[TrainingProgress]:
     """The networks of a run that have begun, in order."""
     found = []
     for part in PARTS:
@@ -55,7 +55,7 @@ def read_progress(output: Path) -> list[Progress]:
         share = steps[-1]["progress"]
         left = steps[-1]["seconds"] * (1 / max(share, 1e-9) - 1)
         found.append(
-            Progress(
+            TrainingProgress(
                 part,
                 int(steps[-1]["step"]),
                 share,
