@@ -33,6 +33,8 @@ from BrainLandmarksLib.cli.protocol import draw_pictures
 from BrainLandmarksLib.figures import guide
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.landmarks import read_landmarks
+from BrainLandmarksLib.io.tables import Table
+from BrainLandmarksLib.network import PARTS
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
@@ -338,7 +340,7 @@ def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
     if training.get("scans"):
         rows.append(("scans", str(training["scans"])))
     rows.append(("started from", str(recipe.get("start_from", training.get("start_from")))))
-    for part in ("locator", "fine", "refinement"):
+    for part in PARTS:
         if part not in training:
             continue
         run = training[part]
@@ -376,8 +378,7 @@ def confidence_table() -> str:
 
 
 def _table(header: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
-    lines = [header, ("---", "---"), *rows]
-    return "\n".join(f"| {name} | {value} |" for name, value in lines)
+    return Table(header, list(rows)).markdown()
 
 
 def placed_by_eye() -> LandmarkSet:
@@ -399,13 +400,13 @@ def afids(found: LandmarkSet, expert: Path) -> str:
     experts = read_landmarks(expert, fiducials)
     pairs = dict(distances(found, experts))
     placed = dict(distances(placed_by_eye(), experts))
-    lines = ["| landmark | AFID | found | by eye |", "| --- | --- | ---: | ---: |"]
+    rows = []
     for landmark in found.protocol:
         if landmark.label in pairs and landmark.afid is not None:
             other = f"{landmark.afid}, {fiducials.landmarks[landmark.afid - 1].name}"
-            apart = f"{pairs[landmark.label]:.1f} mm | {placed[landmark.label]:.1f} mm"
-            lines.append(f"| {landmark.name} (`{landmark.label}`) | {other} | {apart} |")
-    return "\n".join(lines)
+            apart = [f"{mm[landmark.label]:.1f} mm" for mm in (pairs, placed)]
+            rows.append((f"{landmark.name} (`{landmark.label}`)", other, *apart))
+    return Table(("landmark", "AFID", "found", "by eye"), rows, words=2).markdown()
 
 
 def bench(scripts: Iterable[str]) -> str:

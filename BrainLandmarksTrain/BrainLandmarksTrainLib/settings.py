@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.json_file import read_json
 
 T = TypeVar("T")
 
@@ -242,34 +243,27 @@ def read_settings(path: str | Path, what: str = "training settings") -> dict[str
         UserError: the file is missing, cannot be parsed, or is no list of names and values.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{what} {path.name} not found; check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{what} {path.name} cannot be read: {error}.") from None
+    if not path.exists():
+        raise UserError(f"{what} {path.name} not found; check the path.")
     if path.suffix.lower() in (".yaml", ".yml"):
-        values = _parse_yaml(text, path.name, what)
+        values = _read_yaml(path, what)
     else:
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{what} {path.name} are not valid JSON: {error.msg}, line {error.lineno}."
-            ) from None
+        values = read_json(path, f"the file of {what}")
     if not isinstance(values, dict):
         raise UserError(f"{what} {path.name} must hold one setting per name.")
     return values
 
 
-def _parse_yaml(text: str, name: str, what: str) -> Any:
+def _read_yaml(path: Path, what: str) -> Any:
     try:
         import yaml
     except ImportError:
         raise UserError(
-            f"reading {name} needs PyYAML: pip install pyyaml, or write the settings as JSON."
+            f"reading {path.name} needs PyYAML: pip install pyyaml, or write the settings as JSON."
         ) from None
     try:
-        return yaml.safe_load(text)
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{what} {path.name} cannot be read: {error}.") from None
     except yaml.YAMLError:
-        raise UserError(f"{what} {name} are not valid YAML.") from None
+        raise UserError(f"{what} {path.name} are not valid YAML.") from None

@@ -128,12 +128,12 @@ def test_a_bug_on_one_image_does_not_stop_the_others(
 
 
 def test_progress_bar_on_a_terminal(monkeypatch, capsys):
-    from BrainLandmarksLib.cli import progress
+    from BrainLandmarksLib.cli import terminal
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    progress.show(1, 4, "second")
+    terminal.progress(1, 4, "second")
     assert capsys.readouterr().err.endswith("[########......................] 1/4 second")
-    progress.show(0, 1, "only")
+    terminal.progress(0, 1, "only")
     assert capsys.readouterr().err == ""
 
 

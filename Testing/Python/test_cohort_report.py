@@ -15,10 +15,10 @@ from PIL import Image
 
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.cohort import report, viewer
-from BrainLandmarksLib.cohort.bids import Scan
-from BrainLandmarksLib.cohort.derivatives import Derivatives, Record
+from BrainLandmarksLib.cohort.bids import BidsScan
+from BrainLandmarksLib.cohort.derivatives import Derivatives, ScanRecord
 from BrainLandmarksLib.cohort.report import write_report
-from BrainLandmarksLib.cohort.table import Case
+from BrainLandmarksLib.cohort.table import ReportedScan
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
@@ -45,7 +45,9 @@ FLAGS = [
 
 
 def record(landmarks, deviation, **about):
-    return Record(Scan("sub-01", "T1w", "sub-01/anat/x"), "", about, landmarks, np.array(deviation))
+    return ScanRecord(
+        BidsScan("sub-01", "T1w", "sub-01/anat/x"), "", about, landmarks, np.array(deviation)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,9 @@ def test_a_case_is_judged_by_what_nobody_has_corrected(tiny_protocol):
     landmarks = LandmarkSet.from_points(
         tiny_protocol, points, "model", [0.9, 0.5, 0.8, 0.9, 0.9], [""] * 4 + ["no eye here"]
     )
-    case = Case.of(record(landmarks, [1.0, 1.0, 6.4, 1.0, np.nan], Notes=["the GPU is full"]))
+    case = ReportedScan.of(
+        record(landmarks, [1.0, 1.0, 6.4, 1.0, np.nan], Notes=["the GPU is full"])
+    )
     assert case.status == "look"
     assert case.worst == [2, 1, 0, 3]
     assert case.warnings == (
@@ -82,14 +86,14 @@ def test_a_case_is_judged_by_what_nobody_has_corrected(tiny_protocol):
         "The GPU is full.",
     )
     landmarks.status[2] = "confirmed"
-    again = Case.of(record(landmarks, [1.0, 1.0, 6.4, 1.0, np.nan]))
+    again = ReportedScan.of(record(landmarks, [1.0, 1.0, 6.4, 1.0, np.nan]))
     assert again.worst == [1, 0, 3]
     assert len(again.warnings) == 1
     fine = LandmarkSet.from_points(tiny_protocol, np.zeros((5, 3)), "model", np.full(5, 0.9))
-    failed = Case.of(Record(Scan("sub-02", "T1w", "y"), "it is damaged."))
-    assert Case.of(record(fine, np.ones(5))).status == "ok"
+    failed = ReportedScan.of(ScanRecord(BidsScan("sub-02", "T1w", "y"), "it is damaged."))
+    assert ReportedScan.of(record(fine, np.ones(5))).status == "ok"
     order = sorted(
-        [Case.of(record(fine, np.ones(5))), again, case, failed], key=lambda c: c.urgency
+        [ReportedScan.of(record(fine, np.ones(5))), again, case, failed], key=lambda c: c.urgency
     )
     assert [each.status for each in order] == ["failed", "look", "look", "ok"]
     assert order[1] is case
@@ -167,7 +171,9 @@ def test_niivue_is_found_in_its_package(tmp_path, monkeypatch):
 
 
 def test_a_name_cannot_break_the_page(tiny_protocol, results):
-    case = report._listed(Case.of(Record(Scan("sub-01", "T1w", "x"), "</script><b>bad</b>")))
+    case = report._listed(
+        ReportedScan.of(ScanRecord(BidsScan("sub-01", "T1w", "x"), "</script><b>bad</b>"))
+    )
     text = report._render(results, [case], None)
     assert "</script><b>" not in text
     assert "&lt;b&gt;bad" in text

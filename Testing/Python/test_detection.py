@@ -17,7 +17,6 @@ from BrainLandmarksLib.detection import (
     QUALITIES,
     Detector,
     Quality,
-    choose_device,
     fit_pose,
     head_center,
 )
@@ -29,6 +28,7 @@ from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.landmarks import read_landmarks
+from BrainLandmarksLib.network.device import choose_device
 from BrainLandmarksLib.network.model_files import CropSpec, Model, ModelSpec
 from BrainLandmarksLib.protocol import load_protocol
 

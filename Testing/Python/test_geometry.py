@@ -13,9 +13,9 @@ from BrainLandmarksLib.geometry.affine import (
     lps_affine_to_ras,
     lps_to_ras,
     ras_to_lps,
-    rigid_fit,
     shear_degrees,
 )
+from BrainLandmarksLib.geometry.alignment import rigid_fit
 from BrainLandmarksLib.geometry.grid import Grid, cube
 
 coordinates = st.floats(-300, 300, allow_nan=False)

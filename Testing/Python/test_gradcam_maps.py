@@ -8,7 +8,7 @@ from test_network import copy_published, randomise
 from torch import Tensor, nn
 
 from BrainLandmarksLib.gradcam import TARGETS, layers
-from BrainLandmarksLib.gradcam.layers import Chain
+from BrainLandmarksLib.gradcam.layers import LayerChain
 from BrainLandmarksLib.gradcam.maps import default_layer, observe
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet, pad_channels
 
@@ -75,7 +75,7 @@ def test_every_layer_equals_the_definition(shape, target):
     """Blocks of one voxel up to whole volumes, at the border, on lattices that do not divide it."""
     network, cube = made(classifier_norm=True), some_cube(*shape)
     expected = literal(network, cube, target)
-    assert set(expected) == set(Chain(network).layers)
+    assert set(expected) == set(LayerChain(network).layers)
     for layer, maps in expected.items():
         found = observe(network, cube, layer, target=target).maps(range(6))
         assert float(maps.max()) > 0, layer
@@ -160,7 +160,7 @@ def test_equals_m3d_cam_up_to_its_scaling(layer, theirs):
 def test_the_default_layer_is_the_last_that_looks_at_neighbours():
     network = HighRes3DNet(out_channels=2)
     assert default_layer(network) == "stages.2.2.conv2"
-    names = Chain(network).layers
+    names = LayerChain(network).layers
     after = names[names.index("stages.2.2.conv2") + 1 :]
     sizes = [network.get_submodule(f"{name}").kernel_size for name in after if name[-1] == "0"]
     assert sizes == [(1, 1, 1)]

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from BrainLandmarksLib.cli import joined, main
 from BrainLandmarksLib.detection import Detector
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry.affine import rigid_fit
+from BrainLandmarksLib.geometry.alignment import rigid_fit
 from BrainLandmarksLib.geometry.grid import Grid, cube
 from BrainLandmarksLib.gradcam import sanity
-from BrainLandmarksLib.gradcam.comparison import FILES, Comparison
+from BrainLandmarksLib.gradcam.comparison import FILES, MapComparison
 from BrainLandmarksLib.gradcam.explanation import explain
 from BrainLandmarksLib.gradcam.focus import Focus, measure, neighbours_of
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
@@ -123,7 +123,7 @@ def test_comparison_of_two_models(tmp_path, two_models, head_file, capsys):
 
 def test_a_model_is_as_focused_as_itself(tiny_model, blob_head):
     detector = Detector(tiny_model, "cpu")
-    comparison = Comparison([detector, detector], ["a", "b"], [0, 3])
+    comparison = MapComparison([detector, detector], ["a", "b"], [0, 3])
     comparison.add("head", blob_head)
     a, b = (line.split("|")[3:] for line in comparison.summary().splitlines() if "| All" in line)
     assert a == b
@@ -144,7 +144,7 @@ def test_one_bad_image_does_not_stop_a_comparison(tmp_path, two_models, head_fil
 
 def test_models_of_different_landmarks_cannot_be_compared(tiny_model):
     with pytest.raises(UserError, match="different landmarks"):
-        Comparison([Detector(tiny_model, "cpu"), Detector("brain88", "cpu")], ["a", "b"])
+        MapComparison([Detector(tiny_model, "cpu"), Detector("brain88", "cpu")], ["a", "b"])
 
 
 # The sanity check ---------------------------------------------------------------------------------

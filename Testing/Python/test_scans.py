@@ -18,7 +18,7 @@ from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
-from BrainLandmarksTrainLib.data.scans import Scan, ScanSampler, read_scans
+from BrainLandmarksTrainLib.data.scans import ScanSampler, TrainingScan, read_scans
 from BrainLandmarksTrainLib.engine.batches import Maker
 from BrainLandmarksTrainLib.synthesis.lattice import Lattice
 from BrainLandmarksTrainLib.synthesis.variation import ANY_POSE, CANONICAL
@@ -47,7 +47,7 @@ def beads(tmp_path_factory, tiny_protocol) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def scans(beads, tmp_path_factory) -> list[Scan]:
+def scans(beads, tmp_path_factory) -> list[TrainingScan]:
     return read_scans(beads, beads.entries, 1.625, tmp_path_factory.mktemp("cache"))
 
 

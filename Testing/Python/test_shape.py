@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from BrainLandmarksLib.geometry.affine import rigid_fit
+from BrainLandmarksLib.geometry.alignment import rigid_fit
 from BrainLandmarksTrainLib.pipeline.mean_shape import mean_shape
 
 MIRROR = np.array([1, 0, 2, 3, 5, 4])

@@ -35,6 +35,12 @@ def test_no_negative_zero_and_no_rows():
     assert Table(("a", "b"), []).plain() == "a  b"
 
 
+def test_numbers_that_are_texts_are_to_the_right_where_the_words_are_counted():
+    table = Table(("group", "mean"), [("Eye", "1.2"), ("All", "–")], words=1)
+    assert table.markdown().splitlines()[1] == "| --- | ---: |"
+    assert table.plain().splitlines()[2] == "All       –"
+
+
 def test_a_table_that_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         TABLE.write_csv(tmp_path / "no" / "t.csv")

@@ -31,6 +31,7 @@ from BrainLandmarksTrainLib.engine.config import MachineConfig, TrainingConfig
 from BrainLandmarksTrainLib.engine.ema import ExponentialMovingAverage
 from BrainLandmarksTrainLib.engine.logs import EPOCH_FIELDS, STEP_FIELDS
 from BrainLandmarksTrainLib.engine.optimizer import orthogonalised
+from BrainLandmarksTrainLib.engine.step import train_mode
 from BrainLandmarksTrainLib.engine.trainer import Trainer
 
 LANDMARKS = 2
@@ -212,7 +213,7 @@ def test_accumulating_shapes_is_one_gradient(tmp_path: Path) -> None:
     for batches in (together, apart):
         trainer = trainer_of(tmp_path, clip_norm=1e9)
         trainer.freeze_norm()  # statistics of one cube and of two differ; the frozen ones do not
-        trainer._train_step(batches)
+        trainer.take_step(batches, trainer.learning_rate())
         gradients.append([p.grad.clone() for p in trainer.network.parameters()])
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
@@ -224,7 +225,7 @@ def test_frozen_norm_trains_what_detection_evaluates(tmp_path: Path) -> None:
     trainer.network.train()
     moving = trainer.network(cube)
     trainer.freeze_norm()
-    trainer._set_mode(trainer.network)
+    train_mode(trainer.network, norm_frozen=True)
     frozen = trainer.network(cube)
     trainer.network.eval()
     torch.testing.assert_close(frozen, trainer.network(cube))
@@ -238,7 +239,7 @@ def test_learning_rate_warms_up_and_anneals(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, steps=100, warmup_steps=10, final_learning_rate=0.1)
     rates = []
     for step in range(101):
-        trainer.step = step
+        trainer.state.step = step
         rates.append(trainer.learning_rate() / trainer.config.learning_rate)
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(rates[9], abs=0.02)
@@ -255,10 +256,10 @@ def test_a_time_budget_ends_the_run(tmp_path: Path) -> None:
 
 def test_only_kernels_decay(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path)
-    for group in trainer.optimizer.param_groups:
+    for group in trainer.state.optimizer.param_groups:
         for parameter in group["params"]:
             assert (group["weight_decay"] > 0) == (parameter.ndim > 1)
-    held = sum(len(g["params"]) for g in trainer.optimizer.param_groups)
+    held = sum(len(g["params"]) for g in trainer.state.optimizer.param_groups)
     assert held == len(list(trainer.network.parameters()))
 
 
@@ -277,7 +278,7 @@ def test_a_broken_sample_does_not_poison_the_weights(tmp_path: Path) -> None:
 
     trainer = trainer_of(tmp_path, sampler=sampler, freeze_norm_at=0.0)
     trainer.train()
-    assert trainer.step == 12
+    assert trainer.state.step == 12
     for network in (trainer.network, trainer.average.network):
         assert all(torch.isfinite(p).all() for p in network.parameters())
 
@@ -396,7 +397,7 @@ def test_sigkill_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     process.kill()
     process.communicate(timeout=120)
     trainer = trainer_of(tmp_path / "killed", tiny_network(seed=5), steps=100000)
-    reached = trainer.step
+    reached = trainer.state.step
     assert reached > 0
     # The learning rate follows the length of the run, so both are as long as the killed one was.
     straight = trainer_of(tmp_path / "straight", steps=100000)

@@ -21,11 +21,12 @@ from BrainLandmarksLib.agreement.reliability import bland_altman, intraclass_cor
 from BrainLandmarksLib.agreement.summaries import summary
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray, apply_affine
+from BrainLandmarksLib.geometry.alignment import nan_mean
 from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.io.pairing import in_common
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.protocol import Group, Protocol
-from BrainLandmarksLib.protocol.alignment import common_pose, nan_mean
+from BrainLandmarksLib.protocol.alignment import common_pose
 from BrainLandmarksLib.protocol.compliance import off_plane, out_of_order, spacings, swapped_sides
 from BrainLandmarksLib.protocol.constraints import respaced
 

@@ -29,9 +29,9 @@ from BrainLandmarksLib.figures.plots import (
     new_figure,
     save_figure,
 )
+from BrainLandmarksLib.geometry.alignment import nan_mean
 from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.tables import Table
-from BrainLandmarksLib.protocol.alignment import nan_mean
 
 _SHOWN = 20
 """Disputes on the page; the CSV file has all."""

@@ -12,7 +12,6 @@ has one number, FreeSurfer's, so the rules read all of them alike.
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from scipy import ndimage
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError, nearest
+from BrainLandmarksLib.json_file import read_json
 
 AUTO = "auto"
 """The name that stands for "find out by the numbers that are there"."""
@@ -261,13 +261,7 @@ def _shipped(name: str) -> Scheme:
 
 
 def _read(path: Path) -> Scheme:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"the label scheme {path} cannot be read: {reason}.") from error
-    except ValueError as error:
-        raise UserError(f"the label scheme {path} is not valid JSON: {error}.") from error
+    data = read_json(path, "the label scheme")
     try:
         return _build(data, path.stem)
     except _Wrong as problem:

@@ -32,9 +32,8 @@ from BrainLandmarksLib.cli import (
     protocol,
     serve,
 )
+from BrainLandmarksLib.cli.terminal import PROGRAM, report
 from BrainLandmarksLib.errors import UserError
-
-PROGRAM = "brainlandmarks"
 
 COMMANDS = (
     detect,
@@ -121,11 +120,6 @@ def joined(arguments: Sequence[str]) -> list[str]:
     if first in [getattr(command, "NAME", None) for command in commands()]:
         return [first, *arguments[2:]]
     return list(arguments)
-
-
-def report(sentence: object) -> None:
-    """Print one error sentence on stderr, under the program's name."""
-    print(f"{PROGRAM}: error: {sentence}", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

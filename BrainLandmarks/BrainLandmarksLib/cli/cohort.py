@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from BrainLandmarksLib.cli import progress
+from BrainLandmarksLib.cli import terminal
+from BrainLandmarksLib.cli.options import DEFAULT_FORMATS
 from BrainLandmarksLib.errors import UserError
 
 _OPTIONS = ("participant_label", "suffix", "workers", "scheduler")
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.cohort.bids import DEFAULT_SUFFIX, find_scans
     from BrainLandmarksLib.cohort.derivatives import Derivatives
     from BrainLandmarksLib.cohort.execution import run as run_jobs
-    from BrainLandmarksLib.cohort.table import TABLE_FILE, Case, write_table
+    from BrainLandmarksLib.cohort.table import TABLE_FILE, ReportedScan, write_table
     from BrainLandmarksLib.cohort.work import STATES, Job
     from BrainLandmarksLib.network.model_files import model_identity, model_protocol
 
@@ -92,21 +93,21 @@ def run(arguments: argparse.Namespace) -> int:
         for scan in found.scans
     ]
     for sentence in found.left_out:
-        progress.report(UserError(sentence))
+        terminal.report(UserError(sentence))
     counts = dict.fromkeys(STATES, 0)
     workers = 1 if arguments.workers is None else arguments.workers
     outcomes = run_jobs(jobs, workers, arguments.scheduler or "")
     for done, outcome in enumerate(outcomes):
-        progress.show(done, len(jobs), outcome.scan.entities)
+        terminal.progress(done, len(jobs), outcome.scan.entities)
         counts[outcome.state] += 1
         if outcome.sentence:
-            progress.report(UserError(f"{outcome.scan.entities}: {outcome.sentence}"))
+            terminal.report(UserError(f"{outcome.scan.entities}: {outcome.sentence}"))
         if outcome.bug:
             print(outcome.bug, file=sys.stderr, flush=True)
-    progress.show(len(jobs), len(jobs), "")
+    terminal.progress(len(jobs), len(jobs), "")
     absent = results.write_absent(found.absent, suffix, participants)
     for scan in absent:
-        progress.report(UserError(f"{scan.entities}: {scan.problem}"))
+        terminal.report(UserError(f"{scan.entities}: {scan.problem}"))
     print(
         f"{len(jobs)} scans: {counts['found']} done, {counts['kept']} were done before, "
         f"{counts['failed']} failed"
@@ -116,14 +117,12 @@ def run(arguments: argparse.Namespace) -> int:
     if participants:
         print(f"when all jobs are done: brainlandmarks report {arguments.output}")
     else:
-        write_table(results, [Case.of(record) for record in results.records()])
+        write_table(results, [ReportedScan.of(record) for record in results.records()])
         print(f"wrote {arguments.output / TABLE_FILE}")
     return 2 if counts["failed"] or found.left_out or absent else 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from BrainLandmarksLib.cli.detect import DEFAULT_FORMATS
-
     if arguments.images:
         raise UserError("give images or --bids, not both.")
     if arguments.format != DEFAULT_FORMATS or arguments.no_picture:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from BrainLandmarksLib.cli import progress
+from BrainLandmarksLib.cli import terminal
 from BrainLandmarksLib.errors import UserError
 
 _EXAMPLE = """\
@@ -64,9 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.output,
         raw=arguments.bids,
         shown=arguments.shown,
-        progress=progress.show,
+        progress=terminal.progress,
     )
-    progress.clear()
+    terminal.clear()
     print(f"wrote {results.folder / TABLE_FILE}")
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if find_bundle() is None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from BrainLandmarksLib.cli import progress, reading
+from BrainLandmarksLib.cli import reading, terminal
 from BrainLandmarksLib.errors import UserError
 
 if TYPE_CHECKING:
@@ -137,9 +137,9 @@ def create(arguments: argparse.Namespace) -> int:
     dataset: Dataset | None = Dataset.open(folder, protocol) if arguments.add else None
     rows, failures = [], len(found.problems)
     for problem in found.problems:
-        progress.report(UserError(problem))
+        terminal.report(UserError(problem))
     for number, pair in enumerate(found.pairs):
-        progress.show(number, len(found.pairs), stem(pair.image))
+        terminal.progress(number, len(found.pairs), stem(pair.image))
         try:
             head = read_pair(
                 pair,
@@ -148,7 +148,7 @@ def create(arguments: argparse.Namespace) -> int:
                 subject_pattern=pattern,
                 assume_orientation=arguments.assume_orientation,
             )
-            progress.notes(head.notes)
+            terminal.notes(head.notes)
             # Nothing is made before there is something to put in.
             if dataset is None:  # an empty one is false
                 dataset = Dataset.create(folder, protocol)
@@ -157,12 +157,12 @@ def create(arguments: argparse.Namespace) -> int:
             )
         except UserError as error:
             failures += 1
-            progress.report(error)
+            terminal.report(error)
             continue
         missing = int(head.review.current.missing.sum())
         rows.append((entry.identity, entry.subject or "-", pair.image.name, pair.landmarks.name,
                      len(protocol) - missing, ", ".join(head.cut) or "-"))  # fmt: skip
-    progress.show(len(found.pairs), len(found.pairs), "")
+    terminal.progress(len(found.pairs), len(found.pairs), "")
     if dataset is None:
         raise UserError(f"none of the {failures} images could be used; {folder} was not made.")
     _tell_created(dataset, rows, found, failures)

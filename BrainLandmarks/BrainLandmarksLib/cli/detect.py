@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from BrainLandmarksLib.cli import cohort, progress, reading
+from BrainLandmarksLib.cli import cohort, options, reading, terminal
 from BrainLandmarksLib.errors import ImplausibleError, UserError
 from BrainLandmarksLib.io.atomic import atomic_writes, need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
@@ -27,8 +27,6 @@ examples:
   brainlandmarks detect --bids data -o data/derivatives/brainlandmarks --workers 4
                                                   every T1w image of a BIDS dataset, four at a time
 """
-DEFAULT_FORMATS = "mrk.json,csv"
-
 FORCE_HINT = "With --force the landmarks are written all the same, marked as implausible."
 
 
@@ -52,51 +50,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="DIR", help="folder for the results"
     )
-    parser.add_argument(
-        "--model",
-        default="brain88",
-        metavar="NAME|DIR",
-        help="a shipped model or a model folder (default: brain88)",
-    )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        choices=("auto", "cpu", "cuda", "mps"),
-        help="where the network runs; auto takes a working NVIDIA GPU, else the CPU",
-    )
-    add_quality(parser)
+    options.add_model(parser)
+    options.add_device(parser)
+    options.add_quality(parser)
     reading.add_options(parser)
     parser.add_argument(
         "--format",
-        default=DEFAULT_FORMATS,
+        default=options.DEFAULT_FORMATS,
         metavar="LIST",
-        help=f"landmark files to write, of mrk.json,csv,fcsv (default: {DEFAULT_FORMATS})",
+        help=f"landmark files to write, of mrk.json,csv,fcsv (default: {options.DEFAULT_FORMATS})",
     )
     parser.add_argument("--no-picture", action="store_true", help="write no .png")
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
-    add_force(parser)
+    options.add_force(parser)
     cohort.add_options(parser)
     parser.set_defaults(run=run)
-
-
-def add_force(parser: argparse.ArgumentParser) -> None:
-    """Add the choice to go on with what is no head."""
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="go on where no head was recognised; what is written says that it is implausible",
-    )
-
-
-def add_quality(parser: argparse.ArgumentParser) -> None:
-    """Add the choice of how carefully the network looks."""
-    parser.add_argument(
-        "--quality",
-        default="standard",
-        choices=("fast", "standard", "best"),
-        help="how carefully to look: fast looks once; standard looks twice, then at small boxes in "
-        "finer voxels; best also averages over more looks and takes longer (standard)",
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -120,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     read = reading.reader(arguments)
     failures = 0
     for number, path in enumerate(paths):
-        progress.show(number, len(paths), stem(path))
+        terminal.progress(number, len(paths), stem(path))
         outputs = [arguments.output / f"{stem(path)}_landmarks{suffix}" for suffix in suffixes]
         try:
             if not arguments.overwrite:
@@ -128,21 +96,21 @@ def run(arguments: argparse.Namespace) -> int:
             detection = _detect_one(path, outputs, load, read, arguments)
         except ImplausibleError as error:
             failures += 1
-            progress.report(UserError(f"{stem(path)}: {error} {FORCE_HINT}"))
+            terminal.report(UserError(f"{stem(path)}: {error} {FORCE_HINT}"))
         except UserError as error:
             failures += 1
-            progress.report(error)
+            terminal.report(error)
         except Exception:
             # A bug on one image: show it whole, and still do the others.
             failures += 1
-            progress.clear()
+            terminal.clear()
             traceback.print_exc()
         else:
-            progress.notes(detection.notes)
+            terminal.notes(detection.notes)
             if len(paths) == 1:
                 print(table(detection.landmarks))
                 print(_summary(detection, outputs))
-    progress.show(len(paths), len(paths), "")
+    terminal.progress(len(paths), len(paths), "")
     if len(paths) > 1:
         done = len(paths) - failures
         print(f"{done} of {len(paths)} images done, results in {arguments.output}")

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from BrainLandmarksLib.cli import progress, reading
+from BrainLandmarksLib.cli import reading, terminal
+from BrainLandmarksLib.cli.options import add_device, add_model
 from BrainLandmarksLib.gradcam import SETS, TARGETS
 from BrainLandmarksLib.io.atomic import atomic_writes, need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
@@ -50,6 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "maps at each voxel; or one 4-D file",
     )
     add_model(parser)
+    add_device(parser)
     reading.add_options(parser)
     parser.add_argument("--no-picture", action="store_true", help="write no .png")
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
@@ -83,27 +85,6 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
         choices=TARGETS,
         help="explain the heatmap at its highest voxel (default, as in the paper), or at the point "
         "of its spatial softmax, where the landmark is placed",
-    )
-
-
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the options --model and --device."""
-    parser.add_argument(
-        "--model",
-        default="brain88",
-        metavar="NAME|DIR",
-        help="a shipped model or a model folder (default: brain88)",
-    )
-    add_device(parser)
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add the option --device."""
-    parser.add_argument(
-        "--device",
-        default="auto",
-        choices=("auto", "cpu", "cuda", "mps"),
-        help="where the network runs; auto takes a working NVIDIA GPU, else the CPU",
     )
 
 
@@ -152,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
 
             draw_explanation(volume, explanation, rows, unfinished / picture, title=name)
             written.append(unfinished / picture)
-    progress.notes(explanation.detection.notes)
+    terminal.notes(explanation.detection.notes)
     count = len(written) - (1 if arguments.no_picture else 2)
     print(
         f"{len(rows)} of {len(protocol)} landmarks explained, layer {explanation.seen.layer}; "

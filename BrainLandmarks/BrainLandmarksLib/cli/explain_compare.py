@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from BrainLandmarksLib.cli import reading
-from BrainLandmarksLib.cli.explain import add_choice, add_device, chosen_rows
+from BrainLandmarksLib.cli.explain import add_choice, chosen_rows
+from BrainLandmarksLib.cli.options import add_device
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
@@ -49,9 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: a model, a layer or a name is wrong, or no image can be used.
     """
-    from BrainLandmarksLib.cli import report
+    from BrainLandmarksLib.cli.terminal import report
     from BrainLandmarksLib.detection import Detector
-    from BrainLandmarksLib.gradcam.comparison import FILES, Comparison
+    from BrainLandmarksLib.gradcam.comparison import FILES, MapComparison
     from BrainLandmarksLib.io.images import stem
 
     need_writable(arguments.output)
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         need_absent(arguments.output / name for name in FILES)
     paths = [image_path(argument) for argument in arguments.images]
     detectors = [Detector(model, arguments.device) for model in arguments.models]
-    comparison = Comparison(
+    comparison = MapComparison(
         detectors,
         _names(arguments.models),
         chosen_rows(arguments, detectors[0].model.protocol),

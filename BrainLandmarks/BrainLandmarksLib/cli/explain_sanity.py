@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from BrainLandmarksLib.cli import reading
-from BrainLandmarksLib.cli.explain import add_choice, add_model, chosen_rows
+from BrainLandmarksLib.cli.explain import add_choice, chosen_rows
+from BrainLandmarksLib.cli.options import add_device, add_model
 from BrainLandmarksLib.io.atomic import need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
 
@@ -37,6 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_choice(parser)
     add_model(parser)
+    add_device(parser)
     reading.add_options(parser)
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the random weights (0)"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from BrainLandmarksLib.cli import progress
+from BrainLandmarksLib.cli import terminal
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.imaging.volume import Volume
@@ -56,5 +56,5 @@ def read(path: Path, arguments: argparse.Namespace) -> Volume:
         UserError: as `images.read_image`.
     """
     volume = reader(arguments)(path)
-    progress.notes(volume.notes)
+    terminal.notes(volume.notes)
     return volume

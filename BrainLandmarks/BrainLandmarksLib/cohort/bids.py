@@ -40,7 +40,7 @@ _PARTS = ("", "mag")
 
 
 @dataclass(frozen=True)
-class Scan:
+class BidsScan:
     """One image of a BIDS dataset.
 
     >>> scan = find_scans("dataset").scans[0]
@@ -93,9 +93,9 @@ class Found:
         absent: The subjects without an image, with the reason as their problem.
     """
 
-    scans: list[Scan]
+    scans: list[BidsScan]
     left_out: list[str]
-    absent: list[Scan] = field(default_factory=list)
+    absent: list[BidsScan] = field(default_factory=list)
 
 
 def find_scans(
@@ -140,7 +140,7 @@ def find_scans(
         if not _SUBJECT.fullmatch(name):
             raise UserError(f"{name!r} is no subject's label; it is made of letters and digits.")
     unignored = [name for name in folders if not ignored(f"{name}/")]
-    scans: dict[str, Scan] = {}
+    scans: dict[str, BidsScan] = {}
     absent = []
     for subject in sorted(set(asked) or {*unignored, *listed}):
         found, strangers, phases, hidden = _look(root / subject, suffix, ignored)
@@ -151,14 +151,14 @@ def find_scans(
                     f"{scan.entities}_{suffix} is there as .nii and as .nii.gz; remove one of the "
                     "two."
                 )
-                scan = Scan(scan.entities, suffix, scan.path, problem)
+                scan = BidsScan(scan.entities, suffix, scan.path, problem)
             scans[scan.entities] = scan
         left_out += strangers
         if not found:
             reason = _reason(root, subject, suffix, hidden=hidden, phases=phases)
             if strangers:
                 reason = f"it has no {suffix} image that is named as BIDS says."
-            absent.append(Scan(subject, suffix, "", reason))
+            absent.append(BidsScan(subject, suffix, "", reason))
     if not scans and not left_out and not asked:
         raise UserError(
             f"{root} has no image sub-..._{suffix}.nii.gz in its anat folders; check --suffix and "
@@ -169,7 +169,7 @@ def find_scans(
 
 def _look(
     subject: Path, suffix: str, ignored: Callable[[str], bool]
-) -> tuple[list[Scan], list[str], int, int]:
+) -> tuple[list[BidsScan], list[str], int, int]:
     """What a subject's folders have: scans, sentences on other names, numbers of others.
 
     Returns:
@@ -188,7 +188,7 @@ def _look(
             elif dict(p.split("-", 1) for p in name.split("_")[:-1]).get("part", "") not in _PARTS:
                 phases += 1
             else:
-                scans.append(Scan(name.removesuffix(f"_{suffix}"), suffix, path))
+                scans.append(BidsScan(name.removesuffix(f"_{suffix}"), suffix, path))
         if strangers:
             # Their names are not quoted: what is no BIDS name may be a patient's.
             sentences.append(

@@ -34,13 +34,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from BrainLandmarksLib import __version__
-from BrainLandmarksLib.cohort.bids import DEFAULT_SUFFIX, Scan
+from BrainLandmarksLib.cohort.bids import DEFAULT_SUFFIX, BidsScan
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.io.atomic import atomic_writes, need_writable, unfinished_of
 from BrainLandmarksLib.io.checksum import file_sha256
 from BrainLandmarksLib.io.landmarks import write_landmarks
 from BrainLandmarksLib.io.tables import Table
+from BrainLandmarksLib.json_file import json_object
 from BrainLandmarksLib.protocol import Protocol, load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import read_review
@@ -124,7 +125,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Record:
+class ScanRecord:
     """What the folder says of one scan.
 
     Args:
@@ -135,7 +136,7 @@ class Record:
         deviation: (K,) as the model's shape model said, NaN where unknown.
     """
 
-    scan: Scan
+    scan: BidsScan
     sentence: str = ""
     about: dict[str, Any] | None = None
     landmarks: LandmarkSet | None = None
@@ -209,13 +210,13 @@ class Derivatives:
 
     def raw(self) -> Path | None:
         """The dataset that the images come from, if it is where it was."""
-        links = _read_json(self.folder / DESCRIPTION_FILE).get("DatasetLinks", {})
+        links = json_object(self.folder / DESCRIPTION_FILE).get("DatasetLinks", {})
         path = self.folder / str(links.get(RAW, ""))
         return Path(os.path.normpath(path)) if links.get(RAW) and path.is_dir() else None
 
     # One scan ------------------------------------------------------------------------------------
 
-    def files(self, scan: Scan) -> Files:
+    def files(self, scan: BidsScan) -> Files:
         """Where the results of a scan go."""
         label = re.sub(r"[^A-Za-z0-9]", "", self.protocol.name)
         # Scans of two kinds can have the same entities.
@@ -224,11 +225,11 @@ class Derivatives:
         return Files(self.folder / scan.folder, stem, self.folder / LOGS / f"{stem}.json")
 
     def is_done(
-        self, scan: Scan, source_sha256: str, model_sha256: str, quality: str = DEFAULT_QUALITY
+        self, scan: BidsScan, source_sha256: str, model_sha256: str, quality: str = DEFAULT_QUALITY
     ) -> bool:
         """Whether a scan has whole results of this image, this model and this quality."""
         files = self.files(scan)
-        about = _read_json(files.sidecar)
+        about = json_object(files.sidecar)
         if about.get("SourceSHA256") != source_sha256:
             return False
         if about.get("Model", {}).get("SHA256") != model_sha256:
@@ -243,7 +244,7 @@ class Derivatives:
             return False
         return whole
 
-    def is_corrected(self, scan: Scan) -> bool:
+    def is_corrected(self, scan: BidsScan) -> bool:
         """Whether a person has changed or confirmed landmarks of a scan."""
         try:
             review, _ = read_review(self.files(scan).markups, self.protocol, any_pose=True)
@@ -253,7 +254,7 @@ class Derivatives:
 
     def write(
         self,
-        scan: Scan,
+        scan: BidsScan,
         detection: Detection,
         deviation: FloatArray,
         source_sha256: str,
@@ -307,7 +308,7 @@ class Derivatives:
             (unfinished / files.sidecar.name).write_text(_json(about), encoding="utf-8")
         files.failure.unlink(missing_ok=True)
 
-    def write_failure(self, scan: Scan, sentence: str) -> None:
+    def write_failure(self, scan: BidsScan, sentence: str) -> None:
         """Keep why a scan has no result; results of an earlier image stay, if there are any.
 
         Raises:
@@ -323,8 +324,8 @@ class Derivatives:
     # All scans -----------------------------------------------------------------------------------
 
     def write_absent(
-        self, absent: Sequence[Scan], suffix: str, subjects: Sequence[str] = ()
-    ) -> list[Scan]:
+        self, absent: Sequence[BidsScan], suffix: str, subjects: Sequence[str] = ()
+    ) -> list[BidsScan]:
         """Keep which subjects have no scan, in place of what was known of them.
 
         A subject that has results of another kind of image is not missed.
@@ -342,7 +343,7 @@ class Derivatives:
         """
         looked = {label.removeprefix("sub-") for label in subjects}
         for path in self._logs():
-            about = _read_json(path)
+            about = json_object(path)
             scan = _scan_of(about)
             if scan is None or about.get("Absent") != suffix:
                 continue
@@ -357,22 +358,22 @@ class Derivatives:
     def _logs(self) -> list[Path]:
         return sorted((self.folder / LOGS).glob("*_landmarks.json"))
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[ScanRecord]:
         """What the folder says of every scan that was worked on, in the order of their names."""
         found = {}
         for path in sorted(self.folder.glob("sub-*/**/anat/*_landmarks.json")):
-            about = _read_json(path)
+            about = json_object(path)
             scan = _scan_of(about)
             if scan is not None and self.files(scan).sidecar == path:
                 found[scan.path] = self._record(scan, about)
         raw = self.raw()
         absent = {}
         for path in self._logs():
-            about = _read_json(path)
+            about = json_object(path)
             scan = _scan_of(about)
             if scan is None:
                 continue
-            record = Record(scan, str(about.get("Error", "it failed.")))
+            record = ScanRecord(scan, str(about.get("Error", "it failed.")))
             if not scan.path:
                 absent[scan.entities] = record
             elif raw is None or os.path.lexists(raw / scan.path):
@@ -386,14 +387,14 @@ class Derivatives:
         }
         return [found[path] for path in sorted(found)]
 
-    def _record(self, scan: Scan, about: dict[str, Any]) -> Record:
+    def _record(self, scan: BidsScan, about: dict[str, Any]) -> ScanRecord:
         files = self.files(scan)
         try:
             review, _ = read_review(files.markups, self.protocol, any_pose=True)
             deviation = _read_deviation(files.table, self.protocol)
         except UserError as error:
-            return Record(scan, f"its results are damaged ({error}) Detect it again.")
-        return Record(scan, "", about, review.current, deviation)
+            return ScanRecord(scan, f"its results are damaged ({error}) Detect it again.")
+        return ScanRecord(scan, "", about, review.current, deviation)
 
 
 def _check_place(target: Path, raw: Path) -> None:
@@ -411,7 +412,7 @@ def _check_place(target: Path, raw: Path) -> None:
 def _check_own(folder: Path) -> None:
     """Refuse a folder that something else has made."""
     path = folder / DESCRIPTION_FILE
-    makers = _read_json(path).get("GeneratedBy") or [{}]
+    makers = json_object(path).get("GeneratedBy") or [{}]
     strange = not path.is_file() and any(folder.glob("sub-*"))
     if strange or (path.is_file() and makers[0].get("Name") != PIPELINE):
         raise UserError(
@@ -427,7 +428,7 @@ def _description(target: Path, raw: Path) -> dict[str, Any]:
         link = raw.as_uri()
     # A URI: the validator takes a relative path as a link only. The link says where it leads.
     source = {"URL": f"bids:{RAW}:"}
-    original = _read_json(raw / DESCRIPTION_FILE)
+    original = json_object(raw / DESCRIPTION_FILE)
     if original.get("DatasetDOI"):
         source["DOI"] = str(original["DatasetDOI"])
     return {
@@ -467,27 +468,18 @@ def _read_deviation(path: Path, protocol: Protocol) -> FloatArray:
         raise UserError(f"{path.name} cannot be read.") from None
 
 
-def _scan_of(about: dict[str, Any]) -> Scan | None:
+def _scan_of(about: dict[str, Any]) -> BidsScan | None:
     """The scan that a sidecar or a failure is of."""
     sources = about.get("Sources") or [""]
     path = str(sources[0]).removeprefix(f"bids:{RAW}:")
     if about.get("Absent"):
-        return Scan(path, str(about["Absent"]), "")
+        return BidsScan(path, str(about["Absent"]), "")
     name, _, suffix = path.rpartition("/")[2].partition(".")[0].rpartition("_")
-    return Scan(name, suffix, path) if name else None
+    return BidsScan(name, suffix, path) if name else None
 
 
 def _json(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing if it is not there, damaged or no object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 @functools.lru_cache(maxsize=4)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cohort.derivatives import Derivatives
-from BrainLandmarksLib.cohort.table import Case, write_table
+from BrainLandmarksLib.cohort.table import ReportedScan, write_table
 from BrainLandmarksLib.cohort.viewer import INSTALL, Bundle, find_bundle, nodes, small_head
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write
@@ -37,7 +37,7 @@ _PICTURE_QUALITY = 75
 
 _PAGE = Path(__file__).parent / "page"
 
-Progress = Callable[[int, int, str], None]
+ScanProgress = Callable[[int, int, str], None]
 """Called with how many pictures are made, of how many, and the scan that is next."""
 
 
@@ -47,7 +47,7 @@ def write_report(
     *,
     raw: str | os.PathLike[str] | None = None,
     shown: int = SHOWN,
-    progress: Progress | None = None,
+    progress: ScanProgress | None = None,
 ) -> Path:
     """Write the table and the page; returns the page's path.
 
@@ -60,7 +60,9 @@ def write_report(
     Raises:
         UserError: there are no scans, or the page cannot be written.
     """
-    cases = sorted((Case.of(record) for record in results.records()), key=lambda c: c.urgency)
+    cases = sorted(
+        (ReportedScan.of(record) for record in results.records()), key=lambda c: c.urgency
+    )
     if not cases:
         raise UserError(f"{results.folder} has no scans yet; run brainlandmarks detect --bids.")
     write_table(results, sorted(cases, key=lambda case: case.record.scan.place))
@@ -82,7 +84,7 @@ def write_report(
     return target
 
 
-def _listed(case: Case) -> dict[str, Any]:
+def _listed(case: ReportedScan) -> dict[str, Any]:
     """What the list says of a scan."""
     record = case.record
     entry: dict[str, Any] = {
@@ -111,7 +113,7 @@ def _listed(case: Case) -> dict[str, Any]:
     return entry
 
 
-def _drawn(case: Case, source: Path | None, bundle: Bundle | None) -> dict[str, Any]:
+def _drawn(case: ReportedScan, source: Path | None, bundle: Bundle | None) -> dict[str, Any]:
     """The picture of a scan, and what the viewer needs."""
     from BrainLandmarksLib.io.images import read_image
 

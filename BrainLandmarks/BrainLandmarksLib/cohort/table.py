@@ -1,7 +1,7 @@
 """One row for each scan: how sure, how complete, how unlike other heads, and the head's measures.
 
 >>> results = Derivatives.open("derivatives/brainlandmarks")
->>> cases = [Case.of(record) for record in results.records()]
+>>> cases = [ReportedScan.of(record) for record in results.records()]
 >>> write_table(results, cases)
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from BrainLandmarksLib.cohort.derivatives import Derivatives, Record
+from BrainLandmarksLib.cohort.derivatives import Derivatives, ScanRecord
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.shape_model import RARE_DEVIATION, uncertainty
 from BrainLandmarksLib.io.atomic import atomic_writes
@@ -71,7 +71,7 @@ _LAST_COLUMNS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Case:
+class ReportedScan:
     """One scan of the table and of the report.
 
     Args:
@@ -81,12 +81,12 @@ class Case:
         warnings: Sentences.
     """
 
-    record: Record
+    record: ScanRecord
     uncertainties: FloatArray
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(cls, record: Record) -> Case:
+    def of(cls, record: ScanRecord) -> ReportedScan:
         """Judge a record."""
         if record.landmarks is None or record.deviation is None:
             return cls(record, np.empty(0), (record.sentence,))
@@ -116,7 +116,7 @@ class Case:
         return rank, -float(self.uncertainties[self.worst[0]]) if self.worst else 0.0
 
 
-def write_table(results: Derivatives, cases: Sequence[Case]) -> Table:
+def write_table(results: Derivatives, cases: Sequence[ReportedScan]) -> Table:
     """Write cohort.tsv and its description cohort.json; returns the table.
 
     Raises:
@@ -143,7 +143,7 @@ def describe(protocol: Protocol) -> dict[str, dict[str, Any]]:
     return {**_COLUMNS, **distances, **_LAST_COLUMNS}
 
 
-def _row(case: Case, protocol: Protocol) -> list[Any]:
+def _row(case: ReportedScan, protocol: Protocol) -> list[Any]:
     record = case.record
     scan, landmarks, about = record.scan, record.landmarks, record.about or {}
     start: list[Any] = [
@@ -178,18 +178,18 @@ def _row(case: Case, protocol: Protocol) -> list[Any]:
     ]
 
 
-def _open(record: Record) -> np.ndarray:
+def _open(record: ScanRecord) -> np.ndarray:
     """(K,) True for points of the model that no person has corrected."""
     assert record.landmarks is not None
     return np.array([status == "model" for status in record.landmarks.status], dtype=bool)
 
 
-def _corrected(record: Record) -> int:
+def _corrected(record: ScanRecord) -> int:
     assert record.landmarks is not None
     return sum(status in ("edited", "confirmed") for status in record.landmarks.status)
 
 
-def _warnings(record: Record, open_points: np.ndarray) -> list[str]:
+def _warnings(record: ScanRecord, open_points: np.ndarray) -> list[str]:
     assert record.landmarks is not None
     assert record.deviation is not None
     labels = record.landmarks.protocol.labels

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from BrainLandmarksLib.cohort.bids import Scan
+from BrainLandmarksLib.cohort.bids import BidsScan
 from BrainLandmarksLib.cohort.derivatives import DEFAULT_QUALITY, Derivatives
 from BrainLandmarksLib.errors import UserError
 
@@ -35,7 +35,7 @@ class Job:
         model: Name or folder of the model.
         model_name: What the model calls itself.
         model_sha256: Checksum of the model's files (`models.model_identity`).
-        device: "auto", "cpu", "cuda" or "mps".
+        device: One of `DEVICES`.
         overwrite: Do it again, whatever is there.
         force: Keep what was found even where it is no head.
         threads: CPU threads to compute with; 0 leaves it to PyTorch.
@@ -45,7 +45,7 @@ class Job:
 
     raw: str
     output: str
-    scan: Scan
+    scan: BidsScan
     model: str
     model_name: str
     model_sha256: str
@@ -68,7 +68,7 @@ class Outcome:
         bug: The traceback, if it was no fault of the image.
     """
 
-    scan: Scan
+    scan: BidsScan
     state: str
     sentence: str = ""
     bug: str = ""

@@ -17,7 +17,6 @@ case: each holds it alone for a moment and goes by what the manifest says then.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,9 +33,10 @@ from BrainLandmarksLib import __version__
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.atomic import atomic_write, need_writable
-from BrainLandmarksLib.io.checksum import file_sha256
+from BrainLandmarksLib.io.checksum import file_sha256, sha256
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.lock import file_lock
+from BrainLandmarksLib.json_file import read_json
 from BrainLandmarksLib.protocol import Protocol, is_shipped, load_protocol
 from BrainLandmarksLib.review import Review, read_review, write_review
 
@@ -149,14 +149,9 @@ class Dataset:
         """
         path = Path(folder)
         manifest = path / MANIFEST
-        try:
-            data = json.loads(manifest.read_text(encoding="utf-8"))
-        except OSError:
-            raise UserError(
-                f"{path} is no dataset: it has no {MANIFEST}; check the path."
-            ) from None
-        except ValueError:
-            raise UserError(f"{manifest} is damaged: it is not JSON.") from None
+        if not manifest.is_file():
+            raise UserError(f"{path} is no dataset: it has no {MANIFEST}; check the path.")
+        data = read_json(manifest, "the dataset's file")
         try:
             if data["version"] > VERSION:
                 raise UserError(
@@ -443,7 +438,6 @@ def store(
 
 
 def _hash(volume: Volume) -> str:
-    digest = hashlib.sha256()
-    digest.update(np.ascontiguousarray(volume.data, dtype="<f4").tobytes())
-    digest.update(np.round(np.asarray(volume.grid.affine, "<f8"), 4).tobytes())
-    return digest.hexdigest()
+    voxels = np.ascontiguousarray(volume.data, dtype="<f4")
+    affine = np.round(np.asarray(volume.grid.affine, "<f8"), 4)
+    return sha256([voxels.tobytes(), affine.tobytes()])

@@ -31,16 +31,17 @@ from BrainLandmarksLib.geometry.affine import (
     FloatArray,
     apply_affine,
     axis_rotations,
-    canonical,
-    rigid_fit,
 )
+from BrainLandmarksLib.geometry.alignment import rigid_fit
 from BrainLandmarksLib.geometry.grid import Grid, cube
 from BrainLandmarksLib.imaging.foreground import foreground
-from BrainLandmarksLib.imaging.intensity import normalise, subtract_background
-from BrainLandmarksLib.imaging.resampling import downsampled, resample
+from BrainLandmarksLib.imaging.intensity import normalise
+from BrainLandmarksLib.imaging.preprocessing import preprocessed
+from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.network import decoding
+from BrainLandmarksLib.network.device import choose_device
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
 from BrainLandmarksLib.network.inference import (
     FoldedHighRes3DNet,
@@ -89,7 +90,7 @@ QUALITIES = {
 }
 """Qualities by the name that commands and requests use; the second is the usual one."""
 
-Progress = Callable[[str, float], None]
+DetectionProgress = Callable[[str, float], None]
 """Called with a stage, "prepare", "locate" or "detect", and the fraction of the work done."""
 
 # Where the stages end, as a share of a detection on two CPU cores; good enough for a progress bar.
@@ -169,7 +170,7 @@ class _Work:
     chosen: Quality
     total: float
     watch: _Stopwatch
-    progress: Progress
+    progress: DetectionProgress
     done: float = 0.0
     searched: bool = False
 
@@ -261,7 +262,7 @@ class Detector:
         *,
         quality: str | Quality = "standard",
         force: bool = False,
-        progress: Progress | None = None,
+        progress: DetectionProgress | None = None,
     ) -> Detection:
         """Find the landmarks of one head.
 
@@ -343,7 +344,7 @@ class Detector:
 
     # The stages ----------------------------------------------------------------------------------
 
-    def _begun(self, volume: Volume, chosen: Quality, progress: Progress) -> _Work:
+    def _begun(self, volume: Volume, chosen: Quality, progress: DetectionProgress) -> _Work:
         """The image made ready, and a first guess where the head is."""
         progress("prepare", 0.0)
         watch = _Stopwatch()
@@ -568,36 +569,6 @@ class Detector:
         return calibration(spread * self.model.spec.fine.voxel_mm)
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """The device to compute on; a GPU counts only if it runs a kernel now.
-
-    Args:
-        name: "auto", "cpu", "cuda" or "mps". auto never takes mps: 3-D convolutions there are
-            slower than on the CPU, or missing.
-
-    Raises:
-        UserError: a device was named that does not work here.
-    """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if name not in ("auto", "cuda", "mps"):
-        raise UserError(f"there is no device {name!r}; choose auto, cpu, cuda or mps.")
-    device = torch.device("mps" if name == "mps" else "cuda")
-    try:
-        # An installed driver proves little: the newest cards are often too new for the build.
-        probe = torch.nn.functional.conv3d(
-            torch.ones(1, 1, 4, 4, 4, device=device), torch.ones(1, 1, 3, 3, 3, device=device)
-        )
-        if probe.sum().item() == 8 * 27:
-            return device
-        reason = "it computes wrong numbers"
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it does not answer"
-    if name == "auto":
-        return torch.device("cpu")
-    raise UserError(f"the device {name} does not work here ({reason}); use --device cpu.")
-
-
 def choose_quality(quality: str | Quality) -> Quality:
     """The quality of a name.
 
@@ -692,10 +663,7 @@ def _for_inference(network: nn.Module) -> nn.Module:
 
 def _prepared(volume: Volume) -> tuple[Volume, FloatArray]:
     """The image with air at zero, and a first guess of the head's pose, 4x4."""
-    volume = downsampled(volume)
-    # One storage order from here on: what is found cannot depend on the file's.
-    data, affine = canonical(volume.data, volume.grid.affine)
-    head = Volume(subtract_background(np.ascontiguousarray(data)), Grid(data.shape, affine))
+    head = preprocessed(volume)
     pose = np.eye(4)
     pose[:3, 3] = head_center(head)
     return head, pose

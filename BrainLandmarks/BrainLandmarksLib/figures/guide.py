@@ -19,6 +19,7 @@ import numpy as np
 from BrainLandmarksLib.figures.slices import BACKGROUND, INK
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.io.atomic import atomic_write
+from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.protocol import Chain, Group, Landmark, Protocol
 
 if TYPE_CHECKING:
@@ -87,14 +88,16 @@ def markdown(
         blocks += ["## Directions and planes", protocol.head_frame]
     if protocol.planes:
         rows = [[plane.name, plane.definition] for plane in protocol.planes]
-        blocks.append(_table(["plane", "definition"], rows))
+        blocks.append(Table(["plane", "definition"], rows).markdown())
     for group in protocol.groups:
         blocks.append(f"## {group.name} ({group.first}-{group.last})")
         if pictures is not None:
             picture = (pictures / picture_name(group)).as_posix()
             blocks.append(f"![{group.name} on the sample head]({picture})")
         blocks.append(group.guideline)
-        blocks.append(_table(_COLUMNS, [_row(m, thumbnails) for m in protocol.members(group)]))
+        blocks.append(
+            Table(_COLUMNS, [_row(m, thumbnails) for m in protocol.members(group)]).markdown()
+        )
         blocks += [_spacing(chain) for chain in protocol.chains if chain.group == group.name]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -124,11 +127,6 @@ def _spacing(chain: Chain) -> str:
     if chain.closed:
         members.append(members[0])
     return f"Equal distances along the outline: {' - '.join(members)}."
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def picture_name(group: Group) -> str:

@@ -1,4 +1,4 @@
-"""Affine algebra: ijk, RAS and LPS, rigid fits."""
+"""Affine algebra: ijk, RAS and LPS."""
 
 from __future__ import annotations
 
@@ -69,50 +69,6 @@ def shear_degrees(affine: npt.ArrayLike) -> float:
     directions = np.asarray(affine, dtype=np.float64)[:3, :3] / voxel_sizes(affine)
     cosines = np.abs(directions.T @ directions - np.eye(3)).max()
     return float(np.degrees(np.arcsin(min(cosines, 1.0))))
-
-
-def rigid_fit(
-    source: npt.ArrayLike,
-    target: npt.ArrayLike,
-    weights: npt.ArrayLike | None = None,
-    scale: bool = False,
-) -> FloatArray:
-    """The rotation and translation (and one scale) that best carry source onto target.
-
-    Least squares in closed form: Kabsch, Acta Cryst. A32 (1976), and with `scale` Umeyama,
-    IEEE TPAMI 13 (1991), equations 40-42. Never a reflection.
-
-    Args:
-        source, target: (n, 3) corresponding points in millimetres. Rows with a NaN in either are
-            left out.
-        weights: (n,) non-negative; None weighs all points alike.
-
-    Returns:
-        4x4 affine that maps source to target.
-
-    Raises:
-        ValueError: With fewer than three points that are not on one line: they fix no rotation.
-    """
-    a = np.asarray(source, dtype=np.float64)
-    b = np.asarray(target, dtype=np.float64)
-    w = np.ones(len(a)) if weights is None else np.asarray(weights, dtype=np.float64)
-    used = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1) & (w > 0)
-    a, b, w = a[used], b[used], w[used]
-    if len(a) < 3:
-        raise ValueError("a rigid fit needs at least three pairs of points")
-    w = w / w.sum()
-    center_a, center_b = w @ a, w @ b
-    a, b = a - center_a, b - center_b
-    left, singular, right = np.linalg.svd(b.T @ (a * w[:, None]))
-    if singular[1] <= 1e-9 * max(singular[0], np.finfo(float).tiny):
-        raise ValueError("a rigid fit needs points that are not on one line")
-    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
-    rotation = (left * signs) @ right
-    factor = (singular * signs).sum() / (w @ (a**2).sum(axis=1)) if scale else 1.0
-    affine = np.eye(4)
-    affine[:3, :3] = factor * rotation
-    affine[:3, 3] = center_b - affine[:3, :3] @ center_a
-    return affine
 
 
 def canonical(data: np.ndarray, affine: npt.ArrayLike) -> tuple[np.ndarray, FloatArray]:

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry.affine import FloatArray, apply_affine, rigid_fit
+from BrainLandmarksLib.geometry.affine import FloatArray, apply_affine
+from BrainLandmarksLib.geometry.alignment import onto, rigid_fit
 
 CORRECTED_MM = 0.5
 """Standard deviation along each axis of a point that a person has placed."""
@@ -89,9 +90,7 @@ class ShapeModel:
         for head in heads:
             points = np.array(head, float)
             for each in (points, (points @ _MIRROR)[mirror]):
-                known = np.isfinite(each).all(1)
-                pose = rigid_fit(each[known], target[known])
-                rows.append(apply_affine(pose, each).ravel())
+                rows.append(onto(each, target).ravel())
         data = np.array(rows)
         center = np.nanmean(data, axis=0)
         covariance = _shrunk(_filled(data - center))
@@ -133,10 +132,7 @@ class ShapeModel:
         Raises:
             ValueError: fewer than three points, or all on one line.
         """
-        array = np.array(points, float)
-        known = np.isfinite(array).all(1)
-        trust = np.ones(len(array)) if weights is None else np.array(weights, float)
-        return rigid_fit(self.mean[known], array[known], trust[known])
+        return rigid_fit(self.mean, points, weights)
 
     def deviation(self, points: npt.ArrayLike, sigma_mm: npt.ArrayLike = 2.0) -> FloatArray:
         """How far each landmark is from where all the others expect it, in standard deviations.

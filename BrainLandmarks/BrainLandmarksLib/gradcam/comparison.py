@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from BrainLandmarksLib.gradcam.figures import draw_comparison
 from BrainLandmarksLib.gradcam.focus import Focus, measure, neighbours_of
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.atomic import atomic_writes
+from BrainLandmarksLib.io.tables import Table
 
 FILES = ("compare.csv", "compare.md", "compare.png")
 
@@ -50,10 +51,10 @@ class _Result:
     focus: Focus
 
 
-class Comparison:
+class MapComparison:
     """The maps of two models on the same images, measured.
 
-    >>> comparison = Comparison([Detector("mse"), Detector("mixed")], ["MSE", "Mixed"])
+    >>> comparison = MapComparison([Detector("mse"), Detector("mixed")], ["MSE", "Mixed"])
     >>> comparison.add("head", read_image("head.nii.gz"))
     >>> comparison.write("report")
 
@@ -164,7 +165,7 @@ class Comparison:
         return f"layer {', '.join(layers)}"
 
     def _group_table(self) -> str:
-        lines = _header(["group", "model", *_COLUMNS.values()], 2)
+        rows = []
         sections: list[tuple[str, list[int]]] = []
         for group in self.protocol.groups:
             places = [n for n, row in enumerate(self._rows) if row + 1 in group.indices]
@@ -176,8 +177,8 @@ class Comparison:
                     _cell(measured, self._values(number, measured)[:, places])
                     for measured in _COLUMNS
                 ]
-                lines.append("| " + " | ".join([name, model, *cells]) + " |")
-        return "\n".join(lines)
+                rows.append([name, model, *cells])
+        return Table(["group", "model", *_COLUMNS.values()], rows, words=2).markdown()
 
     def _shares(self) -> list[str]:
         """In words, for two models: in how many maps the second one is more focused."""
@@ -194,7 +195,7 @@ class Comparison:
 
     def _landmark_table(self) -> str:
         names = [f"{text} ({model})" for text in _COLUMNS.values() for model in self._names]
-        lines = _header(["#", "landmark", "group", *names], 3)
+        rows = []
         for place, row in enumerate(self._rows):
             landmark = self.protocol.landmarks[row]
             cells = [
@@ -202,9 +203,8 @@ class Comparison:
                 for measured in _COLUMNS
                 for number in range(len(self._names))
             ]
-            start = [str(landmark.index), f"`{landmark.label}`", landmark.group]
-            lines.append("| " + " | ".join([*start, *cells]) + " |")
-        return "\n".join(lines)
+            rows.append([str(landmark.index), f"`{landmark.label}`", landmark.group, *cells])
+        return Table(["#", "landmark", "group", *names], rows, words=3).markdown()
 
     def _write_csv(self, path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -232,13 +232,6 @@ class Comparison:
                             ),
                         ]
                     )
-
-
-def _header(names: Iterable[str], words: int) -> list[str]:
-    """The head of a Markdown table whose first columns are words and the others numbers."""
-    columns = list(names)
-    rule = ["---"] * words + ["---:"] * (len(columns) - words)
-    return ["| " + " | ".join(cells) + " |" for cells in (columns, rule)]
 
 
 def _cell(measured: str, values: FloatArray) -> str:

@@ -14,7 +14,7 @@ from BrainLandmarksLib.errors import UserError, nearest
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.gradcam import TARGETS
-from BrainLandmarksLib.gradcam.layers import Chain, Progress
+from BrainLandmarksLib.gradcam.layers import LayerChain, NetworkProgress
 from BrainLandmarksLib.gradcam.maps import Observation, observe
 from BrainLandmarksLib.imaging.volume import ImageArray, Volume
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
@@ -74,7 +74,7 @@ def explain(
     layer: str | None = None,
     *,
     target: str = "argmax",
-    progress: Progress | None = None,
+    progress: NetworkProgress | None = None,
 ) -> Explanation:
     """Look once more at what was detected, and keep what the maps of all landmarks need.
 
@@ -83,7 +83,7 @@ def explain(
 
     Args:
         detector: the one that made the detection.
-        layer: name of a layer of the fine network, see `layers.Chain`; None or "" is
+        layer: name of a layer of the fine network, see `layers.LayerChain`; None or "" is
             `maps.default_layer`.
         target: "argmax" or "softmax", see `gradcam.TARGETS`.
         progress: called now and then with the fraction done; may raise to end it.
@@ -119,7 +119,7 @@ def check_layer(network: HighRes3DNet, layer: str | None) -> None:
     Raises:
         UserError: there is no such layer; the sentence names the nearest.
     """
-    layers = Chain(network).layers
+    layers = LayerChain(network).layers
     if layer and layer not in layers:
         raise UserError(
             f"the network has no layer {layer!r}; did you mean {nearest(layer, layers)}?"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from BrainLandmarksLib.network.highres3dnet import CHANNELS_LAST, HighRes3DNet, pad_channels
 
-Progress = Callable[[float], None]
+NetworkProgress = Callable[[float], None]
 """Called with the fraction of the forward pass done (0 to 1); an exception it raises ends it."""
 
 _BUDGET_BYTES = 512 * 1024**2
@@ -61,10 +61,10 @@ class Seeds:
     count: int
 
 
-class Chain:
+class LayerChain:
     """A :class:`HighRes3DNet` in eval mode, step by step.
 
-    >>> chain = Chain(network)
+    >>> chain = LayerChain(network)
     >>> heatmaps, passage = chain.forward(cube, "stages.2.2.conv2")
     >>> mean_gradients = chain.backward(passage, seeds)
 
@@ -110,7 +110,7 @@ class Chain:
 
     @torch.inference_mode()
     def forward(
-        self, cube: Tensor, layer: str, progress: Progress | None = None
+        self, cube: Tensor, layer: str, progress: NetworkProgress | None = None
     ) -> tuple[Tensor, Passage]:
         """Run the network on one cube and keep what a layer computed.
 

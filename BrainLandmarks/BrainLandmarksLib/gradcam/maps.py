@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from BrainLandmarksLib.gradcam import TARGETS
-from BrainLandmarksLib.gradcam.layers import Chain, Passage, Progress, Seeds
+from BrainLandmarksLib.gradcam.layers import LayerChain, NetworkProgress, Passage, Seeds
 from BrainLandmarksLib.network import decoding
 from BrainLandmarksLib.network.highres3dnet import CHANNELS_LAST, HighRes3DNet
 
@@ -56,7 +56,7 @@ class Observation:
     """``(K, 3)`` ijk where each heatmap was read; whole numbers for "argmax"."""
     scores: Tensor
     """``(K,)`` y_c, a logit."""
-    _chain: Chain
+    _chain: LayerChain
     _passage: Passage
     _weights: dict[int, Tensor] = field(default_factory=dict)
 
@@ -114,14 +114,15 @@ def observe(
     *,
     target: str = "argmax",
     points: Tensor | None = None,
-    progress: Progress | None = None,
+    progress: NetworkProgress | None = None,
 ) -> Observation:
     """Let the network look at a cube and keep what Grad-CAM needs of it.
 
     Args:
         network: in eval mode or not; its running statistics count.
         cube: ``(1, C, D, H, W)`` on the network's device.
-        layer: whose activations are weighted, one of `Chain.layers`; by default `default_layer`.
+        layer: whose activations are weighted, one of `LayerChain.layers`; `default_layer` by
+            default.
         target: one of TARGETS.
         points: ``(K, 3)`` ijk where to read the heatmaps instead, to ask two networks the same.
         progress: called now and then with the fraction done.
@@ -131,7 +132,7 @@ def observe(
     """
     if target not in TARGETS:
         raise ValueError(f"target is one of {', '.join(TARGETS)}, not {target!r}")
-    chain = Chain(network)
+    chain = LayerChain(network)
     layer = layer or default_layer(network)
     cube = cube.to(network.classifier.weight.dtype)
     heatmaps, passage = chain.forward(cube.contiguous(memory_format=CHANNELS_LAST), layer, progress)

@@ -24,6 +24,7 @@ from BrainLandmarksLib.gradcam.maps import observe
 from BrainLandmarksLib.imaging.foreground import foreground
 from BrainLandmarksLib.imaging.volume import ImageArray
 from BrainLandmarksLib.io.atomic import atomic_writes
+from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
 from BrainLandmarksLib.protocol import Protocol
 
@@ -56,25 +57,26 @@ class SanityCheck:
         }
         groups = {name: places for name, places in groups.items() if places}
         names = ["random down to", "all", "sd", "empty maps", *groups]
+        rows = []
+        for step, values in zip(self.steps, self.correlations, strict=True):
+            known = values[np.isfinite(values)]
+            rows.append(
+                [
+                    step,
+                    _mean(values),
+                    f"{known.std():.2f}" if len(known) else "–",
+                    str(len(values) - len(known)),
+                    *(_mean(values[places]) for places in groups.values()),
+                ]
+            )
         lines = [
             f"Spearman's rank correlation of Grad-CAM maps (layer {self.layer}, "
             f"{len(self.rows)} landmarks, voxels of the head) with those of the trained network, "
             "mean over the landmarks. Weights are randomised from the heatmaps downwards; each "
             "line includes the ones above it.",
             "",
-            "| " + " | ".join(names) + " |",
-            "| --- |" + " ---: |" * (len(names) - 1),
+            Table(names, rows, words=1).markdown(),
         ]
-        for step, values in zip(self.steps, self.correlations, strict=True):
-            known = values[np.isfinite(values)]
-            cells = [
-                step,
-                _mean(values),
-                f"{known.std():.2f}" if len(known) else "–",
-                str(len(values) - len(known)),
-                *(_mean(values[places]) for places in groups.values()),
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
         if np.isfinite(self.between):
             lines += [
                 "",

@@ -19,7 +19,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray, canonical
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.foreground import foreground
-from BrainLandmarksLib.imaging.intensity import subtract_background
+from BrainLandmarksLib.imaging.preprocessing import background_subtracted
 from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
 
@@ -61,7 +61,7 @@ def survey_grid(volume: Volume) -> Grid:
         raise UserError(
             f"a survey has voxels of {wanted} mm and this image has {size} mm; leave it as it is."
         )
-    low, high = _head_bounds(Volume(subtract_background(np.ascontiguousarray(data)), source))
+    low, high = _head_bounds(background_subtracted(volume))
     count = np.array(SHAPE)
     # Everything in source voxels, counted from its first voxel's outer face.
     size = count * spacing / source.spacing

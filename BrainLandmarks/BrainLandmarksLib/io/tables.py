@@ -27,11 +27,14 @@ class Table:
         header: Names of the columns.
         rows: Cells, as many in each row as there are columns.
         digits: Decimals of floats in the printed forms; the CSV file has four.
+        words: How many of the first columns are words, where numbers come as texts; by default
+            the cells tell which columns are numbers.
     """
 
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
     digits: int = 2
+    words: int | None = None
 
     def plain(self) -> str:
         """Aligned text for a terminal, numbers to the right."""
@@ -88,6 +91,8 @@ class Table:
         return str(cell)
 
     def _numeric(self) -> list[bool]:
+        if self.words is not None:
+            return [k >= self.words for k in range(len(self.header))]
         return [
             bool(self.rows) and all(isinstance(row[k], int | float) for row in self.rows)
             for k in range(len(self.header))

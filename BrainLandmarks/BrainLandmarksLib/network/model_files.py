@@ -15,7 +15,6 @@ unchecked: a model whose files do not fit together is refused with one sentence.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -31,6 +30,8 @@ import numpy as np
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.shape_model import ShapeModel, read_shape, write_shape
+from BrainLandmarksLib.io.checksum import sha256
+from BrainLandmarksLib.json_file import read_json
 from BrainLandmarksLib.protocol import Protocol, is_shipped, load_protocol
 
 if TYPE_CHECKING:
@@ -275,20 +276,17 @@ def model_identity(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
         UserError: there is no such model, or a file of it is missing.
     """
     folder = _find(name_or_path)
-    digest = hashlib.sha256()
+    parts: list[str | Path] = []
     files = [path.name for path in model_weights(folder).values()]
     optional = (SHAPE_FILE, PROTOCOL_FILE)
     for name in (SPEC_FILE, *files, *optional):
         path = folder / name
         if name in optional and not path.exists():
             continue
-        try:
-            content = path.read_bytes()
-        except OSError:
-            raise _damaged(folder, f"{name} cannot be read") from None
-        digest.update(f"{name} {len(content)}\n".encode())
-        digest.update(content)
-    return _get(_read_json(folder), folder, "name", str), digest.hexdigest()
+        if not os.access(path, os.R_OK):
+            raise _damaged(folder, f"{name} cannot be read")
+        parts += [f"{name} {path.stat().st_size}\n", path]
+    return _get(_read_json(folder), folder, "name", str), sha256(parts)
 
 
 def model_protocol(name_or_path: str | os.PathLike[str]) -> Protocol:
@@ -428,8 +426,8 @@ def _damaged(folder: Path, what: str) -> UserError:
 
 def _read_json(folder: Path) -> dict[str, Any]:
     try:
-        data = json.loads((folder / SPEC_FILE).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        data = read_json(folder / SPEC_FILE, "the model file")
+    except UserError:
         raise _damaged(folder, f"{SPEC_FILE} cannot be read") from None
     if not isinstance(data, dict):
         raise _damaged(folder, f"{SPEC_FILE} is not a JSON object")

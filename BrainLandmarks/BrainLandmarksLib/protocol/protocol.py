@@ -29,6 +29,7 @@ import numpy as np
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.json_file import read_json
 
 _OPPOSITE = {"L": "R", "R": "L", "M": "M"}
 
@@ -264,13 +265,7 @@ def _load_shipped(name: str) -> Protocol:
 
 
 def _read(path: Path, *, checked: bool = False) -> Protocol:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"the protocol file {path} cannot be read: {reason}.") from error
-    except ValueError as error:
-        raise UserError(f"the protocol file {path} is not valid JSON: {error}.") from error
+    data = read_json(path, "the protocol file")
     if not checked:
         _check_schema(data, path)
     protocol = _build(data)
@@ -283,7 +278,7 @@ def _read(path: Path, *, checked: bool = False) -> Protocol:
 def _check_schema(data: Any, path: Path) -> None:
     import jsonschema  # the rest of this module stays cheap to import without it
 
-    schema = json.loads(resources.protocol_schema().read_text(encoding="utf-8"))
+    schema = read_json(resources.protocol_schema(), "the schema")
     error = jsonschema.exceptions.best_match(
         jsonschema.Draft202012Validator(schema).iter_errors(data)
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.io.checksum import file_sha256
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.detection import Detection
     from BrainLandmarksLib.gradcam.explanation import Explanation
 
-_BLOCK_BYTES = 1 << 20
 _IN_PARTS = (".hdr", ".img", ".img.gz", ".nhdr", ".mhd")
 
 
@@ -24,7 +25,7 @@ class _Stamp:
     size: int
 
 
-class Memory:
+class ImageCache:
     """The detection and the explanation of one image, with one model on one device.
 
     An image is known again by its file's content, so a copy of it under another name counts as the
@@ -81,11 +82,7 @@ class Memory:
             stamp = _Stamp(image.absolute(), status.st_mtime_ns, status.st_size)
             if self._last is not None and self._last[0] == stamp:
                 return self._last[1]
-            digest = hashlib.sha256()
-            with image.open("rb") as file:
-                while block := file.read(_BLOCK_BYTES):
-                    digest.update(block)
-        except OSError:
+            self._last = (stamp, file_sha256(image))
+        except (OSError, UserError):
             return None
-        self._last = (stamp, digest.hexdigest())
         return self._last[1]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from BrainLandmarksLib.worker.messages import Message
-
-Progress = Callable[[str, float, "float | None"], None]
+from BrainLandmarksLib.worker.messages import JobProgress, Message
 
 
-def add(message: Message, progress: Progress) -> dict[str, Any]:
+def add(message: Message, progress: JobProgress) -> dict[str, Any]:
     """Add an image and its review to a dataset folder, made if there is none."""
     from BrainLandmarksLib.dataset import Dataset
     from BrainLandmarksLib.io.images import read_image
@@ -30,7 +27,7 @@ def add(message: Message, progress: Progress) -> dict[str, Any]:
     return {"entry": entry.identity, "heads": len(dataset), "notes": list(volume.notes)}
 
 
-def check(message: Message, progress: Progress) -> dict[str, Any]:
+def check(message: Message, progress: JobProgress) -> dict[str, Any]:
     """What is wrong with a dataset: with each head, by its number, and with all of it."""
     from BrainLandmarksLib.dataset import Dataset
     from BrainLandmarksLib.dataset.checks import check_dataset
@@ -44,7 +41,7 @@ def check(message: Message, progress: Progress) -> dict[str, Any]:
     }
 
 
-def annotate(message: Message, progress: Progress) -> dict[str, Any]:
+def annotate(message: Message, progress: JobProgress) -> dict[str, Any]:
     """Place the landmarks of a label map by rule and write them."""
     from BrainLandmarksLib.annotation import annotate as place
     from BrainLandmarksLib.io.images import read_image

@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from BrainLandmarksLib.worker import dataset_jobs
-from BrainLandmarksLib.worker.cache import Memory
-from BrainLandmarksLib.worker.messages import Message
+from BrainLandmarksLib.worker.cache import ImageCache
+from BrainLandmarksLib.worker.messages import JobProgress, Message
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.detection import Detector
     from BrainLandmarksLib.gradcam.explanation import Explanation
-
-Progress = Callable[[str, float, "float | None"], None]
-"""Called with the stage, the fraction done (0 to 1) and the seconds left (None: not known yet); may
-raise to end the job."""
 
 _OF_DATASETS = {
     "add": dataset_jobs.add,
@@ -43,7 +39,7 @@ class _Warm:
     """A model that is loaded, and what it last saw."""
 
     detector: Detector
-    memory: Memory = field(default_factory=Memory)
+    cache: ImageCache = field(default_factory=ImageCache)
 
 
 class Jobs:
@@ -57,7 +53,7 @@ class Jobs:
         self._models: dict[tuple[str, str], _Warm] = {}  # the last used is the last
         self._seconds: dict[tuple[object, ...], float] = {}
 
-    def do(self, message: Message, progress: Progress) -> dict[str, Any]:
+    def do(self, message: Message, progress: JobProgress) -> dict[str, Any]:
         """Do what a request asks; returns the fields of its result.
 
         Raises:
@@ -81,7 +77,7 @@ class Jobs:
         """Which device a name means here; a GPU has run a kernel before it is named."""
         import torch
 
-        from BrainLandmarksLib.detection import choose_device
+        from BrainLandmarksLib.network.device import choose_device
 
         device = choose_device(name)
         name, memory = "", 0
@@ -101,7 +97,7 @@ class Jobs:
         detector = self._warm(message["model"], message["device"]).detector
         return {"seconds": round(detector.estimate(message["quality"]), 2)}
 
-    def _detect(self, message: Message, progress: Progress) -> dict[str, Any]:
+    def _detect(self, message: Message, progress: JobProgress) -> dict[str, Any]:
         start = time.monotonic()
         key = (message["model"], message["device"], message["quality"])
         usual = self._seconds.get(key)
@@ -129,7 +125,7 @@ class Jobs:
             Path(message["output"]), detection.landmarks, plausibility=detection.plausibility
         )
         if message["quality"] == STANDARD:
-            model.memory.keep_detection(Path(message["image"]), detection)
+            model.cache.keep_detection(Path(message["image"]), detection)
         self._seconds[key] = time.monotonic() - warm
         return {
             "output": message["output"],
@@ -143,13 +139,13 @@ class Jobs:
 
     def _layers(self, message: Message) -> dict[str, Any]:
         """The layers of a model's fine network, in the order of the data."""
-        from BrainLandmarksLib.gradcam.layers import Chain
+        from BrainLandmarksLib.gradcam.layers import LayerChain
         from BrainLandmarksLib.gradcam.maps import default_layer
 
         network = self._warm(message["model"], message["device"]).detector.model.network
-        return {"layers": list(Chain(network).layers), "default": default_layer(network)}
+        return {"layers": list(LayerChain(network).layers), "default": default_layer(network)}
 
-    def _explain(self, message: Message, progress: Progress) -> dict[str, Any]:
+    def _explain(self, message: Message, progress: JobProgress) -> dict[str, Any]:
         """Write the Grad-CAM maps of some landmarks; what is remembered of the image is reused."""
         from BrainLandmarksLib.gradcam.output import entry_of, normalised, write_map
         from BrainLandmarksLib.io.atomic import atomic_writes
@@ -177,7 +173,7 @@ class Jobs:
             "total_s": round(time.monotonic() - start, 3),
         }
 
-    def _export(self, message: Message, progress: Progress) -> dict[str, Any]:
+    def _export(self, message: Message, progress: JobProgress) -> dict[str, Any]:
         """Write maps for the user, as `brainlandmarks explain` does, but for the picture."""
         from BrainLandmarksLib.gradcam.output import write_maps
         from BrainLandmarksLib.io.atomic import atomic_writes
@@ -190,7 +186,7 @@ class Jobs:
         seen.over()
         return {"files": [str(folder / file.name) for file in files]}
 
-    def _explained(self, message: Message, progress: Progress) -> _Explained:
+    def _explained(self, message: Message, progress: JobProgress) -> _Explained:
         """The explanation of a request's image, remembered or made, and which rows are wanted."""
         progress("load", 0.0, None)
         from BrainLandmarksLib.gradcam.explanation import check_layer, rows_of
@@ -203,7 +199,7 @@ class Jobs:
         layer = message["layer"] or default_layer(network)
         image = Path(message["image"])
         warm = time.monotonic()
-        kept = model.memory.kept(image, layer)
+        kept = model.cache.kept(image, layer)
         key = (message["type"], message["model"], message["device"], layer, kept, len(rows))
         usual = self._seconds.get(key)
 
@@ -246,11 +242,11 @@ def _explanation(
     from BrainLandmarksLib.gradcam.explanation import explain
     from BrainLandmarksLib.io.images import read_image
 
-    memory = model.memory
-    known = memory.explanation(image, layer)
+    cache = model.cache
+    known = cache.explanation(image, layer)
     if known is not None:
         return known
-    detection = memory.detection(image)
+    detection = cache.detection(image)
     if detection is None:
         tell("read", _LOADING_SHARE)
         share = _DETECTED - _LOADING_SHARE
@@ -258,13 +254,13 @@ def _explanation(
             read_image(image),
             progress=lambda stage, done: tell(stage, _LOADING_SHARE + share * done),
         )
-        memory.keep_detection(image, detection)
-    memory.forget_explanation()  # the new one needs its memory
+        cache.keep_detection(image, detection)
+    cache.forget_explanation()  # the new one needs its memory
     made = explain(
         model.detector,
         detection,
         layer,
         progress=lambda done: tell("map", _DETECTED + (_SEEN - _DETECTED) * done),
     )
-    memory.keep_explanation(image, made)
+    cache.keep_explanation(image, made)
     return made

@@ -7,6 +7,7 @@ programs. Both sides refuse a message that does not fit, so a mistake shows wher
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 VERSION = 1
@@ -16,6 +17,10 @@ LONGEST_LINE = 1 << 20
 """Bytes; a longer line is no message."""
 
 Message = dict[str, Any]
+
+JobProgress = Callable[[str, float, "float | None"], None]
+"""Called with the stage, the fraction done (0 to 1) and the seconds left (None: not known yet); may
+raise to end the job."""
 
 REQUESTS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "ping": {},

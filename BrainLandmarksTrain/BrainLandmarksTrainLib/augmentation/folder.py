@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import multiprocessing
@@ -11,7 +10,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, ProcessPoolExecutor
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,8 +24,11 @@ from BrainLandmarksLib.dataset import Dataset, Entry, Sample
 from BrainLandmarksLib.dataset.dataset import MANIFEST, store
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write, remove_unfinished
+from BrainLandmarksLib.io.checksum import sha256
+from BrainLandmarksLib.json_file import read_json
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.review import Review
+from BrainLandmarksTrainLib.processes import CONTEXT, process_pool
 
 from .augment import AugmentWithLandmarks
 from .config import AugmentationConfig, augmentation_from_dict
@@ -182,11 +184,11 @@ def settings_of(folder: str | os.PathLike[str]) -> tuple[AugmentationConfig, dic
         UserError: the folder is no augmented dataset, or its settings are damaged.
     """
     path = Path(folder) / SETTINGS_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} is no augmented dataset: it has no {SETTINGS_FILE}.")
+    values = read_json(path, "the settings file")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
         return augmentation_from_dict(values["settings"]), values
-    except OSError:
-        raise UserError(f"{folder} is no augmented dataset: it has no {SETTINGS_FILE}.") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is damaged.") from None
 
@@ -203,18 +205,11 @@ def _chosen(dataset: Dataset, split: str | None) -> list[Entry]:
 
 def _fingerprint(dataset: Dataset) -> str:
     """SHA-256 over the scans and their landmarks: what the plan and the results follow from."""
-    digest = hashlib.sha256()
+    parts: list[str | Path] = []
     for entry in dataset.entries:
-        digest.update(
-            f"{entry.identity} {entry.image_hash} {entry.subject} {entry.split}\n".encode()
-        )
-        try:
-            digest.update((dataset.folder / entry.landmarks).read_bytes())
-        except OSError as error:
-            raise UserError(
-                f"{dataset.folder / entry.landmarks} cannot be read: {error.strerror}."
-            ) from None
-    return digest.hexdigest()
+        parts.append(f"{entry.identity} {entry.image_hash} {entry.subject} {entry.split}\n")
+        parts.append(dataset.folder / entry.landmarks)
+    return sha256(parts)
 
 
 def _open_output(folder: Path, protocol: Protocol, settings: dict[str, Any]) -> Dataset:
@@ -272,13 +267,9 @@ def _made(
     if count <= 1:
         yield from map(make, tasks)
         return
-    # Fresh processes: a fork of one that has run PyTorch's threads may hang.
-    context = multiprocessing.get_context("spawn")
     # Memory without a lock, which a process that is ended could leave locked.
-    stop = context.RawValue("b", 0)
-    pool = ProcessPoolExecutor(
-        count, mp_context=context, initializer=_start_worker, initargs=(stop,)
-    )
+    stop = CONTEXT.RawValue("b", 0)
+    pool = process_pool(count, _start_worker, (stop,))
     try:
         yield from pool.map(make, tasks)
     finally:

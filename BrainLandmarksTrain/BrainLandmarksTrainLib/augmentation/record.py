@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from typing import Any
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksTrainLib.versions import installed_versions
 
 from .config import TRANSFORMS
 from .transform import Parameters
@@ -96,4 +96,4 @@ class Record:
 
 def software() -> dict[str, str]:
     """Versions of what decides about the last bit of a result."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _SOFTWARE}}
+    return {"python": platform.python_version(), **installed_versions(_SOFTWARE)}

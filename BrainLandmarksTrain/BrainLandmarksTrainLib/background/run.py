@@ -31,9 +31,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from BrainLandmarksLib.cli import PROGRAM
+from BrainLandmarksLib.cli.terminal import PROGRAM
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write
+from BrainLandmarksLib.json_file import json_object
 from BrainLandmarksLib.worker import last_words
 from BrainLandmarksLib.worker.process_tree import environment, interpreter
 
@@ -133,11 +134,7 @@ class BackgroundRun:
     @property
     def about(self) -> Mapping[str, Any]:
         """What the run file says; empty until it is there."""
-        try:
-            data = json.loads((self.folder / RUN_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return data if isinstance(data, dict) else {}
+        return json_object(self.folder / RUN_FILE)
 
     @property
     def _words(self) -> Path:

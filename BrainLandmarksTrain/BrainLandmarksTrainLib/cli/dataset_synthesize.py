@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from BrainLandmarksLib.cli import progress
+from BrainLandmarksLib.cli import terminal
 
 NAME = "dataset synthesize"
 
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         raters=arguments.raters,
         workers=arguments.workers,
-        on_head=progress.show,
+        on_head=terminal.progress,
     )
     subjects = len({entry.person for entry in dataset.entries})
     print(f"{dataset.folder}, heads: {len(dataset)}, subjects: {subjects}")

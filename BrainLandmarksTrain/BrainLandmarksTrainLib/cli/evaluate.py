@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from BrainLandmarksLib.cli import progress
-from BrainLandmarksLib.cli.detect import add_quality
+from BrainLandmarksLib.cli import terminal
+from BrainLandmarksLib.cli.options import add_device, add_model, add_quality
 from BrainLandmarksLib.errors import UserError
 
 _EXAMPLE = """\
@@ -59,7 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="FreeSurfer-numbered head label maps, or folders of them",
     )  # fmt: skip
     parser.add_argument("--truth", metavar="DIR", type=Path, help="true landmarks of --predictions")
-    parser.add_argument("--model", default="brain88", metavar="NAME|DIR", help="(brain88)")
+    add_model(parser)
     parser.add_argument(
         "--before", metavar="NAME|DIR", help="an older model, to show side by side on --dataset"
     )
@@ -76,7 +76,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--protocol", default="brain88", metavar="NAME|FILE", help="of --predictions (brain88)"
     )
     add_quality(parser)
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    add_device(parser)
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
     parser.set_defaults(run=run)
 
@@ -144,7 +144,7 @@ def _of_dataset(arguments: argparse.Namespace) -> str:
     dataset = Dataset.open(arguments.dataset)
     entries = dataset.of_split(arguments.split)
     model = load_model(arguments.model)
-    how = (arguments.device, progress.show, arguments.quality)
+    how = (arguments.device, terminal.progress, arguments.quality)
     comparison = Comparison.of_model(model, dataset, entries, *how)
     page = write_comparison(comparison, arguments.output, model.spec.name)
     if not arguments.before:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from BrainLandmarksLib.cli import progress
-from BrainLandmarksLib.cli.detect import add_quality
+from BrainLandmarksLib.cli import terminal
+from BrainLandmarksLib.cli.options import add_device, add_model, add_quality
 from BrainLandmarksLib.errors import UserError
 
 _EXAMPLE = """\
@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="FreeSurfer-numbered head label maps, or folders of them",
     )  # fmt: skip
     what.add_argument("--dataset", metavar="DIR", type=Path, help="scans with true landmarks")
-    parser.add_argument("--model", default="brain88", metavar="NAME|DIR", help="(brain88)")
+    add_model(parser)
     parser.add_argument(
         "--heads", metavar="STEM", nargs="+",
         help="which of the label maps to use (those that the model says were held out)",
@@ -61,7 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--workers", type=int, metavar="N", help="processes (one for each processor)"
     )
     add_quality(parser)
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    add_device(parser)
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
     parser.set_defaults(run=run)
 
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         quality=arguments.quality,
         device=arguments.device,
         workers=arguments.workers,
-        on_scan=progress.show,
+        on_scan=terminal.progress,
     )
     print(page)
     print(f"\nwrote {arguments.output / 'robustness.md'}, its numbers and its plot")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from BrainLandmarksLib.cli import progress, reading
-from BrainLandmarksLib.cli.detect import add_quality
+from BrainLandmarksLib.cli import reading, terminal
+from BrainLandmarksLib.cli.options import add_device, add_model, add_quality
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.resources import image_path
 
@@ -33,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="T1 images, as for detect")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--model", default="brain88", metavar="NAME|DIR", help="(brain88)")
+    add_model(parser)
     parser.add_argument("--repetitions", type=int, default=10, metavar="N", help="how often (10)")
     parser.add_argument(
         "--rotation", type=float, default=15.0, metavar="DEG", help="largest, about each axis (15)"
@@ -48,7 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, others (0)")
     add_quality(parser)
     reading.add_options(parser)
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    add_device(parser)
     parser.set_defaults(run=run)
 
 
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         ),
         quality=arguments.quality,
         device=arguments.device,
-        on_scan=progress.show,
+        on_scan=terminal.progress,
         read=lambda path: reading.read(path, arguments),
     )
     print(page)

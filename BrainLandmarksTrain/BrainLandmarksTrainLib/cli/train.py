@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from BrainLandmarksLib.cli import progress
+from BrainLandmarksLib.cli import terminal
+from BrainLandmarksLib.network.device import DEVICES
 
 if TYPE_CHECKING:
     from BrainLandmarksTrainLib.config.recipe import Recipe
@@ -66,9 +67,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="auto goes on from the last checkpoint in the output folder; no refuses a folder that "
         "holds one (auto)",
     )  # fmt: skip
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the recipe's"
-    )
+    parser.add_argument("--device", choices=DEVICES, help="instead of the recipe's")
     parser.add_argument(
         "--devices", type=int, metavar="N", help="processes on each node, instead of the recipe's"
     )
@@ -139,5 +138,5 @@ def _tell_change(recipe: Recipe, model: Path) -> None:
     if old.protocol.hash != dataset.protocol.hash:
         return
     report, device = Path(recipe.output) / "report", recipe.machine.device
-    print(compare_models(old, load_model(model), dataset, report, device, progress.show))
+    print(compare_models(old, load_model(model), dataset, report, device, terminal.progress))
     print(f"wrote {report / PAGE}, numbers and plots", flush=True)

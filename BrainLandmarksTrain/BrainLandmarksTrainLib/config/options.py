@@ -48,7 +48,7 @@ class Choices:
         size: N of the fine network; by default the method's.
         amount: Length of the fine network's training, in ``unit``.
         unit: One of `UNITS`; an epoch is one pass over the training scans.
-        device: "auto", "cpu", "cuda" or "mps".
+        device: One of `DEVICES`.
         augmentation: Policies and ranges; by default the paper's.
     """
 

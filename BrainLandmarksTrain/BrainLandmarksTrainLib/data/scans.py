@@ -9,7 +9,6 @@ of k-space act on what the network sees; what is finer than its voxels it never 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,15 @@ from safetensors.torch import load_file, save_file
 
 from BrainLandmarksLib.dataset import Dataset, Entry
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry.affine import FloatArray, canonical, rigid_fit
+from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.alignment import rigid_fit
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging import intensity
-from BrainLandmarksLib.imaging.resampling import downsampled, resample
+from BrainLandmarksLib.imaging.preprocessing import preprocessed
+from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.atomic import atomic_write
+from BrainLandmarksLib.io.checksum import sha256
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig, AugmentWithLandmarks
@@ -39,7 +41,7 @@ _ENOUGH = 4
 
 
 @dataclass(frozen=True)
-class Scan:
+class TrainingScan:
     """A scan ready for sampling.
 
     ``file`` holds its voxels, ``affine`` is ijk -> RAS, ``landmarks`` (K, 3) RAS mm with NaN for
@@ -53,13 +55,12 @@ class Scan:
 
     def to_head(self, mean_shape: FloatArray) -> FloatArray:
         """4x4 from the canonical pose of ``mean_shape`` (K, 3) to this scan's RAS."""
-        known = np.isfinite(self.landmarks).all(1) & np.isfinite(mean_shape).all(1)
-        return rigid_fit(mean_shape[known], self.landmarks[known])
+        return rigid_fit(mean_shape, self.landmarks)
 
 
 def read_scans(
     dataset: Dataset, entries: Sequence[Entry], spacing_mm: float, cache: Path
-) -> list[Scan]:
+) -> list[TrainingScan]:
     """Scans of a dataset, resampled to cubic voxels; what is in ``cache`` already is used.
 
     Raises:
@@ -76,19 +77,16 @@ def read_scans(
                 "that a person placed or confirmed; confirm more, or take it out of the split."
             )
         known_by = f"{entry.image_hash} {spacing_mm:.6f} 1"
-        file = cache / f"{hashlib.sha256(known_by.encode()).hexdigest()[:24]}.safetensors"
+        file = cache / f"{sha256([known_by])[:24]}.safetensors"
         if not file.is_file():
             _keep(dataset.read(entry).volume, spacing_mm, file)
         affine = load_file(file)["affine"].double().numpy()
-        scans.append(Scan(entry.identity, file, affine, points))
+        scans.append(TrainingScan(entry.identity, file, affine, points))
     return scans
 
 
 def _keep(volume: Volume, spacing_mm: float, file: Path) -> None:
-    data, affine = canonical(downsampled(volume).data, downsampled(volume).grid.affine)
-    head = Volume(
-        intensity.subtract_background(np.ascontiguousarray(data)), Grid(data.shape, affine)
-    )
+    head = preprocessed(volume)
     size = np.array(head.grid.shape) * head.grid.spacing
     shape = tuple(int(n) for n in np.maximum(np.ceil(size / spacing_mm), 1))
     directions = head.grid.affine[:3, :3] / head.grid.spacing
@@ -123,7 +121,7 @@ class ScanSampler:
         augmented_share: share of the samples that a policy is applied to.
     """
 
-    scans: Sequence[Scan]
+    scans: Sequence[TrainingScan]
     mean_shape: FloatArray
     protocol: Protocol
     variation: Variation

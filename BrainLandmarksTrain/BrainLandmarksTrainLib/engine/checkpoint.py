@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+
+from .config import TrainingConfig
+from .ema import ExponentialMovingAverage
+from .schedule import PlateauMonitor
 
 PREFIX = "checkpoint-"
 BEST = "best.safetensors"
@@ -40,6 +46,82 @@ class Checkpoint:
         """Tensors of one part, by their names in it."""
         start = f"{name}."
         return {k[len(start) :]: v for k, v in self.tensors.items() if k.startswith(start)}
+
+
+@dataclass
+class TrainingState:
+    """What a run has come to: all that it goes on from.
+
+    Args:
+        network: As the last step left it.
+        average: Its averaged weights.
+        optimizer: With its moments.
+        step: Steps taken.
+        seconds: Training time over all sessions of the run.
+        norm_frozen: Whether batch-norm statistics are fixed from now on.
+        plateau: The validation error so far.
+        epoch_sums: Means of the present epoch, as far as it has come.
+        unlogged: Rows of the log that wait for others.
+    """
+
+    network: HighRes3DNet
+    average: ExponentialMovingAverage
+    optimizer: Optimizer
+    step: int = 0
+    seconds: float = 0.0
+    norm_frozen: bool = False
+    plateau: PlateauMonitor = field(default_factory=PlateauMonitor)
+    epoch_sums: dict[str, float] = field(default_factory=dict)
+    unlogged: list[dict[str, float]] = field(default_factory=list)
+
+    def to_checkpoint(self, config: TrainingConfig) -> Checkpoint:
+        """All of it, with the settings it came about by."""
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.network.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": v for k, v in values.items()}
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "norm_frozen": self.norm_frozen,
+            "average_updates": self.average.updates,
+            "watch": self.plateau.to_dict(),
+            "epoch_sums": self.epoch_sums,
+            "unlogged": self.unlogged,
+            "network": self.network.spec(),
+            "config": config.to_dict(),
+        }
+        return Checkpoint(state, tensors)
+
+    def load(self, folder: Path) -> None:
+        """Go on from a checkpoint folder.
+
+        Raises:
+            UserError: it belongs to another network.
+        """
+        checkpoint = read_checkpoint(folder)
+        try:
+            self.network.load_state_dict(checkpoint.part("network"))
+            self.average.network.load_state_dict(checkpoint.part("average"))
+        except RuntimeError:
+            raise UserError(
+                f"checkpoint {folder} belongs to another network than these settings describe; "
+                "use another output folder."
+            ) from None
+        optimizer = self.optimizer.state_dict()
+        optimizer["state"] = {}
+        for name, tensor in checkpoint.part("optimizer").items():
+            index, key = name.split(".", 1)
+            optimizer["state"].setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict(optimizer)
+        state = checkpoint.state
+        self.step = state["step"]
+        self.seconds = state["seconds"]
+        self.norm_frozen = state["norm_frozen"]
+        self.average.updates = state["average_updates"]
+        self.plateau = PlateauMonitor.from_dict(state["watch"])
+        self.epoch_sums = state["epoch_sums"]
+        self.unlogged = state["unlogged"]
 
 
 def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.network.device import DEVICES
 from BrainLandmarksTrainLib.settings import setting, to_values
 
 WHAT = "training setting"
@@ -135,9 +136,7 @@ class TrainingConfig:
 class MachineConfig:
     """Where training runs. None of these settings changes what is learnt, apart from rounding."""
 
-    device: str = setting(
-        "auto", "auto takes a GPU that works, else the CPU.", choices=("auto", "cpu", "cuda", "mps")
-    )
+    device: str = setting("auto", "auto takes a GPU that works, else the CPU.", choices=DEVICES)
     devices: int | None = setting(
         None, "Processes on each node, each with its GPU or its share of the CPU. By default all "
         "GPUs, one process on a CPU, or what torchrun or Slurm has started.", low=1,

@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
-from BrainLandmarksLib.detection import choose_device
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.network.device import choose_device
 from BrainLandmarksLib.network.inference import bfloat16_is_fast
 
 from .config import MachineConfig
@@ -70,6 +70,19 @@ def leads() -> bool:
     if not (distributed.is_available() and distributed.is_initialized()):
         return True
     return bool(distributed.get_rank() == 0)
+
+
+def summed(fabric: Fabric, values: Sequence[float]) -> list[float]:
+    """Sums over all processes."""
+    if fabric.world_size == 1:
+        return list(values)
+    own = torch.tensor(values, dtype=torch.float64, device=fabric.device)
+    return fabric.all_reduce(own, reduce_op="sum").tolist()  # type: ignore[union-attr]
+
+
+def share(fabric: Fabric, count: int) -> range:
+    """This process' part of ``count`` things."""
+    return range(fabric.global_rank, count, fabric.world_size)
 
 
 def _processes(

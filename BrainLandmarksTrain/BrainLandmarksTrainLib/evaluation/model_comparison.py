@@ -11,10 +11,10 @@ from BrainLandmarksLib.dataset import Dataset, Entry
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.figures.plots import box_plot_by_landmark
 from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.alignment import nan_mean
 from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.network.model_files import Model
-from BrainLandmarksLib.protocol.alignment import nan_mean
 
 from .comparison import Comparison
 from .metrics import ErrorTable

@@ -15,11 +15,11 @@ from BrainLandmarksLib.figures.plots import (
     new_figure,
     save_figure,
 )
+from BrainLandmarksLib.geometry.alignment import nan_mean
 from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.network.decoding import Calibration
 from BrainLandmarksLib.network.model_files import Model
-from BrainLandmarksLib.protocol.alignment import nan_mean
 from BrainLandmarksTrainLib.synthesis.label_maps import held_out_maps, read_annotated
 
 from .comparison import Comparison
@@ -177,12 +177,12 @@ def held_out_report(
     calibration = model.spec.calibration
     if model.shape is not None and calibration is not None:
         rows = [
-            f"| {count} | {before:.2f} | {after:.2f} |"
+            (count, before, after)
             for count in CORRECTIONS
             for before, after in [after_corrections(result, model.shape, calibration, count)]
         ]
-        header = "| corrected points | mean error of the others before | after |\n|---|---|---|"
-        parts.append("\n".join([header, *rows]))
+        header = ("corrected points", "mean error of the others before", "after")
+        parts.append(Table(header, rows).markdown())
     comparison = Comparison.of_held_out(model.protocol, result)
     with atomic_writes(folder) as unfinished:
         more = ["## By anatomy, and after corrections", *parts]

@@ -8,7 +8,7 @@ import numpy as np
 
 from BrainLandmarksLib.agreement.ratings import AXES, Ratings
 from BrainLandmarksLib.agreement.reliability import bland_altman
-from BrainLandmarksLib.protocol.alignment import nan_mean
+from BrainLandmarksLib.geometry.alignment import nan_mean
 
 from .plots import COLORS, Chart, Line
 

@@ -10,7 +10,6 @@ in the scene at a time, so that a blinded rater never sees the first annotation.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ import slicer.util
 from BrainLandmarksLib.dataset import Dataset, Entry
 from BrainLandmarksLib.dataset.ratings import keep_rating, rating_file, read_rating
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.io.checksum import sha256
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.mrml.landmarks.session import Session
 from BrainLandmarksLib.mrml.scene import remove
@@ -194,4 +194,4 @@ def _digest(review: Review) -> str:
     """Positions to a hundredth of a millimetre and statuses: what a person sees of a change."""
     points = np.round(np.nan_to_num(review.current.points, nan=1e6), 2) + 0.0
     text = " ".join(review.current.status)
-    return hashlib.sha256(points.astype("<f4").tobytes() + text.encode()).hexdigest()[:16]
+    return sha256([points.astype("<f4").tobytes(), text])[:16]

@@ -22,7 +22,8 @@ from typing import Any
 
 import slicer
 
-from BrainLandmarksLib.cli import build_parser, joined, report
+from BrainLandmarksLib.cli import build_parser, joined
+from BrainLandmarksLib.cli.terminal import PROGRAM, report
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.mrml.landmarks.scene_files import SEPARATOR, export_scene, is_scene
@@ -81,7 +82,7 @@ def _run_command(arguments: Sequence[str]) -> int:
     training = bool(arguments) and arguments[0] in TRAINING
     missing = requirements.missing(training=training)
     if missing:
-        print(f"brainlandmarks: note: {_note(missing, training)}", file=sys.stderr)
+        print(f"{PROGRAM}: note: {_note(missing, training)}", file=sys.stderr)
     launcher = Launcher(*_launcher_names())
     command = CommandRun(arguments)
     with _stopped_by_signals(command):

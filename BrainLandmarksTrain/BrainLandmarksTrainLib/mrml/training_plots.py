@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from BrainLandmarksTrainLib.pipeline.progress import Progress
+from BrainLandmarksTrainLib.pipeline.progress import TrainingProgress
 
 from .plots import Chart, Line
 
@@ -19,14 +19,14 @@ class TrainingPlots:
     def __init__(self) -> None:
         self._loss = Chart(LOSS, "step", "mixed loss")
         self._error = Chart(ERROR, "step", "radial error, mm")
-        self._shown: Sequence[Progress] = ()
+        self._shown: Sequence[TrainingProgress] = ()
 
     @property
     def charts(self) -> tuple[Any, Any]:
         """The chart nodes: loss and error; None where there is none yet."""
         return self._loss.node, self._error.node
 
-    def show(self, progress: Sequence[Progress]) -> None:
+    def show(self, progress: Sequence[TrainingProgress]) -> None:
         """Show the curves; the same ones again cost nothing."""
         if progress == self._shown and None not in self.charts:
             return

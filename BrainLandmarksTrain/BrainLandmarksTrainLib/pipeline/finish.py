@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.geometry.shape_model import ShapeModel
+from BrainLandmarksLib.network import PARTS
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
 from BrainLandmarksLib.network.model_files import CropSpec, Model, ModelSpec, save_model
 from BrainLandmarksTrainLib.config.recipe import Recipe
@@ -28,8 +28,9 @@ from BrainLandmarksTrainLib.engine.config import TrainingConfig
 from BrainLandmarksTrainLib.evaluation.comparison import true_points
 from BrainLandmarksTrainLib.evaluation.held_out import HeldOut, evaluate_scans, measure
 from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
+from BrainLandmarksTrainLib.versions import installed_versions
 
-from .prepare import PARTS, Report, TrainingData
+from .prepare import Report, TrainingData
 from .transfer import start_network
 
 INVERSE_TEMPERATURE = 1.5
@@ -173,7 +174,7 @@ def _summary(data: TrainingData, recipe: Recipe) -> dict[str, Any]:
         "recipe": settings,
         "heads": data.names if data.heads else [],
         "scans": len(data.scans),
-        "software": {"brainlandmarks": __version__, **_versions()},
+        "software": {"brainlandmarks": __version__, **installed_versions(_PACKAGES)},
     }
     if data.base is not None:
         earlier = data.base.spec.training
@@ -193,13 +194,3 @@ def _runs(training: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         for part in PARTS
         if part in training
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from BrainLandmarksLib.geometry.affine import FloatArray, apply_affine, rigid_fit
+from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.alignment import procrustes_mean, rigid_fit
 
 _ROUNDS = 30
 _MIRROR = np.diag([-1.0, 1.0, 1.0])
@@ -33,30 +34,19 @@ def mean_shape(heads: Sequence[FloatArray], mirror: np.ndarray) -> FloatArray:
     if not np.any(present, axis=0).all():
         raise ValueError("a landmark that no head has cannot have a mean position")
     first = heads[int(np.argmax([p.sum() for p in present]))]
-    mean = first - np.nanmean(first, axis=0)
-    for _ in range(_ROUNDS):
-        aligned = [
-            _onto(candidate, mean)
-            for points in heads
-            for candidate in (points, (points @ _MIRROR)[mirror])
-        ]
-        mean = np.nanmean(aligned, axis=0)
-        mean = (mean + (mean @ _MIRROR)[mirror]) / 2
+    both = [each for points in heads for each in (points, (points @ _MIRROR)[mirror])]
+
+    def symmetric(mean: FloatArray) -> FloatArray:
+        return (mean + (mean @ _MIRROR)[mirror]) / 2
+
+    mean = procrustes_mean(both, first - np.nanmean(first, axis=0), _ROUNDS, symmetric)
     mean = mean @ _average_pitch(mean, heads).T
     return np.asarray(mean - (mean.max(0) + mean.min(0)) / 2)
 
 
-def _onto(points: FloatArray, mean: FloatArray) -> FloatArray:
-    both = np.isfinite(points).all(1) & np.isfinite(mean).all(1)
-    return apply_affine(rigid_fit(points[both], mean[both]), points)
-
-
 def _average_pitch(mean: FloatArray, heads: Sequence[FloatArray]) -> FloatArray:
     """Rotation about x that turns the mean to the heads' average orientation."""
-    rotations = []
-    for points in heads:
-        known = np.isfinite(points).all(1)
-        rotations.append(rigid_fit(mean[known], points[known])[:3, :3])
+    rotations = [rigid_fit(mean, points)[:3, :3] for points in heads]
     u, _, v = np.linalg.svd(np.mean(rotations, axis=0))
     average = u @ np.diag([1.0, 1.0, np.linalg.det(u @ v)]) @ v
     angle = np.arctan2(average[2, 1], average[1, 1])

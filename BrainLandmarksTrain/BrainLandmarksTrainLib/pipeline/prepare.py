@@ -15,7 +15,7 @@ from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.network.model_files import Model, load_model
 from BrainLandmarksLib.protocol import Protocol, load_protocol
 from BrainLandmarksTrainLib.config.recipe import HeadsConfig, Recipe
-from BrainLandmarksTrainLib.data.scans import Scan, read_scans
+from BrainLandmarksTrainLib.data.scans import TrainingScan, read_scans
 from BrainLandmarksTrainLib.evaluation.comparison import true_points
 from BrainLandmarksTrainLib.synthesis.deformed_copies import make_deformed_copies
 from BrainLandmarksTrainLib.synthesis.head import Head
@@ -29,7 +29,6 @@ from .mean_shape import mean_shape
 
 Report = Callable[[str], None]
 
-PARTS = ("locator", "fine", "refinement")
 PROTOCOL = "brain88"
 """Protocol of a recipe that names none and has no dataset: the one that the rules place."""
 
@@ -47,8 +46,8 @@ class TrainingData:
     """(K, 3) mean landmarks in the canonical pose."""
     heads: Sequence[Head] = ()
     held_out: Sequence[AnnotatedMap] = ()
-    scans: Sequence[Scan] = ()
-    validation: Sequence[Scan] = ()
+    scans: Sequence[TrainingScan] = ()
+    validation: Sequence[TrainingScan] = ()
     dataset: Dataset | None = None
 
     @property

@@ -11,9 +11,8 @@ import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from BrainLandmarksLib.network import PARTS
 from BrainLandmarksTrainLib.engine.logs import EPOCHS_FILE, STEPS_FILE
-
-PARTS = ("locator", "fine", "refinement")
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,11 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """One network's training.
 
     Args:
-        part: "locator", "fine" or "refinement".
+        part: One of `PARTS`.
         step: The last one that is in the table.
         share: How much of the run is done, 0 to 1.
         left_s: Seconds that the rest takes at the pace so far.
@@ -46,7 +45,7 @@ class Progress:
     validation: Curve
 
 
-def read_progress(output: Path) -> list[Progress]:
+def read_progress(output: Path) -> list[TrainingProgress]:
     """The networks of a run that have begun, in order."""
     found = []
     for part in PARTS:
@@ -56,7 +55,7 @@ def read_progress(output: Path) -> list[Progress]:
         share = steps[-1]["progress"]
         left = steps[-1]["seconds"] * (1 / max(share, 1e-9) - 1)
         found.append(
-            Progress(
+            TrainingProgress(
                 part,
                 int(steps[-1]["step"]),
                 share,

@@ -10,7 +10,7 @@ import torch
 
 from BrainLandmarksTrainLib.config.recipe import Recipe, ScansConfig
 from BrainLandmarksTrainLib.data.boxes import RefinementSampler
-from BrainLandmarksTrainLib.data.scans import Scan, ScanSampler
+from BrainLandmarksTrainLib.data.scans import ScanSampler, TrainingScan
 from BrainLandmarksTrainLib.engine.batches import Sampler
 from BrainLandmarksTrainLib.engine.config import TrainingConfig
 from BrainLandmarksTrainLib.synthesis.generator import HeadGenerator, HeadSampler
@@ -66,7 +66,7 @@ def samplers(
 
 def _scan_sampler(
     data: TrainingData,
-    scans: Sequence[Scan],
+    scans: Sequence[TrainingScan],
     variation: Variation,
     lattice: Lattice,
     config: ScansConfig,

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.network import PARTS
 from BrainLandmarksTrainLib.config.recipe import Recipe
 from BrainLandmarksTrainLib.engine.checkpoint import (
     checkpoints,
@@ -20,7 +21,7 @@ from BrainLandmarksTrainLib.engine.distributed import make_fabric
 from BrainLandmarksTrainLib.engine.trainer import Trainer
 
 from .finish import assembled, finish, network_of
-from .prepare import PARTS, Report, TrainingData, prepare
+from .prepare import Report, TrainingData, prepare
 from .samplers import samplers
 
 
@@ -38,7 +39,7 @@ def train_model(
         report: takes lines for the user, in the first process only.
         command: what the model will say that it was made with.
         on_log: called with the network's name and every row of its log, in the first process.
-        vary: changes what a network, "locator", "fine" or "refinement", is trained on.
+        vary: changes what a network, one of `PARTS`, is trained on.
 
     Raises:
         UserError: the data, the settings or a checkpoint cannot be used.

@@ -8,10 +8,7 @@ them. So the deformed label map itself is annotated, like any other.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +23,7 @@ from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
+from BrainLandmarksTrainLib.processes import process_pool
 
 from .deformation import Deformation
 from .head import Head, nearest_voxels
@@ -67,9 +65,7 @@ def make_deformed_copies(
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [(parent, number) for parent in parents for number in range(count)]
     make = partial(_deformed_copy, mean_shape=mean_shape, folder=folder)
-    # Fresh processes: a fork of one that has run PyTorch's threads may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
+    with process_pool(workers) as pool:
         for head in pool.map(make, *zip(*tasks)) if tasks else ():
             yield replace(head, tissues=torch.from_numpy(head.tissues).to(device))
 

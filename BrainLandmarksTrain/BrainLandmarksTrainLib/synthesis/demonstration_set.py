@@ -6,11 +6,9 @@ simulated raters, agreement and correction.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from BrainLandmarksLib.network.model_files import load_model
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
+from BrainLandmarksTrainLib.processes import process_pool
 
 from .deformed_copies import deformed
 from .label_maps import AnnotatedMap, find_label_maps, read_annotated
@@ -100,11 +99,7 @@ def _all(
     if workers == 1:
         yield from (make(*task) for task in tasks)
         return
-    # Fresh processes: a fork of one that has run PyTorch's threads may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with process_pool(workers, torch.set_num_threads, (1,)) as pool:
         yield from pool.map(make, *zip(*tasks))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from BrainLandmarksLib.geometry.affine import rigid_fit
+from BrainLandmarksLib.geometry.alignment import rigid_fit
 
 from .tissues import NAMES, TISSUES
 
@@ -42,8 +42,7 @@ def make_head(
     lookup[1:] = NAMES.index("soft tissue")
     for number, (members, _) in enumerate(TISSUES.values(), start=1):
         lookup[list(members)] = number
-    known = np.isfinite(landmarks).all(1)
-    to_head = rigid_fit(mean_shape[known], landmarks[known])
+    to_head = rigid_fit(mean_shape, landmarks)
     tissues = torch.from_numpy(lookup[labels.astype(np.int64)]).to(device)
     return Head(name, tissues, np.asarray(affine, float), np.asarray(landmarks, float), to_head)
 

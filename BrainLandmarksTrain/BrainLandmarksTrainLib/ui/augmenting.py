@@ -14,6 +14,7 @@ import numpy as np
 import qt
 import slicer.util
 
+from BrainLandmarksLib.cli.terminal import ERROR
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write
@@ -216,7 +217,7 @@ class AugmentationTab(Part):
             self.ui.previewLabel.setText("")
             if code != 0:
                 last = self._errors[-1] if self._errors else f"exit code {code}"
-                raise UserError(last.removeprefix("brainlandmarks: error: "))
+                raise UserError(last.removeprefix(ERROR))
             self._done(self._folder / "varied")
         finally:
             self._clean()

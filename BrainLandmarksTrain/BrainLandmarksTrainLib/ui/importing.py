@@ -10,6 +10,7 @@ from typing import Any
 
 import qt
 
+from BrainLandmarksLib.cli.terminal import ERROR
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.review import read_review
 from BrainLandmarksLib.ui.common.section import reports_errors
@@ -90,8 +91,7 @@ class ImportSection(Part):
         self._timer.stop()
         self.run = None
         self.panel.dataset.open()
-        prefix = "brainlandmarks: error: "
-        errors = [line.removeprefix(prefix) for line, _ in self._lines if line.startswith(prefix)]
+        errors = [line.removeprefix(ERROR) for line, _ in self._lines if line.startswith(ERROR)]
         ends = [line for line, error in self._lines if not error]
         self.ui.datasetInfoLabel.setText(f"{ends[-1]}." if ends else "Nothing was imported.")
         if errors:

@@ -10,7 +10,7 @@ from typing import Any
 import qt
 import slicer
 
-from BrainLandmarksLib.cli import PROGRAM
+from BrainLandmarksLib.cli.terminal import PROGRAM
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network.model_files import summarise
 from BrainLandmarksLib.ui.common.section import heard, reports_errors

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +19,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.io.checksum import file_sha256
 from BrainLandmarksLib.network.model_files import model_weights
+from BrainLandmarksTrainLib.processes import process_pool
 
 from .conditions import FAMILIES, Family, Strength
 from .results import CLEAN, Measurement, Results
@@ -176,12 +175,8 @@ def _all(plan: Plan, tasks: Sequence[Task], workers: int | None) -> Iterator[lis
         worker = _Worker(plan)
         yield from (worker.do(task) for task in tasks)
         return
-    # Fresh processes: a fork of one that has run PyTorch's threads may hang.
-    context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // count)
-    with ProcessPoolExecutor(
-        count, mp_context=context, initializer=_start, initargs=(plan, threads)
-    ) as pool:
+    with process_pool(count, _start, (plan, threads)) as pool:
         yield from pool.map(_do, tasks)
 
 

@@ -1,0 +1,51 @@
+"""Options that several commands have, each added to a parser in the same words."""
+
+from __future__ import annotations
+
+import argparse
+
+from BrainLandmarksLib.network.device import DEVICES
+
+DEFAULT_MODEL = "brain88"
+DEFAULT_FORMATS = "mrk.json,csv"
+"""Landmark files that `detect` writes."""
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the option --model."""
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME|DIR",
+        help=f"a shipped model or a model folder (default: {DEFAULT_MODEL})",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the option --device."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=DEVICES,
+        help="where the network runs; auto takes a working NVIDIA GPU, else the CPU",
+    )
+
+
+def add_quality(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of how carefully the network looks."""
+    parser.add_argument(
+        "--quality",
+        default="standard",
+        choices=("fast", "standard", "best"),
+        help="how carefully to look: fast looks once; standard looks twice, then at small boxes in "
+        "finer voxels; best also averages over more looks and takes longer (standard)",
+    )
+
+
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """Add the choice to go on with what is no head."""
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="go on where no head was recognised; what is written says that it is implausible",
+    )
