@@ -29,6 +29,7 @@ from BrainLandmarksLib.cli import (
     explain_compare,
     explain_sanity,
     models,
+    progress,
     protocol,
     serve,
 )
@@ -125,6 +126,7 @@ def joined(arguments: Sequence[str]) -> list[str]:
 
 def report(sentence: object) -> None:
     """Print one error sentence on stderr, under the program's name."""
+    progress.clear()
     print(f"{PROGRAM}: error: {sentence}", file=sys.stderr, flush=True)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import progress
 
+from . import console
+
 if TYPE_CHECKING:
     from BrainLandmarksTrainLib.config.recipe import Recipe
 
@@ -113,13 +115,12 @@ def train(recipe: Recipe, arguments: argparse.Namespace, command: str) -> int:
         UserError: the data or a checkpoint is wrong, or there is a run and it may not go on.
     """
     from BrainLandmarksTrainLib.engine.distributed import leads
-    from BrainLandmarksTrainLib.pipeline.console import Console
     from BrainLandmarksTrainLib.pipeline.train import need_no_run, train_model
 
     if arguments.resume == "no":
         need_no_run(recipe)
-    with Console() as console:
-        model = train_model(recipe, console.report, command=command, on_log=console.row)
+    model = train_model(recipe, console.report, command=command, on_log=console.row)
+    progress.clear()
     if model is None:
         return INTERRUPTED
     if leads():
