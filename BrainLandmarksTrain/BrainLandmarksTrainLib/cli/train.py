@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from BrainLandmarksLib.cli import progress
 
-from . import console
+from . import console, schema
 
 if TYPE_CHECKING:
     from BrainLandmarksTrainLib.config.recipe import Recipe
@@ -21,6 +21,7 @@ examples:
   brainlandmarks train my_recipe.yaml     a model of your own; again: goes on with a stopped run
   brainlandmarks train my_recipe.yaml --devices 4                   four GPUs, or CPU processes
   brainlandmarks train my_recipe.yaml --dry-run                     check it and show all settings
+  brainlandmarks train --schema > recipe.schema.json                for an editor
 """
 
 INTERRUPTED = 130
@@ -58,7 +59,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--dry-run", action="store_true", help="check the recipe, show it with all defaults, stop"
     )
+    schema.add_option(parser, "a recipe", _schema)
     parser.set_defaults(run=run)
+
+
+def _schema() -> dict[str, Any]:
+    from BrainLandmarksTrainLib.config.recipe import recipe_schema
+
+    return recipe_schema()
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
