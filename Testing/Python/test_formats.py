@@ -190,7 +190,7 @@ def test_csv_has_a_row_for_every_landmark(tmp_path, some_landmarks):
     assert tuple(rows[0]) == CSV_COLUMNS
     assert len(rows) == 1 + 88
     assert rows[1][:3] == ["1", "FP_L", "Frontal Lobe"]
-    assert rows[3] == ["3", "FB_M", "Frontal Lobe", "", "", "", "", "missing"]
+    assert rows[3] == ["3", "FB_M", "Frontal Lobe", "", "", "", "", "missing", ""]
 
 
 def test_csv_from_a_spreadsheet(tmp_path, tiny_protocol):

@@ -124,9 +124,9 @@ def test_resources_are_found():
     for name in resources.model_names():
         folder = resources.model_folder(name)
         assert sorted(path.name for path in folder.iterdir()) == [
-            "refinement.safetensors",
             "locator.safetensors",
             "model.json",
+            "refinement.safetensors",
             "shape.safetensors",
             "weights.safetensors",
         ]
@@ -251,11 +251,44 @@ def test_model_card_reads_what_training_writes_today():
 )
 def test_pictures_and_files_that_a_document_links_to_exist(document):
     path = ROOT / document
-    links = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", path.read_text(encoding="utf-8"))
     assert links
-    for link in links:
+    for link, section in links:
         if not link.startswith("https://"):
-            assert (path.parent / link).is_file(), link
+            target = path.parent / link if link else path
+            assert target.is_file(), link
+            assert not section or section in sections(target), (link, section)
+
+
+def sections(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_developer_guide_draws_the_layers_of_the_contract():
+    tomllib = pytest.importorskip("tomllib")
+    page = (ROOT / "docs" / "developer.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    picture = page.partition("```mermaid\n")[2].partition("```")[0]
+    drawn = {
+        name: re.findall(r'^ +\w+\["([^"]+)"\]$', body, flags=re.MULTILINE)
+        for name, body in re.findall(r"subgraph (\w+)\[.*?\]\n(.*?)\n  end", picture, re.DOTALL)
+    }
+    contracts = project["tool"]["importlinter"]["contracts"]
+    layers = [contract for contract in contracts if contract["type"] == "layers"]
+    assert drawn == {contract["containers"][0]: contract["layers"] for contract in layers}
+
+
+@pytest.mark.parametrize("library", sorted(LIBRARIES))
+def test_the_developer_guide_names_every_folder(library):
+    page = (ROOT / "docs" / "developer.md").read_text(encoding="utf-8")
+    _, table = page.split(f"{library}`, the ", 1)
+    named = set(re.findall(r"^\| `([\w/]+)` \|", table.split("\n\n")[1], flags=re.MULTILINE))
+    folders = {Path(name).parent for name in library_files(library)}
+    paths = {folder.relative_to(library).as_posix() for folder in folders} - {"."}
+    paths = {path for path in paths if not path.startswith("data/models/")}
+    assert named == paths | ({"data/models"} if library == "BrainLandmarksLib" else set())
 
 
 def test_readme_commands_are_targets_of_the_makefile():

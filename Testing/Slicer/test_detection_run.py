@@ -91,7 +91,9 @@ def test_the_sample_head_is_found_where_it_is(scene, worker, head):
     assert found.landmarks.missing.sum() < 5
     assert set(found.landmarks.status) <= {"model", "missing"}
     assert found.source == {"model": "brain88", "device": "cpu",
-                            "precision": found.source["precision"]}  # fmt: skip
+                            "precision": found.source["precision"],
+                            "plausibility": found.source["plausibility"]}  # fmt: skip
+    assert found.source["plausibility"] > 0.99
     assert 0 < found.seconds < MINUTE
     assert progress[0][0] == "loading the model"
     assert progress[-1][1] == pytest.approx(1.0)
@@ -123,7 +125,14 @@ def test_what_is_no_head_is_said_in_one_sentence(worker, scene):
     assert "Traceback" not in outcome.sentence
     slicer.util.updateVolumeFromArray(node, rng.random((60, 60, 60)).astype(np.float32))
     outcome, _ = run(worker, node)
-    assert isinstance(outcome, Failure | Found)
+    assert isinstance(outcome, Failure)
+    assert outcome.implausible
+    assert "no head was recognised" in outcome.sentence
+    forced, _ = run(worker, node, force=True)
+    assert isinstance(forced, Found)
+    assert forced.source["plausibility"] < 0.1
+    assert np.nanmax(forced.landmarks.confidence) < 0.1
+    assert "implausible" in forced.notes[0]
 
 
 def test_cancelling_brings_nothing_and_leaves_nothing(worker, head):

@@ -26,6 +26,7 @@ from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review, read_review, write_review
+from BrainLandmarksLib.review.edits import is_implausible
 
 MODULE = Path(__file__).parents[2] / "BrainLandmarks" / "BrainLandmarks.py"
 PROTOCOL = load_protocol("brain88")
@@ -185,6 +186,29 @@ def test_a_review_from_the_scan_to_the_file(desktop, panel, scene, tmp_path):
     np.testing.assert_allclose(again.review.current.points, points, atol=1e-3)
     assert again.review.edits == review.edits
     assert rows(ui)["CC_G"].text(STATUS) == "edited"
+
+
+def test_what_is_no_head_is_shown_only_to_who_wants_it(desktop, panel, scene):
+    ui = panel.ui
+    noise = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "noise")
+    values = np.random.default_rng(0).random((60, 60, 60)).astype(np.float32)
+    slicer.util.updateVolumeFromArray(noise, values)
+    noise.SetSpacing(3, 3, 3)
+    ui.inputSelector.setCurrentNode(noise)
+    ui.qualityCombo.currentText = "fast"
+    asked = len(desktop.dialogs.shown)
+    desktop.dialogs.answer(False)
+    detect(desktop, panel)
+    assert len(desktop.dialogs.shown) == asked + 1
+    assert panel.panel.session is None
+    assert "no head was recognised" in ui.messageLabel.text.lower()
+    desktop.dialogs.answer(True)
+    detect(desktop, panel)
+    session = panel.panel.session
+    assert is_implausible(session.source)
+    assert all(node.GetName().endswith(" (implausible)") for node in session.nodes.lists)
+    assert "implausible" in ui.messageLabel.text
+    assert np.nanmax(session.review.current.confidence) < 0.1
 
 
 def test_detecting_again_asks_once_and_keeps_the_corrections(desktop, detected, scene):

@@ -214,7 +214,7 @@ class Dataset:
         if review.protocol.hash != self.protocol.hash:
             raise UserError(f"the landmarks are not those of the dataset, {self.protocol.name}.")
         image_hash = _hash(volume)
-        with self.alone():
+        with self.locked():
             known = next((e for e in self.entries if e.image_hash == image_hash), None)
             number = 1 + max((int(e.identity) for e in self.entries), default=0)
             identity = known.identity if known else f"{number:04d}"
@@ -245,7 +245,7 @@ class Dataset:
         """
         if review.protocol.hash != self.protocol.hash:
             raise UserError(f"the landmarks are not those of the dataset, {self.protocol.name}.")
-        with self.alone():
+        with self.locked():
             entry = next((e for e in self.entries if e.identity == entry.identity), entry)
             renewed = store(self.folder, entry.identity, None, review, source)
             kept = ("image", "image_hash", "image_sha256", "subject", "split", "origin")
@@ -259,7 +259,7 @@ class Dataset:
         Raises:
             UserError: the manifest cannot be written.
         """
-        with self.alone():
+        with self.locked():
             self._write_manifest(self._with(entries))
 
     def update(self, entries: Iterable[Entry], note: Mapping[str, Any]) -> None:
@@ -276,11 +276,11 @@ class Dataset:
             "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "version": __version__,
         }
-        with self.alone():
+        with self.locked():
             self._write_manifest(self._with(entries), (*self.history, {**note, **stamp}))
 
     @contextmanager
-    def file_lock(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Hold the dataset while it is read and written; entries are those of this moment.
 
         Raises:

@@ -50,7 +50,7 @@ def split_dataset(
     Raises:
         UserError: there are too few subjects, or the numbers leave nothing to train on.
     """
-    with dataset.alone():
+    with dataset.locked():
         return _split(dataset, validation, test, seed, again)
 
 

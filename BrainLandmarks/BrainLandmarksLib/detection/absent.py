@@ -4,10 +4,10 @@ A network gives a point for every landmark, also where public scans have lost th
 taken for absent
 
 * outside the voxels of the image;
-* where there is no tissue: next to none within 10 mm, or one and the same value in all voxels
-  within 6 mm, as programs leave it that cut something away;
+* where there is no tissue: next to none within 10 mm, or all voxels within 6 mm are equally black,
+  as programs leave it that cut something away;
 * on an eye of which no globe can be fitted to the image and whose surroundings are mostly air, or
-  of which another point is absent;
+  are filled with one value;
 * on a globe that can be fitted but is cut, where no tissue is left at the point itself.
 
 The measures are shares of voxels, so noise in the air and dark bone, vitreous and sinuses do not
@@ -77,7 +77,8 @@ def reasons(
     tissue = _Tissue.of(head)
     places = np.where(known[:, None], points, head.grid.center_ras)
     empty = tissue.share(places, _NEAR_MM) < _NEAR_SHARE
-    empty |= tissue.constant(places, _CONSTANT_MM)
+    constant = tissue.constant(places, _CONSTANT_MM)
+    empty |= constant & (tissue.share(places, _CONSTANT_MM) == 0)
     cut = tissue.share(places, _WALL_MM) < _WALL_SHARE
     for row in np.flatnonzero(empty & known):
         notes[row] = NO_TISSUE
@@ -89,7 +90,7 @@ def reasons(
                 notes[row] = NO_TISSUE
         else:
             around = tissue.share(places[rows].mean(0, keepdims=True), _EYE_MM)[0]
-            if around < _EYE_SHARE or empty[rows].any():
+            if around < _EYE_SHARE or (constant | empty)[rows].any():
                 for row in rows:
                     notes[row] = NO_EYE
     return notes

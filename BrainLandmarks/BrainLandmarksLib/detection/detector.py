@@ -24,7 +24,7 @@ from torch import nn
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.detection import absent
-from BrainLandmarksLib.detection.plausibility import Judge, weakened
+from BrainLandmarksLib.detection.plausibility import LOCATOR_LIMIT, Judge, weakened
 from BrainLandmarksLib.detection.refinement import MARGIN, PRIOR_MM, boxes, with_prior
 from BrainLandmarksLib.errors import ImplausibleError, UserError
 from BrainLandmarksLib.geometry.affine import (
@@ -185,8 +185,9 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Located:
-    """What the locator says: the head's pose, and how plausible its points are."""
+    """What the locator says: its points, (K, 3) RAS mm, and the pose that they give."""
 
+    points: FloatArray
     pose: FloatArray
     plausibility: float
 
@@ -247,7 +248,7 @@ class Detector:
             self._notes.append("the GPU does not run this PyTorch, so the CPU does the work")
         self.model = model if isinstance(model, Model) else load_model(model)
         self.precision = precision
-        self._judge = Judge(self.model.shape, self.model.spec.mean_shape)
+        self.judge = Judge(self.model.shape, self.model.spec.mean_shape)
         self._mirror = torch.from_numpy(self.model.protocol.mirror_permutation())
         self._networks = {
             part: _for_inference(network) for part, (network, _) in self.model.networks.items()
@@ -377,7 +378,8 @@ class Detector:
                 grid = _posed_cube(pose, self.model.spec.locator)
                 decoded = self._run("locator", _input_cube(work.head, grid))
                 pose = self._pose(decoded, grid, pose)
-        return _Located(pose, self._judge(_points(decoded, grid)))
+        points = _points(decoded, grid)
+        return _Located(points, pose, self.judge(points, LOCATOR_LIMIT))
 
     def _from_all_sides(self, work: _Work, located: _Located) -> _Located:
         """What the locator sees if the image lies on a side, upside down or back to front.
@@ -398,7 +400,7 @@ class Detector:
                 pose = _turned_guess(head, rotation)
                 grid = _posed_cube(pose, self.model.spec.locator)
                 points = _points(self._run("locator", _input_cube(head, grid)), grid)
-                plausibility = self._judge(points)
+                plausibility = self.judge(points, LOCATOR_LIMIT)
                 if plausibility > best:
                     best, first = plausibility, pose
         if first is None:
@@ -418,7 +420,7 @@ class Detector:
             if number + 1 < work.chosen.passes:
                 pose = self._pose(decoded, grid, pose)
         points = _points(decoded, grid)
-        return _Seen(points, pose, grid, input_cube, decoded, self._judge(points))
+        return _Seen(points, pose, grid, input_cube, decoded, self.judge(points))
 
     def _absent(self, work: _Work, pose: FloatArray, points: FloatArray) -> list[str]:
         """Why the image does not show a landmark where it was found; "" where it does, (K,)."""

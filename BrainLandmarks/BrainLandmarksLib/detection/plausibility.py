@@ -5,9 +5,9 @@ that lies as its header does not say. How sharp their heatmaps are tells little 
 points lie to one another tells it: in a head each is about where all the others lead to expect it
 (`shape_model.ShapeModel.deviation`), in anything else hardly any is.
 
-The score is made of the *median* deviation, so a few points that are far off, as in a head with a
-lesion, do not matter, and neither do those of a part that the image has cut off.
-docs/plausibility.md has what was measured, and how to measure it anew.
+The score is made of the deviation that 85 % of the points stay below, so a few points that are far
+off, as in a head with a lesion, do not matter. docs/plausibility.md has what was measured, and how
+to measure it anew.
 """
 
 from __future__ import annotations
@@ -20,8 +20,14 @@ from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.shape_model import ShapeModel
 from BrainLandmarksLib.protocol.landmarks import PLAUSIBLE, is_plausible
 
-LIMIT = 1.1
-"""Median deviation, in standard deviations, at which a head ends (docs/plausibility.md)."""
+SHARE = 0.85
+"""So many of the landmarks of a head deviate less than `LIMIT`."""
+
+LIMIT = 1.5
+"""Standard deviations at which a head ends, for the fine network (docs/plausibility.md)."""
+
+LOCATOR_LIMIT = 1.7
+"""The same for the locator, which sees less; beyond it, the other orientations are tried."""
 
 SIGMA_MM = 4.0
 """Error along each axis that every point is granted: the question is whether this is a head."""
@@ -51,27 +57,31 @@ class Judge:
         own = [] if shape is None else [shape]
         self.shapes = [*own, usual_shape(mean)]
 
-    def __call__(self, points: FloatArray) -> float:
-        """Plausibility, 0 to 1, of (K, 3) landmarks in RAS mm, in any pose."""
-        return plausibility_of(self.misfit(points))
+    def __call__(self, points: FloatArray, limit: float = LIMIT) -> float:
+        """Plausibility, 0 to 1, of (K, 3) landmarks in RAS mm, in any pose.
+
+        Args:
+            limit: Of the network that found them, standard deviations.
+        """
+        return plausibility_of(self.misfit(points), limit)
 
     def misfit(self, points: FloatArray) -> float:
-        """Median deviation of (K, 3) landmarks, in standard deviations; infinite for no shape.
+        """What `SHARE` of (K, 3) landmarks deviate less than, standard deviations.
 
-        Fewer than four points always fit.
+        Infinite for points that have no shape. Fewer than four points always fit.
         """
         if len(points) < _FEWEST:
             return 0.0
         try:
-            every = [np.median(shape.deviation(points, SIGMA_MM)) for shape in self.shapes]
+            every = [np.quantile(shape.deviation(points, SIGMA_MM), SHARE) for shape in self.shapes]
         except ValueError:  # all points in one place or on one line
             return math.inf
         return float(min(every))
 
 
-def plausibility_of(misfit: float) -> float:
-    """From 1 for no deviation at all over `PLAUSIBLE` at `LIMIT` towards 0."""
-    return float(1 / (1 + (misfit / LIMIT) ** _STEEPNESS))
+def plausibility_of(misfit: float, limit: float = LIMIT) -> float:
+    """From 1 for no deviation at all over `PLAUSIBLE` at the limit towards 0."""
+    return float(1 / (1 + (misfit / limit) ** _STEEPNESS))
 
 
 def usual_shape(mean: FloatArray) -> ShapeModel:

@@ -261,7 +261,7 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
 
 
 # `fcntl.lockf` and not `flock`: a fork, such as a data loader, would hold on to the latter.
-# `files.alone` waits for a lock and lets go of it; this one is held to the end, or looked at.
+# `io.lock.file_lock` waits for a lock and lets go of it; this one is held to the end, or looked at.
 def _lock(descriptor: int) -> bool:
     """Lock an open file until this process ends; False where locks do not work."""
     for _ in range(_LOCK_TRIES):
