@@ -3,9 +3,8 @@
     make docs
     make docs AFIDS=tpl-MNIColin27_desc-groundtruth_afids.fcsv LABEL_MAPS=folder
 
-writes docs/protocol.md, the pictures in docs/images/, the published augmentation settings and
-their schema, and the tables of README.md, docs/augmentation.md, docs/gradcam.md and
-docs/model_card.md between `<!-- table:NAME -->` and `<!-- /table -->`. What needs data that does
+writes docs/protocol.md, the pictures in docs/images/, the published augmentation settings, and the
+tables of README.md, docs/augmentation.md, docs/gradcam.md, docs/model_card.md and
 docs/robustness.md between `<!-- table:NAME -->` and `<!-- /table -->`. What needs data that does
 not come with the project is made anew only when it is given: AFIDS, the experts' points on Colin27
 (github.com/afids/autoafids), and LABEL_MAPS, the SynthSeg training label maps
@@ -58,7 +57,6 @@ def main() -> None:
     found = draw_overview()
     draw_augmentation(found)
     publish_augmentation()
-    publish_recipe()
     guide.draw_thumbnails(read_image(resources.sample_head()), placed_by_eye(), THUMBNAILS)
     sanity = draw_gradcam()
     fill(
@@ -203,23 +201,11 @@ def draw_retest() -> str:
 
 
 def publish_augmentation() -> None:
-    """Write the default augmentation settings and their JSON schema beside the code."""
+    """Write the default augmentation settings beside the code."""
     from BrainLandmarksTrainLib.augmentation import config
 
-    for name, content in (
-        (config.SCHEMA_FILE, config.augmentation_schema()),
-        (config.DEFAULTS_FILE, config.published_defaults()),
-    ):
-        config.file(name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def publish_recipe() -> None:
-    """Write the JSON schema of training recipes beside the recipes that come with the library."""
-    from BrainLandmarksTrainLib.config import recipe
-
-    file = Path(recipe.__file__).parent / "recipes" / recipe.SCHEMA_FILE
-    content = json.dumps(recipe.recipe_schema(), indent=2) + "\n"
-    file.write_text(content, encoding="utf-8")
+    content = json.dumps(config.published_defaults(), indent=2) + "\n"
+    config.file(config.DEFAULTS_FILE).write_text(content, encoding="utf-8")
 
 
 def training_settings() -> str:

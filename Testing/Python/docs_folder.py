@@ -57,6 +57,7 @@ class Makers:
             "bids": self.bids,
             "my_set": self.many,
             "oasis": self.few,
+            "corrections": self.few,
             "runs": self.runs,
         }
 

@@ -12,6 +12,7 @@ import pytest
 
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cli import main
+from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.landmarks import read_landmarks
 
 COMMANDS = [
@@ -132,9 +133,33 @@ def test_progress_bar_on_a_terminal(monkeypatch, capsys):
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     terminal.progress(1, 4, "second")
-    assert capsys.readouterr().err.endswith("[########......................] 1/4 second")
+    shown = capsys.readouterr().err
+    assert "25 %|" in shown
+    assert "1/4" in shown.splitlines()[-1]
+    assert shown.rstrip().endswith("second")
+    terminal.report(UserError("no such file"))
+    blank, line = capsys.readouterr().err.rstrip("\n").rsplit("\r", 1)
+    assert blank.strip() == "", "the bar is taken away before a line is printed"
+    assert line == "brainlandmarks: error: no such file"
+    terminal.progress(4, 4, "")
     terminal.progress(0, 1, "only")
     assert capsys.readouterr().err == ""
+
+
+def test_the_bar_of_a_training_stays_when_it_is_done(monkeypatch, capsys):
+    from BrainLandmarksTrainLib.cli import console
+
+    row = {"total": 1.5, "error_mm": 2.0, "progress": 0.5, "seconds": 60.0, "step": 10}
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    console.row("fine", row)
+    console.row("fine", {**row, "progress": 0.75})
+    console.report("done")
+    printed = capsys.readouterr()
+    assert printed.out == "done\n"
+    last = printed.err.rstrip("\n").splitlines()[-1]
+    assert "fine  75 %" in last
+    assert "loss 1.500, error 2.0 mm" in last
+    assert printed.err.endswith("\n")
 
 
 def test_missing_landmarks_in_the_table(some_landmarks):
@@ -181,6 +206,17 @@ def test_train_names_settings_that_are_not_there(capsys):
     error = capsys.readouterr().err
     assert "settings.json" in error
     assert len(error.splitlines()) == 1
+
+
+def test_without_the_training_library_there_is_no_command_train(monkeypatch, capsys):
+    from BrainLandmarksLib import cli
+
+    monkeypatch.setattr(cli.metadata, "entry_points", lambda group: ())
+    monkeypatch.setattr(cli, "_beside", list)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "settings.json"])
+    assert stop.value.code == 2
+    assert "invalid choice: 'train'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -6,10 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import nullcontext
+from pathlib import Path
 
+import dask
 import pytest
 from bids_tree import write_dataset
-from distributed import Client, LocalCluster
+from distributed import Client, KilledWorker, LocalCluster
 
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.cohort import execution
@@ -50,6 +54,7 @@ def test_workers_of_this_machine(dataset, tmp_path, tiny_model, capfd):
     assert [row["status"] for row in rows_of(output)] == ["ok"] * 2 + ["failed"] + ["ok"] * 5
 
 
+@pytest.mark.slow  # whoever is stopped must be in the middle of a scan
 def test_a_killed_worker_loses_nothing(dataset, tmp_path, tiny_model):
     output = tmp_path / "out"
     arguments = ["detect", "--bids", dataset, "-o", output, "--model", tiny_model]
@@ -96,33 +101,86 @@ def test_a_killed_worker_loses_nothing(dataset, tmp_path, tiny_model):
     assert not list(output.rglob(".unfinished-*"))
 
 
-def test_a_scan_that_kills_every_worker_becomes_a_row(dataset, tmp_path, tiny_model, monkeypatch):
-    from distributed import KilledWorker
+class MortalCluster:
+    """A cluster and its client without processes: a scan's first workers die, as often as is said.
 
-    class Future:
-        key = "a"
+    A worker is replaced and the scan tried again, until more have died on it than the scheduler
+    allows, as in `distributed`.
+    """
 
-        def result(self):
-            raise KilledWorker("a", None, 3)
+    def __init__(self, deaths):
+        self.deaths = deaths
+        self.attempts = Counter()
+        self.allowed = dask.config.get("distributed.scheduler.allowed-failures")
 
-        def release(self):
-            pass
+    def map(self, function, jobs, pure):
+        return [MortalFuture(self, function, job) for job in jobs]
 
-    class Cluster:
-        def map(self, function, jobs, pure):
-            return [Future() for _ in jobs]
+    def close(self):
+        pass
 
-        def close(self):
-            pass
 
-    monkeypatch.setattr(execution, "_connect", lambda scheduler: Cluster())
+class MortalFuture:
+    def __init__(self, cluster, function, job):
+        self.cluster, self.function, self.job = cluster, function, job
+        self.key = self.subject = job.scan.entities
+
+    def result(self):
+        died = 0
+        while True:
+            self.cluster.attempts[self.subject] += 1
+            if died == self.cluster.deaths.get(self.subject, 0):
+                return self.function(self.job)
+            died += 1
+            if died > self.cluster.allowed:
+                raise KilledWorker(self.key, None, self.cluster.allowed)
+
+    def release(self):
+        pass
+
+
+def test_a_scan_is_given_up_when_three_workers_have_died_on_it(
+    dataset, tmp_path, tiny_model, monkeypatch
+):
+    """With two deaths it is done by the third worker; the others are not concerned."""
+    made = []
+
+    def start(**_options):
+        made.append(MortalCluster({"sub-01": 2, "sub-02": 3}))
+        return nullcontext(made[-1])
+
+    monkeypatch.setattr("distributed.LocalCluster", start)
+    monkeypatch.setattr("distributed.Client", lambda cluster: cluster)
     monkeypatch.setattr("distributed.as_completed", iter)
     output = tmp_path / "out"
     arguments = ["detect", "--bids", str(dataset), "-o", str(output), "--model", str(tiny_model)]
-    assert main([*arguments, "--participant-label", "01", "--scheduler", "tcp://x:1"]) == 2
+    some = ["--participant-label", "01", "02", "03"]
+    assert main([*arguments, *some, "--workers", "2"]) == 2
+    assert made[0].attempts == {"sub-01": 3, "sub-02": 3, "sub-03": 1}
     assert main(["report", str(output)]) == 0
-    (row,) = rows_of(output)
-    assert "every process that worked on it died" in row["warnings"]
+    assert [row["status"] for row in rows_of(output)] == ["ok", "failed", "ok"]
+    assert "every process that worked on it died" in rows_of(output)[1]["warnings"]
+
+
+def dies(job):
+    """Stands in for the work on a scan: its worker dies, and a file tells of it."""
+    (Path(job.output) / f"death-{os.getpid()}").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_dask_gives_a_scan_up_when_three_workers_have_died_on_it(
+    dataset, tmp_path, tiny_model, monkeypatch
+):
+    """The same with real processes."""
+    monkeypatch.setattr(execution, "do", dies)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    output = tmp_path / "out"
+    arguments = ["detect", "--bids", str(dataset), "-o", str(output), "--model", str(tiny_model)]
+    assert main([*arguments, "--participant-label", "01", "02", "--workers", "2"]) == 2
+    assert main(["report", str(output)]) == 0
+    assert [row["status"] for row in rows_of(output)] == ["failed"] * 2
+    assert 3 <= len(list(output.glob("death-*"))) <= 6  # one death may count for both scans
 
 
 def test_a_missing_engine_or_cluster_is_one_sentence(
@@ -131,8 +189,6 @@ def test_a_missing_engine_or_cluster_is_one_sentence(
     arguments = ["detect", "--bids", str(dataset), "-o", str(tmp_path / "out")]
     arguments += ["--model", str(tiny_model)]
     monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "1s")
-    import dask
-
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
         assert main([*arguments, "--scheduler", "tcp://127.0.0.1:9"]) == 2
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err

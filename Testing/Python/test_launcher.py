@@ -68,10 +68,10 @@ def ended_by(worker, number):
     """What the client says when the interpreter behind the launcher gets a signal in a job."""
     assert answered(worker)["type"] == "result"
     received = []
-    worker.request("device", received.append, device="cpu")
     program = child_of(worker.pid)
     assert program != worker.pid
     os.kill(program, signal.SIGSTOP)  # it must not answer before it dies
+    worker.request("device", received.append, device="cpu")
     os.kill(program, number)
     os.kill(program, signal.SIGCONT)
     until(lambda: not worker.busy, worker.poll)

@@ -54,6 +54,7 @@ def test_a_machine_that_cannot_be_is_one_sentence(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_same_training(tmp_path: Path):
     script = tmp_path / "train.py"
     tests = str(Path(__file__).parent)

@@ -67,7 +67,9 @@ def test_slices_turn_with_the_head(brain88, head_points, degrees):
 
 
 def test_directions_follow_radiological_convention(brain88, head_points):
-    for s in choose_slices(LandmarkSet.from_points(brain88, head_points)):
+    slices = choose_slices(LandmarkSet.from_points(brain88, head_points))
+    assert {s.orientation for s in slices} == {"sagittal", "axial", "coronal"}
+    for s in slices:
         if s.orientation == "sagittal":
             assert s.right[1] < -0.9  # anterior on the left
             assert s.up[2] > 0.9
@@ -78,22 +80,23 @@ def test_directions_follow_radiological_convention(brain88, head_points):
 
 
 def test_a_point_is_drawn_on_the_voxel_it_belongs_to(brain88, head_points):
-    landmarks = LandmarkSet.from_points(brain88, head_points)
-    for s in choose_slices(landmarks):
+    affine = np.eye(4)
+    affine[:3, 3] = [-90, -108, -90]
+    grid = Grid((181, 217, 181), affine)
+    checked = 0
+    for s in choose_slices(LandmarkSet.from_points(brain88, head_points)):
         row = int(np.argmin(s.distances(head_points)))
-        grid = Grid((181, 217, 181), np.diag([1.0, 1, 1, 1]) + 0)
-        affine = np.eye(4)
-        affine[:3, 3] = [-90, -108, -90]
-        grid = Grid(grid.shape, affine)
+        if s.distances(head_points)[row] > 1:
+            continue  # a slice between points
         data = np.zeros(grid.shape, np.float32)
         i, j, k = np.rint(grid.ras_to_ijk(head_points[row])).astype(int)
         data[i - 1 : i + 2, j - 1 : j + 2, k - 1 : k + 2] = 1
-        if s.distances(head_points)[row] > 1:
-            continue
         image = s.sample(Volume(data, grid))
         brightest = np.argwhere(image > 0.5 * image.max()).mean(axis=0)
         expected = s.project(head_points[row : row + 1])[0] / 0.75 + (image.shape[0] - 1) / 2
         np.testing.assert_allclose(brightest, expected, atol=2)
+        checked += 1
+    assert checked == 6, "every slice of these points has one on it"
 
 
 def test_protocol_without_planes_gets_upright_slices(tiny_protocol):

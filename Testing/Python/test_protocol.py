@@ -53,9 +53,10 @@ def test_brain88_has_the_groups_of_table_one():
 
 def test_brain88_puts_left_before_right():
     brain88 = load_protocol("brain88")
-    for landmark in brain88:
-        if landmark.side == "L":
-            assert brain88.by_label(landmark.mirror).index == landmark.index + 1
+    left = [landmark for landmark in brain88 if landmark.side == "L"]
+    assert left
+    for landmark in left:
+        assert brain88.by_label(landmark.mirror).index == landmark.index + 1
 
 
 def test_secondary_points_of_brain88_are_those_spaced_along_an_outline():

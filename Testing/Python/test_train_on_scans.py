@@ -120,6 +120,7 @@ def command_line(arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE)
 
 
+@pytest.mark.slow  # test_trainer has the fast one
 def test_the_command_runs_on_two_processes(tmp_path, scans):
     """Two processes of one batch each step: the weights of one process."""
     weights = []

@@ -1,4 +1,4 @@
-"""Recipes: read from JSON or YAML, everything unknown refused by name, published as a schema."""
+"""Recipes: read from JSON or YAML, everything unknown refused by name, described by a schema."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import jsonschema
 import pytest
 import yaml
 
+from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksTrainLib.augmentation.config import augmentation_schema
 from BrainLandmarksTrainLib.config import recipe as recipes
 from BrainLandmarksTrainLib.config.recipe import Recipe, load_recipe, recipe_schema, write_recipe
 from BrainLandmarksTrainLib.engine.config import TrainingConfig
@@ -66,10 +68,22 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert load_recipe(tmp_path / "again.yaml") == recipe
 
 
-def test_the_published_schema_is_that_of_the_code() -> None:
-    published = json.loads((FOLDER / recipes.SCHEMA_FILE).read_text(encoding="utf-8"))
-    assert published == recipe_schema(), "run: make docs"
-    jsonschema.Draft202012Validator.check_schema(published)
+@pytest.mark.parametrize(
+    ("command", "schema"), [("train", recipe_schema), ("augment", augmentation_schema)]
+)
+def test_the_command_prints_the_schema(command, schema, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--schema"])
+    assert stop.value.code == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(json.dumps(schema()))
+    jsonschema.Draft202012Validator.check_schema(printed)
+
+
+def test_a_recipe_may_name_its_schema(tmp_path: Path) -> None:
+    path = written(tmp_path, **{"$schema": "recipe.schema.json"})
+    jsonschema.validate(yaml.safe_load(path.read_text(encoding="utf-8")), recipe_schema())
+    assert load_recipe(path) == load_recipe(written(tmp_path))
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.yaml")))

@@ -258,8 +258,36 @@ def test_cancelling_the_waiting_leaves_the_running(worker, tmp_path):
     assert [m["type"] for m in second] == ["cancelled"]
 
 
+FALLS_SILENT = """
+import json, sys
+def say(**fields):
+    print(json.dumps({"v": 1, **fields}), flush=True)
+say(type="hello", library="", pid=0)
+for line in sys.stdin:
+    request = json.loads(line)
+    if request["type"] == "ping":
+        say(type="result", id=request["id"])
+"""
+
+
+def test_a_worker_that_says_nothing_more_is_ended(tmp_path, monkeypatch):
+    """It answers a ping and nothing else; the next one answers again."""
+    script = tmp_path / "silent.py"
+    script.write_text(FALLS_SILENT)
+    worker = Worker([sys.executable, "-S", str(script)])
+    received = []
+    asked = (("ping", {}, MINUTE), ("device", {"device": "cpu"}, 0.3), ("ping", {}, MINUTE))
+    for kind, fields, patience_s in asked:
+        monkeypatch.setattr(client, "SILENCE_S", patience_s)
+        worker.wait(worker.request(kind, received.append, **fields), MINUTE)
+    worker.stop()
+    assert [message["type"] for message in received] == ["result", "error", "result"]
+    assert received[1]["code"] == "silent"
+
+
+@pytest.mark.slow  # the same with one that is halted, against its own clock
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_a_worker_that_falls_silent_is_ended(worker, monkeypatch):
+def test_a_worker_that_is_halted_is_ended(worker, monkeypatch):
     monkeypatch.setattr(client, "SILENCE_S", 1.5)
     received = []
     worker.wait(worker.request("ping", received.append), MINUTE)

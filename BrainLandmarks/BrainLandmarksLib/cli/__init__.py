@@ -29,6 +29,7 @@ from BrainLandmarksLib.cli import (
     explain_compare,
     explain_sanity,
     models,
+    progress,
     protocol,
     serve,
 )

@@ -28,6 +28,7 @@ REQUIREMENTS = (
     "matplotlib>=3.8",
     "jsonschema>=4.18",
     "PyYAML>=6.0",
+    "tqdm>=4.60",
 )
 """What is installed on the first click. Lower bounds only, so that other extensions can share."""
 
@@ -35,7 +36,6 @@ TRAINING = (
     "torchio>=0.20",
     "lightning-fabric>=2.2",
     "tensorboardX>=2.6",
-    "tqdm>=4.60",
     "psutil>=5.9",
 )
 """What training and augmentation need besides."""

@@ -24,7 +24,6 @@ from .transform import Transform
 
 WHAT = "augmentation setting"
 SIDES = ("patient", "machine")
-SCHEMA_FILE = "augmentation.schema.json"
 DEFAULTS_FILE = "paper.json"
 
 
@@ -173,17 +172,17 @@ def augmentation_from_dict(values: Mapping[str, Any]) -> AugmentationConfig:
 
 
 def augmentation_schema() -> dict[str, Any]:
-    """JSON schema of an augmentation file; the published copy is ``augmentation.schema.json``."""
+    """JSON schema of an augmentation file (``brainlandmarks augment --schema``)."""
     return schema(AugmentationConfig, "Augmentation settings")
 
 
 def published_defaults() -> dict[str, Any]:
     """Content of ``paper.json``: the defaults, to copy and change."""
-    return {"$schema": SCHEMA_FILE, **AugmentationConfig().to_dict()}
+    return AugmentationConfig().to_dict()
 
 
 def file(name: str) -> Path:
-    """A file that comes with this package: the schema or the defaults."""
+    """A file that comes with this package."""
     return Path(str(resources.files(__package__))) / name
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from BrainLandmarksLib.cli import terminal
+
+from . import console
 from .train import INTERRUPTED, add_run_options, machine_options
 
 _EXAMPLE = """\
@@ -46,7 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.errors import UserError
     from BrainLandmarksTrainLib.engine.distributed import leads
     from BrainLandmarksTrainLib.pipeline.ablation import PAGE, load_ablation, run_ablation
-    from BrainLandmarksTrainLib.pipeline.console import Console
 
     config = load_ablation(
         arguments.config, arguments.output, arguments.dataset, **machine_options(arguments)
@@ -54,9 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
     output = Path(config.recipe.output)
     if arguments.resume == "no" and output.is_dir() and any(output.iterdir()):
         raise UserError(f"{output} is not empty; choose another --output, or --resume auto.")
-    with Console() as console:
-        command = f"brainlandmarks ablation {Path(arguments.config).name}"
-        page = run_ablation(config, console.report, console.row, command)
+    command = f"brainlandmarks ablation {Path(arguments.config).name}"
+    page = run_ablation(config, console.report, console.row, command)
+    terminal.clear()
     if page is None:
         return INTERRUPTED
     if leads():

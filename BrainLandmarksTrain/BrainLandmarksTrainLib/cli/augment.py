@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+from . import schema
 
 _EXAMPLE = """\
 examples:
   brainlandmarks augment oasis -o oasis_more                one more scan of each, as in the paper
   brainlandmarks augment oasis -o oasis_more --factor 3 --workers 8 --with-originals
   brainlandmarks augment oasis -o gentle --config gentle.yaml --seed 4
+  brainlandmarks augment --schema > augmentation.schema.json         for an editor
 """
 
 
@@ -49,7 +53,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--with-originals", action="store_true",
         help="put the scans of DATASET into DIR as well, all splits",
     )  # fmt: skip
+    schema.add_option(parser, "a file for --config", _schema)
     parser.set_defaults(run=run)
+
+
+def _schema() -> dict[str, Any]:
+    from BrainLandmarksTrainLib.augmentation.config import augmentation_schema
+
+    return augmentation_schema()
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from BrainLandmarksLib.cli import terminal
 from BrainLandmarksLib.network.device import DEVICES
+
+from . import console, schema
 
 if TYPE_CHECKING:
     from BrainLandmarksTrainLib.config.recipe import Recipe
@@ -20,6 +22,7 @@ examples:
   brainlandmarks train my_recipe.yaml     a model of your own; again: goes on with a stopped run
   brainlandmarks train my_recipe.yaml --devices 4                   four GPUs, or CPU processes
   brainlandmarks train my_recipe.yaml --dry-run                     check it and show all settings
+  brainlandmarks train --schema > recipe.schema.json                for an editor
 """
 
 INTERRUPTED = 130
@@ -57,7 +60,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--dry-run", action="store_true", help="check the recipe, show it with all defaults, stop"
     )
+    schema.add_option(parser, "a recipe", _schema)
     parser.set_defaults(run=run)
+
+
+def _schema() -> dict[str, Any]:
+    from BrainLandmarksTrainLib.config.recipe import recipe_schema
+
+    return recipe_schema()
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -112,13 +122,12 @@ def train(recipe: Recipe, arguments: argparse.Namespace, command: str) -> int:
         UserError: the data or a checkpoint is wrong, or there is a run and it may not go on.
     """
     from BrainLandmarksTrainLib.engine.distributed import leads
-    from BrainLandmarksTrainLib.pipeline.console import Console
     from BrainLandmarksTrainLib.pipeline.train import need_no_run, train_model
 
     if arguments.resume == "no":
         need_no_run(recipe)
-    with Console() as console:
-        model = train_model(recipe, console.report, command=command, on_log=console.row)
+    model = train_model(recipe, console.report, command=command, on_log=console.row)
+    terminal.clear()
     if model is None:
         return INTERRUPTED
     if leads():

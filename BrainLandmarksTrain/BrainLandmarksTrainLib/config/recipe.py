@@ -1,7 +1,8 @@
 """What a model is made of: one file, read, checked and described by the same dataclasses.
 
 ``brainlandmarks train RECIPE`` runs it (:mod:`.cooking`). Recipes that come with the library lie in
-``recipes/``, beside the JSON schema that an editor can check and complete a recipe with.
+``recipes/``; ``brainlandmarks train --schema`` prints the JSON schema that an editor can check and
+complete a recipe with.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from BrainLandmarksTrainLib.settings import (
 )
 
 WHAT = "training setting"
-SCHEMA_FILE = "recipe.schema.json"
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _with_paths(recipe: Recipe, base: Path) -> Recipe:
 
 
 def recipe_schema() -> dict[str, Any]:
-    """JSON schema of a recipe; the published copy is ``recipes/recipe.schema.json``."""
+    """JSON schema of a recipe."""
     return schema(Recipe, "Training recipe")
 
 

@@ -6,12 +6,10 @@ step alone. So a resumed run, more processes or more workers see the very same s
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +25,8 @@ from BrainLandmarksLib.errors import UserError
 Sampler = Callable[[int, np.random.Generator], tuple[Tensor, ...]]
 #: Cubes (B, 1, D, H, W) of one shape, their points (B, K, 3), and the guesses, if any.
 Batch = tuple[Tensor, ...]
+#: Steps and their batches, in order.
+_Source = Generator[tuple[int, list[Batch]], None, None]
 
 
 def sample_rng(seed: int, step: int, index: int) -> np.random.Generator:
@@ -79,9 +79,11 @@ class Loader:
     def __init__(self, make: Maker, steps: Sequence[int], depth: int, workers: int = 0) -> None:
         self._source: _Source
         if workers:
-            self._source = _Workers(make, steps, max(depth, 1), workers)
+            self._source = _by_workers(make, steps, max(depth, 1), workers)
+        elif depth:
+            self._source = _by_thread(make, steps, depth)
         else:
-            self._source = _Thread(make, steps, depth) if depth else _Here(make, steps)
+            self._source = ((step, make(step)) for step in steps)
         self.waited = 0.0
         """Seconds that the training loop has waited for samples."""
 
@@ -91,95 +93,52 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self._source.close()
 
-    def __iter__(self) -> Iterator[tuple[int, list[Batch]]]:
-        source = iter(self._source)
+    def __iter__(self) -> _Source:
         while True:
             started = time.perf_counter()
             try:
-                item = next(source)
+                item = next(self._source)
             except StopIteration:
                 return
             self.waited += time.perf_counter() - started
             yield item
 
 
-class _Source(ABC):
-    """Steps and their batches, in order."""
-
-    @abstractmethod
-    def __iter__(self) -> Iterator[tuple[int, list[Batch]]]: ...
-
-    def close(self) -> None:  # noqa: B027
-        """Stop making more; there is nothing to stop where nothing is made ahead."""
-
-
-class _Here(_Source):
-    def __init__(self, make: Maker, steps: Sequence[int]) -> None:
-        self._make, self._steps = make, steps
-
-    def __iter__(self) -> Iterator[tuple[int, list[Batch]]]:
-        return ((step, self._make(step)) for step in self._steps)
+def _by_thread(make: Maker, steps: Sequence[int], depth: int) -> _Source:
+    """PyTorch's own loader makes nothing ahead without processes of its own."""
+    pool = ThreadPoolExecutor(1)
+    waiting: deque[tuple[int, Future[list[Batch]]]] = deque()
+    try:
+        for step in steps:
+            waiting.append((step, pool.submit(make, step)))
+            if len(waiting) > depth:
+                first, made = waiting.popleft()
+                yield first, made.result()
+        for step, made in waiting:
+            yield step, made.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-class _Thread(_Source):
-    def __init__(self, make: Maker, steps: Sequence[int], depth: int) -> None:
-        self._make, self._steps = make, steps
-        self._queue: queue.Queue[tuple[int, list[Batch] | BaseException]] = queue.Queue(depth)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[tuple[int, list[Batch]]]:
-        for _ in self._steps:
-            step, made = self._queue.get()
-            if isinstance(made, BaseException):
-                raise made
-            yield step, made
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _work(self) -> None:
-        for step in self._steps:
-            made: list[Batch] | BaseException
-            try:
-                made = self._make(step)
-            except BaseException as error:
-                made = error  # raised again in the training loop
-            while not self._stop.is_set():
-                with suppress(queue.Full):
-                    self._queue.put((step, made), timeout=0.1)
-                    break
-            if self._stop.is_set() or isinstance(made, BaseException):
-                return
-
-
-class _Workers(_Source):
-    """PyTorch's own loader. Its processes are new ones: a fork of a process that has run PyTorch's
-    threads may hang."""
-
-    def __init__(self, make: Maker, steps: Sequence[int], depth: int, workers: int) -> None:
-        self._steps = steps
-        self._loader = DataLoader(
-            _Steps(make),
-            batch_size=None,
-            sampler=steps,
-            num_workers=workers,
-            prefetch_factor=depth,
-            multiprocessing_context="spawn",
-        )
-
-    def __iter__(self) -> Iterator[tuple[int, list[Batch]]]:
-        try:
-            yield from zip(self._steps, self._loader)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise UserError(
-                "a process that makes training samples has died, perhaps for lack of memory; the "
-                "last checkpoint is untouched: give the same command again, or fewer 'workers'."
-            ) from None
+def _by_workers(make: Maker, steps: Sequence[int], depth: int, workers: int) -> _Source:
+    """New processes: a fork of a process that has run PyTorch's threads may hang."""
+    loader = DataLoader(
+        _Steps(make),
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        prefetch_factor=depth,
+        multiprocessing_context="spawn",
+    )
+    try:
+        yield from zip(steps, loader)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a process that makes training samples has died, perhaps for lack of memory; the "
+            "last checkpoint is untouched: give the same command again, or fewer 'workers'."
+        ) from None
 
 
 class _Steps(Dataset[Any]):

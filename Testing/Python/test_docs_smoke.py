@@ -1,4 +1,7 @@
-"""Every command of the README and of docs/ is executed, each in a folder of small stand-ins.
+"""A smoke test: every command of the README and of docs/ runs, in a folder of small stand-ins.
+
+It tells that a documented command exists and ends well. What a command prints and writes is the
+business of its own tests; `WRITES` looks at what those do not reach.
 
 The commands of a block are alternatives more often than steps, so each starts from the same folder.
 A small model stands in for the shipped one; with `-m slow` the shipped one is taken. What cannot
@@ -16,12 +19,17 @@ import shlex
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import pytest
+import yaml
 from docs_folder import Makers
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.cli import build_parser, joined, main
-from BrainLandmarksLib.protocol import landmarks
+from BrainLandmarksLib.dataset import Dataset
+from BrainLandmarksLib.io.landmarks import read_landmarks
+from BrainLandmarksLib.protocol import landmarks, load_protocol
+from BrainLandmarksTrainLib.config.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -45,7 +53,8 @@ PROGRAMS = {
 """Programs that are not run here, and why; `brainlandmarks` arguments among theirs are parsed."""
 
 ONLY_PARSED = {
-    "finetune": "training takes long; test_train_on_scans does it with a small model",
+    "finetune": "training takes long; test_train_on_scans does it with a small model (a recipe is "
+    "written)",
     "ablation": "many trainings; test_train_on_scans does a small one",
     "--device cuda": "there may be no graphics card",
     "--bids": "the tests of cohorts run whole cohorts with the same command",
@@ -59,6 +68,61 @@ SLOW = {
     "explain compare": "two models",
     "--survey": "resamples to five million voxels",
 }
+
+
+def annotated(here, out):
+    placed = read_landmarks(here / "landmarks.mrk.json", load_protocol("brain88"))
+    assert f"{(~placed.missing).sum()} of 88 landmarks placed" in out
+
+
+def one_map_file(here, out):
+    maps = nib.load(here / "maps" / "head_gradcam.nii.gz")
+    assert maps.shape[3] == len(read_json(here / "maps" / "head_gradcam.json")["maps"]) == 88
+
+
+def maps_of(*names):
+    def check(here, out):
+        written = {path.name for path in (here / "maps").glob("*.nii.gz")}
+        assert written == {f"head_gradcam_{name}.nii.gz" for name in names}
+
+    return check
+
+
+def layer(here, out):
+    assert read_json(here / "maps" / "head_gradcam.json")["layer"].startswith("stages.1.2")
+
+
+def with_originals(here, out):
+    before, after = (Dataset.open(here / name).entries for name in ("oasis", "oasis_all"))
+    assert len(after) == 2 * len(before)
+
+
+def recipe_shown(here, out):
+    shown = yaml.safe_load(out)
+    assert {"name", "output", "fine", "machine"} <= set(shown)
+    assert out.count("label_maps") or shown["scans"]["dataset"]
+
+
+def recipe_written(here, out):
+    tuned = load_recipe(here / "tuned.yaml")
+    assert (tuned.start_from, tuned.fine.minutes) == ("brain88", 30)
+
+
+WRITES = {
+    r"annotate ": annotated,
+    r"explain .*--files 4d": one_map_file,
+    r"explain .*--group Eye --files group": maps_of("Eye"),
+    r"explain .*--landmark CC_G 37": maps_of("CC_G", "CC_GI"),
+    r"explain .*--layer stages.1.2": layer,
+    r"augment .*--with-originals": with_originals,
+    r"train .*--dry-run": recipe_shown,
+    r"finetune .*--write-recipe": recipe_written,
+}
+"""Arguments of a command to what looks at its folder and its text."""
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def shell_lines(text):
@@ -203,7 +267,7 @@ def test_command(page, words, folders, model, tmp_path, monkeypatch, capsys):
         assert words[0] in PROGRAMS
         return
     line = shlex.join(["brainlandmarks", *arguments])
-    if words[0] in PROGRAMS or reason_of(line, ONLY_PARSED):
+    if words[0] in PROGRAMS or (reason_of(line, ONLY_PARSED) and "--write-recipe" not in words):
         if "--help" not in arguments:
             parsed(arguments)
         return
@@ -211,7 +275,11 @@ def test_command(page, words, folders, model, tmp_path, monkeypatch, capsys):
     if arguments[0] == "train":  # takes hours; test_recipe trains a small model
         arguments = [*arguments, "--dry-run"]
     code = main(expanded(arguments))
-    assert code == 0, capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    for pattern, check in WRITES.items():
+        if re.match(pattern, shlex.join(arguments)):
+            check(Path(), printed.out)
 
 
 def inline():
@@ -258,6 +326,10 @@ def test_python(page, block, folders, makers, model, tmp_path, monkeypatch):
 
 def test_nothing_is_overlooked():
     """Every line of a shell block is a command of a known program, and every page was read."""
+    lines = [shlex.join(arguments_of(p.values[1]) or []) for p in commands()]
+    for pattern in WRITES:
+        pattern = pattern.removesuffix(".*--dry-run")  # added here
+        assert any(re.match(pattern, line) for line in lines), pattern
     seen = 0
     for page in PAGES:
         for kind, block in FENCE.findall(TABLE.sub("", page.read_text(encoding="utf-8"))):
