@@ -29,7 +29,6 @@ from BrainLandmarksLib.cli import (
     explain_compare,
     explain_sanity,
     models,
-    progress,
     protocol,
     serve,
 )
