@@ -37,14 +37,14 @@ OWN = {"BrainLandmarksLib", "BrainLandmarksTrainLib"}
 KNOWN_WIDGETS = {"qMRMLWidget", "qMRMLNodeComboBox", "ctkCollapsibleButton", "ctkSliderWidget",
                  "ctkPathLineEdit"}  # fmt: skip
 PANELS = {
-    "BrainLandmarks": "BrainLandmarksLib/ui",
+    "BrainLandmarks": "BrainLandmarksLib/ui/landmarks",
     "BrainLandmarksGradCAM": "BrainLandmarksLib/ui/gradcam",
     "BrainLandmarksTrain": "BrainLandmarksTrainLib/ui",
 }
 """Module to the folder of its panel, beside the module."""
 
-SHARED = ("messages.py",)
-"""Parts that every panel uses."""
+SHARED = "BrainLandmarksLib/ui/common"
+"""Folder of what every panel uses, beside the module Brain Landmarks."""
 
 QT6_GONE = {"QTextCodec", "QRegExp", "QDesktopWidget", "setMargin", "QSignalMapper"}
 
@@ -118,7 +118,7 @@ def test_the_panel_and_its_ui_file_agree(path):
     names = ui_names(path)
     assert all(n.isidentifier() for n in names)
     folder = path.parents[2] / PANELS[path.stem]
-    own = [*folder.glob("*.py"), *(folder / ".." / name for name in SHARED)]
+    own = [*folder.glob("*.py"), *(ROOT / "BrainLandmarks" / SHARED).glob("*.py")]
     used = set()
     for source in (path.parents[2] / f"{path.stem}.py", *(p for p in own if p.exists())):
         used |= set(re.findall(r"\bui\.([A-Za-z]\w*)", source.read_text(encoding="utf-8")))
@@ -255,7 +255,7 @@ def test_what_a_callback_raises_is_told(path):
     for cls in ast.walk(tree(path)):
         if not isinstance(cls, ast.ClassDef):
             continue
-        if not {ast.unparse(b) for b in cls.bases} & {"Part", "Section", "Messages"}:
+        if not {ast.unparse(b) for b in cls.bases} & {"Section", "SessionSection", "Messages"}:
             continue  # it calls back a class that is
         methods = {m.name: m for m in cls.body if isinstance(m, ast.FunctionDef)}
         for handed in _handed_over(cls):

@@ -17,7 +17,7 @@ import slicer.util
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write
-from BrainLandmarksLib.ui.common.section import heard, reports_errors
+from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
 from BrainLandmarksLib.worker.background import CommandRun
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig, Record, load_augmentation
 from BrainLandmarksTrainLib.augmentation.config import SIDES, TRANSFORMS, Policy
@@ -26,7 +26,6 @@ from BrainLandmarksTrainLib.mrml.case import Case
 from BrainLandmarksTrainLib.mrml.preview import dataset_of_case, remove_preview, show_variation
 
 from .dataset import need_case
-from .part import Part
 
 POLL_MS = 100
 SHEET = 12
@@ -36,7 +35,7 @@ POLICIES = ("DA1", "DA2", "DA3", "DA4")
 _ORIGIN, _SHEET_FILE = "augmentation", "contact_sheet.png"
 
 
-class AugmentationTab(Part):
+class AugmentationTab(Section):
     """Policies and probabilities; previews are made by `brainlandmarks augment`."""
 
     def __init__(self, panel: Any) -> None:
@@ -241,7 +240,7 @@ class AugmentationTab(Part):
 
     @heard
     def _show_sheet(self, folder: Path) -> None:
-        self.show_picture(self.ui.sheetPicture, folder / _SHEET_FILE)
+        self.panel.show_picture(self.ui.sheetPicture, folder / _SHEET_FILE)
 
     def _clean(self) -> None:
         if self._folder is not None:

@@ -15,19 +15,18 @@ from BrainLandmarksLib.dataset.split import split_dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network.model_files import model_protocol
 from BrainLandmarksLib.protocol import Protocol
-from BrainLandmarksLib.ui.common.section import heard, reports_errors
+from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
 from BrainLandmarksLib.worker.messages import Message
 from BrainLandmarksTrainLib.mrml.case import Case
 
 from . import landmarks_module
-from .part import Part
 
 CASE, ANNOTATOR, PLACED, CHECKS, SPLIT, AGREEMENT = range(6)
 HEADERS = ("Case", "Annotator", "Placed", "Checks", "Split", "Raters, mm")
 ROW_PX, SHOWN_ROWS = 26, 6
 
 
-class DatasetTab(Part):
+class DatasetTab(Section):
     """Shows a dataset folder and the case of it that is in the scene."""
 
     def __init__(self, panel: Any) -> None:

@@ -13,18 +13,17 @@ from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Edit, Review
 from BrainLandmarksLib.review.batch_correction import apply_guidelines, uncertainties
 from BrainLandmarksLib.review.edits import from_record, to_record
-from BrainLandmarksLib.ui.common.section import reports_errors
+from BrainLandmarksLib.ui.common.section import Section, reports_errors
 from BrainLandmarksTrainLib.mrml.case import Case
 
 from . import landmarks_module
 from .dataset import need_case
-from .part import Part
 
 HEADERS = ("Landmark", "What", "mm")
 ROW_PX, SHOWN_ROWS = 24, 6
 
 
-class GuidelinesSection(Part):
+class GuidelinesSection(Section):
     """A preview of the moves in table and views; Apply records them, Discard does not."""
 
     def __init__(self, panel: Any) -> None:

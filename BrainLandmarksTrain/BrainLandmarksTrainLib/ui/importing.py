@@ -12,20 +12,19 @@ import qt
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.review import read_review
-from BrainLandmarksLib.ui.common.section import reports_errors
+from BrainLandmarksLib.ui.common.section import Section, reports_errors
 from BrainLandmarksLib.worker.background import CommandRun
 from BrainLandmarksLib.worker.messages import Message
 
 from . import landmarks_module
 from .dataset import need_case
-from .part import Part
 
 POLL_MS = 100
 LANDMARKS = "Landmarks (*.mrk.json *.json *.csv *.fcsv)"
 IMAGES = "Images (*.nii *.nii.gz *.mgz *.mgh *.nrrd *.nhdr *.mha *.mhd)"
 
 
-class ImportSection(Part):
+class ImportSection(Section):
     """Brings heads into the open dataset."""
 
     def __init__(self, panel: Any) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import qt
 import slicer
 import slicer.util
 
@@ -34,6 +35,9 @@ _PATHS = {
 }
 """Path of the parameter node to its field."""
 
+MARGIN_PX, LEAST_PX = 70, 300
+"""What is beside a picture in the panel, and the least width of one."""
+
 
 class TrainPanel(Messages):
     """Holds the tabs; they talk through it.
@@ -46,7 +50,6 @@ class TrainPanel(Messages):
     def __init__(self, ui: Any, host: WorkerHost) -> None:
         super().__init__(ui, host)
         self.setting = setting
-        self.session = None
         self.parameters: Any = None
         self._known: dict[str, Any] = {}
         self.report = ReportSection(self)
@@ -108,6 +111,14 @@ class TrainPanel(Messages):
         self.guidelines.forget()
         self.dataset.show()
         self.augmentation.update()
+
+    def show_picture(self, label: Any, file: Path) -> None:
+        """Show a picture file on a label, as wide as the panel is now."""
+        width = max(int(self.ui.tabs.width) - MARGIN_PX, LEAST_PX)
+        pixmap = qt.QPixmap(str(file)).scaledToWidth(width, qt.Qt.SmoothTransformation)
+        label.setPixmap(pixmap)
+        label.setMinimumHeight(pixmap.height())
+        label.setVisible(True)
 
     # Choices -------------------------------------------------------------------------------------
 

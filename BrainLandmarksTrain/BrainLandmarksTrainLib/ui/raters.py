@@ -7,14 +7,12 @@ from typing import Any
 from BrainLandmarksLib.agreement.ratings import group_table
 from BrainLandmarksLib.dataset.ratings import raters_of, ratings_of
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.ui.common.section import reports_errors
+from BrainLandmarksLib.ui.common.section import Section, reports_errors
 from BrainLandmarksTrainLib.mrml.agreement_plots import plot_agreement
 from BrainLandmarksTrainLib.mrml.plots import show_in_layout
 
-from .part import Part
 
-
-class RatersSection(Part):
+class RatersSection(Section):
     """Compares the dataset's annotations with a second rater's."""
 
     def __init__(self, panel: Any) -> None:

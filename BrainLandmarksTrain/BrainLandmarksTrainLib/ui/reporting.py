@@ -7,16 +7,14 @@ from typing import Any
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network.model_files import summarise
-from BrainLandmarksLib.ui.common.section import reports_errors
+from BrainLandmarksLib.ui.common.section import Section, reports_errors
 from BrainLandmarksLib.ui.common.settings import add_model
-
-from .part import Part
 
 MODEL, REPORT = "model", "report"
 PAGE, PICTURE = "before_after.md", "before_after.png"
 
 
-class ReportSection(Part):
+class ReportSection(Section):
     """Shows the report in the folder of a run."""
 
     def __init__(self, panel: Any) -> None:
@@ -49,7 +47,7 @@ class ReportSection(Part):
         if measured:
             self.ui.reportView.setMarkdown(page.read_text(encoding="utf-8"))
         if measured and picture.is_file():
-            self.show_picture(self.ui.reportPicture, picture)
+            self.panel.show_picture(self.ui.reportPicture, picture)
         self.ui.useButton.setEnabled(True)
         self.ui.useButton.setText("Use this model")
         self.ui.reportSection.setVisible(True)

@@ -13,7 +13,7 @@ import slicer
 from BrainLandmarksLib.cli import PROGRAM
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network.model_files import summarise
-from BrainLandmarksLib.ui.common.section import heard, reports_errors
+from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
 from BrainLandmarksLib.ui.common.settings import title_of, usable_models
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
 from BrainLandmarksTrainLib.background.run import BackgroundRun
@@ -28,8 +28,6 @@ from BrainLandmarksTrainLib.config.recipe import Recipe, load_recipe
 from BrainLandmarksTrainLib.mrml.plots import show_in_layout
 from BrainLandmarksTrainLib.mrml.training_plots import TrainingPlots
 from BrainLandmarksTrainLib.pipeline.progress import Progress, read_progress
-
-from .part import Part
 
 POLL_MS = 500
 LOG_LINES = 5000
@@ -70,7 +68,7 @@ _OF_FILE = (
 """What a recipe file says itself."""
 
 
-class TrainingTab(Part):
+class TrainingTab(Section):
     """Runs `brainlandmarks train` in a process that outlives Slicer, and follows it."""
 
     def __init__(self, panel: Any) -> None:

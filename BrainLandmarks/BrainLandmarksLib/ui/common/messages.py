@@ -8,6 +8,8 @@ import slicer
 
 from BrainLandmarksLib.ui.common.host import WorkerHost
 
+DEVICES = {"cpu": "the CPU", "cuda": "the GPU", "mps": "the GPU (MPS)"}
+
 
 class Messages:
     """The part of a panel that speaks.

@@ -1,21 +1,16 @@
-"""Slots that tell the user what went wrong, and the part of the panel they belong to."""
+"""Slots that tell the user what went wrong, and the section of a panel they belong to."""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import qt
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml import requirements
-
-if TYPE_CHECKING:
-    from BrainLandmarksLib.mrml.landmarks.session import Session
-    from BrainLandmarksLib.ui.landmarks.panel import Panel
-
 
 _UNEXPECTED = (
     "something unexpected happened; copy the diagnostics and report it. Your landmarks are as they "
@@ -69,11 +64,24 @@ def later(function: Callable[[], None]) -> None:
     qt.QTimer.singleShot(0, function)
 
 
-class Part:
-    """One part of a panel: its widgets and what they do. Parts talk through the panel."""
+class SectionPanel(Protocol):
+    """What a section needs of its panel; `messages.Messages` has it."""
 
-    def __init__(self, panel: Any) -> None:
-        self.panel = panel
+    ui: Any
+    """The widgets by name."""
+
+    def show_error(self, sentence: str, detail: str = "") -> None:
+        """One sentence at the top of the panel; an empty one takes it away."""
+
+    def status(self, sentence: str) -> None:
+        """One sentence below the buttons."""
+
+
+class Section:
+    """A section of a panel: its widgets and what they do. Sections talk through the panel."""
+
+    def __init__(self, panel: SectionPanel) -> None:
+        self.panel: Any = panel
         self.ui = panel.ui
         self.show_error = panel.show_error
 
@@ -82,26 +90,3 @@ class Part:
         for name, slot in slots.items():
             # clicked(bool) would fill the first parameter of the slot; the lambda swallows it.
             getattr(self.ui, name).connect("clicked(bool)", lambda _checked, slot=slot: slot())
-
-
-class Section(Part):
-    """A part of the panel in which landmarks are reviewed."""
-
-    panel: Panel
-
-    @property
-    def session(self) -> Session | None:
-        """The session that the panel works on."""
-        return self.panel.session
-
-    def enter(self, session: Session) -> None:
-        """A session has begun."""
-
-    def leave(self) -> None:
-        """The session is over, or there was none."""
-
-    def changed(self, session: Session, labels: list[str]) -> None:
-        """These landmarks have changed."""
-
-    def refresh(self, session: Session | None) -> None:
-        """What can be clicked now."""

@@ -11,7 +11,7 @@ from BrainLandmarksLib.mrml.landmarks.active_landmark import Follower
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.network.model_files import model_protocol
 from BrainLandmarksLib.protocol import Protocol
-from BrainLandmarksLib.ui.common.section import Part, heard, reports_errors
+from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
 from BrainLandmarksLib.ui.gradcam.models import ModelBox
 from BrainLandmarksLib.ui.gradcam.tree import ChoiceTree
 from BrainLandmarksLib.worker.messages import Message
@@ -19,7 +19,7 @@ from BrainLandmarksLib.worker.messages import Message
 DEFAULT_LAYER = "default"
 
 
-class ChooseSection(Part):
+class ChooseSection(Section):
     """Model, layer, device; the tree; following the landmark that another module looks at."""
 
     def __init__(self, panel: Any) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml.gradcam.map_views import SideBySide
 from BrainLandmarksLib.network.model_files import model_protocol
-from BrainLandmarksLib.ui.common.section import Part, reports_errors
+from BrainLandmarksLib.ui.common.section import Section, reports_errors
 from BrainLandmarksLib.ui.gradcam.models import ModelBox
 from BrainLandmarksLib.ui.gradcam.showing import RIGHT
 
 NOBODY = "no comparison"
 
 
-class CompareSection(Part):
+class CompareSection(Section):
     """The second model, and the plane in which both are looked at."""
 
     def __init__(self, panel: Any) -> None:

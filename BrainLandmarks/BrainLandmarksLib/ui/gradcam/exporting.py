@@ -11,14 +11,14 @@ import slicer.util
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.gradcam import SETS
 from BrainLandmarksLib.gradcam.output import file_names
-from BrainLandmarksLib.ui.common.section import Part, heard, reports_errors
+from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
 from BrainLandmarksLib.worker.messages import Message
 
 NAME = "head"
 """Files' names begin with it; the volume's own name may be a patient's."""
 
 
-class ExportSection(Part):
+class ExportSection(Section):
     """Which landmarks, in which files, where."""
 
     def __init__(self, panel: Any) -> None:

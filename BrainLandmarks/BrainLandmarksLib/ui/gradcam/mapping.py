@@ -13,15 +13,15 @@ from BrainLandmarksLib.mrml.gradcam.map_queue import MapQueue
 from BrainLandmarksLib.mrml.gradcam.map_run import MapRequest, Maps
 from BrainLandmarksLib.mrml.landmarks.detection_run import Failure
 from BrainLandmarksLib.mrml.landmarks.views import jump_to, look_at
-from BrainLandmarksLib.ui.common.section import Part, heard, reports_errors
+from BrainLandmarksLib.ui.common.messages import DEVICES
+from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
 from BrainLandmarksLib.ui.gradcam.showing import LEFT, RIGHT
-from BrainLandmarksLib.ui.landmarks.detecting import DEVICES
 
 PATIENCE_S = 0.3
 """What takes longer shows a bar; another landmark's map is there before."""
 
 
-class MapSection(Part):
+class MapSection(Section):
     """Requests, their progress, and what becomes of their maps."""
 
     def __init__(self, panel: Any) -> None:

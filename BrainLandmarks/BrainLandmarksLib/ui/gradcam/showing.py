@@ -7,13 +7,13 @@ from typing import Any
 import slicer
 
 from BrainLandmarksLib.mrml.gradcam import map_views
-from BrainLandmarksLib.ui.common.section import Part, heard, reports_errors
+from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
 
 LEFT, RIGHT = "left", "right"
 """Slots of the two maps that are shown; without a comparison there is the left one."""
 
 
-class ShowSection(Part):
+class ShowSection(Section):
     """Overlay, opacity, threshold, legend, 3-D."""
 
     def __init__(self, panel: Any) -> None:

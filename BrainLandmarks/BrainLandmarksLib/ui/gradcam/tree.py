@@ -9,8 +9,8 @@ from typing import Any
 import qt
 
 from BrainLandmarksLib.protocol import Protocol
+from BrainLandmarksLib.ui.common.landmark_text import fits, tool_tip
 from BrainLandmarksLib.ui.common.pixmaps import swatch
-from BrainLandmarksLib.ui.landmarks.table import fits, tool_tip
 
 
 class ChoiceTree:

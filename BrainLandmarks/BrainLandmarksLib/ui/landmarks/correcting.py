@@ -11,7 +11,8 @@ import slicer.util
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml.landmarks.place_mode import PlaceOnce
 from BrainLandmarksLib.mrml.landmarks.session import Session
-from BrainLandmarksLib.ui.common.section import Section, heard, later, reports_errors
+from BrainLandmarksLib.ui.common.section import heard, later, reports_errors
+from BrainLandmarksLib.ui.landmarks.section import SessionPanel, SessionSection
 
 _ON_A_POINT = (
     "confirmButton",
@@ -24,10 +25,10 @@ _ON_A_POINT = (
 )
 
 
-class CorrectSection(Section):
+class CorrectSection(SessionSection):
     """Confirm, place, mark missing, revert, undo; re-space and flatten; update the others."""
 
-    def __init__(self, panel: Any) -> None:
+    def __init__(self, panel: SessionPanel) -> None:
         super().__init__(panel)
         ui = self.ui
         self._place = PlaceOnce(self._placed, later)
@@ -88,7 +89,7 @@ class CorrectSection(Section):
             raise UserError("choose a landmark in the table first.")
         getattr(session, name)(session.active)
         if advance:
-            self.panel.reviewing.next_uncertain()
+            self.panel.next_uncertain()
 
     @reports_errors
     def _on_group(self, name: str, advance: bool = False) -> None:
@@ -98,7 +99,7 @@ class CorrectSection(Section):
             raise UserError("choose a landmark of the group in the table first.")
         getattr(session, name)(session.protocol.group_of(session.active).name)
         if advance:
-            self.panel.reviewing.next_uncertain()
+            self.panel.next_uncertain()
 
     @reports_errors
     def _on_session(self, name: str) -> None:

@@ -17,7 +17,9 @@ from BrainLandmarksLib.mrml.landmarks.views import look_at
 from BrainLandmarksLib.network.model_files import load_shape
 from BrainLandmarksLib.review.edits import is_implausible
 from BrainLandmarksLib.ui.common.installing import Installer
-from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
+from BrainLandmarksLib.ui.common.messages import DEVICES
+from BrainLandmarksLib.ui.common.section import heard, reports_errors
+from BrainLandmarksLib.ui.landmarks.section import SessionPanel, SessionSection
 from BrainLandmarksLib.worker.messages import Message
 
 IMPLAUSIBLE = (
@@ -25,13 +27,11 @@ IMPLAUSIBLE = (
     "you have corrected them."
 )
 
-DEVICES = {"cpu": "the CPU", "cuda": "the GPU", "mps": "the GPU (MPS)"}
 
-
-class DetectSection(Section):
+class DetectSection(SessionSection):
     """Input, options, Detect and Cancel."""
 
-    def __init__(self, panel: Any) -> None:
+    def __init__(self, panel: SessionPanel) -> None:
         super().__init__(panel)
         self.run: DetectionRun | None = None
         self._estimate: float | None = None

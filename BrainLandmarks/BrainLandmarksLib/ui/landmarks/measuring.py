@@ -11,13 +11,14 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml.landmarks.session import Session
 from BrainLandmarksLib.protocol import measures
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
-from BrainLandmarksLib.ui.common.section import Section, heard
+from BrainLandmarksLib.ui.common.section import heard
+from BrainLandmarksLib.ui.landmarks.section import SessionPanel, SessionSection
 
 
-class MeasureSection(Section):
+class MeasureSection(SessionSection):
     """A table that follows the landmarks while the section is open."""
 
-    def __init__(self, panel: Any) -> None:
+    def __init__(self, panel: SessionPanel) -> None:
         super().__init__(panel)
         self.ui.measureCombo.connect("currentTextChanged(QString)", self.show)
         self.ui.measureSection.connect("contentsCollapsed(bool)", self.show)

@@ -143,6 +143,21 @@ class Panel(Messages):
             section.changed(self.session, labels)
         self.refresh()
 
+    # What the sections ask of each other ---------------------------------------------------------
+
+    @property
+    def previewing(self) -> bool:
+        """Whether an update of the others waits for an answer."""
+        return self.correcting.previewing
+
+    def stop_placing(self) -> None:
+        """Wait for no click."""
+        self.correcting.stop_placing()
+
+    def next_uncertain(self) -> None:
+        """To the most uncertain point that nobody has looked at, after the active one."""
+        self.reviewing.next_uncertain()
+
     # Choices -------------------------------------------------------------------------------------
 
     def volume(self) -> Any:

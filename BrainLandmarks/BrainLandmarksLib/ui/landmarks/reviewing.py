@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import qt
 
 from BrainLandmarksLib.mrml.landmarks.session import Session
 from BrainLandmarksLib.mrml.landmarks.views import show_slices_in_3d
 from BrainLandmarksLib.ui.common import zoom
-from BrainLandmarksLib.ui.common.section import Section, heard
-from BrainLandmarksLib.ui.landmarks.table import LandmarkTable, picture_of, tool_tip
+from BrainLandmarksLib.ui.common.landmark_text import picture_of, tool_tip
+from BrainLandmarksLib.ui.common.section import heard
+from BrainLandmarksLib.ui.landmarks.section import SessionPanel, SessionSection
+from BrainLandmarksLib.ui.landmarks.table import LandmarkTable
 
 
-class ReviewSection(Section):
+class ReviewSection(SessionSection):
     """Table, search, the uncertain points worst first, solo, zoom."""
 
-    def __init__(self, panel: Any) -> None:
+    def __init__(self, panel: SessionPanel) -> None:
         super().__init__(panel)
         ui = self.ui
         self._visited: list[str] = []
@@ -52,7 +52,7 @@ class ReviewSection(Section):
 
     def refresh(self, session: Session | None) -> None:
         """Without landmarks there is nothing to go to."""
-        free = session is not None and not self.panel.correcting.previewing
+        free = session is not None and not self.panel.previewing
         self.ui.nextButton.setEnabled(free)
         self.ui.previousButton.setEnabled(free)
         self.ui.soloButton.setEnabled(session is not None and session.active is not None)
@@ -66,7 +66,7 @@ class ReviewSection(Section):
         session = self.session
         if session is None:
             return
-        self.panel.correcting.stop_placing()
+        self.panel.stop_placing()
         session.activate(label)
         self.table.select(label)
         self._describe(label)

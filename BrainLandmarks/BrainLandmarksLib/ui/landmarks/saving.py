@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import qt
 import slicer.util
@@ -17,15 +16,16 @@ from BrainLandmarksLib.mrml.landmarks.session import Session
 from BrainLandmarksLib.network.model_files import load_shape
 from BrainLandmarksLib.protocol.compliance import turned_round
 from BrainLandmarksLib.review import read_review, write_review
-from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
+from BrainLandmarksLib.ui.common.section import heard, reports_errors
+from BrainLandmarksLib.ui.landmarks.section import SessionPanel, SessionSection
 
 SUFFIX = ".mrk.json"
 
 
-class SaveSection(Section):
+class SaveSection(SessionSection):
     """Save, load, add to a dataset."""
 
-    def __init__(self, panel: Any) -> None:
+    def __init__(self, panel: SessionPanel) -> None:
         super().__init__(panel)
         self.on_click(
             {
@@ -37,7 +37,7 @@ class SaveSection(Section):
 
     def refresh(self, session: Session | None) -> None:
         """Without landmarks there is nothing to save."""
-        free = session is not None and not self.panel.correcting.previewing
+        free = session is not None and not self.panel.previewing
         self.ui.saveButton.setEnabled(free)
         self.ui.datasetButton.setEnabled(free)
 

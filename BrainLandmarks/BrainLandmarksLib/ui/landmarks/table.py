@@ -11,6 +11,7 @@ import qt
 
 from BrainLandmarksLib.protocol import Group, Landmark, Protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
+from BrainLandmarksLib.ui.common.landmark_text import fits, tool_tip
 from BrainLandmarksLib.ui.common.pixmaps import BAR_PX, bar, swatch
 
 NAME, CONFIDENCE, STATUS = range(3)
@@ -224,23 +225,3 @@ def _landmark_row(parent: Any, landmark: Landmark, group: Group, pictures: Path 
     item.setCheckState(NAME, qt.Qt.Checked)
     item.setToolTip(NAME, tool_tip(landmark, pictures))
     return item
-
-
-def tool_tip(landmark: Landmark, pictures: Path | None = None) -> str:
-    """What a landmark is, for a tool tip; with its picture, if the folder has one."""
-    plane = f"<br><i>Plane: {landmark.plane}.</i>" if landmark.plane else ""
-    file = picture_of(landmark, pictures)
-    picture = "" if file is None else f'<br><img src="{file.as_posix()}">'
-    return f"<b>{landmark.name}</b> ({landmark.label})<br>{landmark.rule}{plane}{picture}"
-
-
-def picture_of(landmark: Landmark, pictures: Path | None) -> Path | None:
-    """The file of a landmark's picture, or None if the folder has none."""
-    file = None if pictures is None else pictures / f"{landmark.label}.png"
-    return file if file is not None and file.exists() else None
-
-
-def fits(landmark: Landmark, words: list[str]) -> bool:
-    """Whether a landmark has all words in its name, label or group; a number is its index."""
-    text = f"{landmark.index} {landmark.label} {landmark.name} {landmark.group}".casefold()
-    return all(str(landmark.index) == word if word.isdecimal() else word in text for word in words)
