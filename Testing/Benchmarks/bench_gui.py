@@ -160,8 +160,8 @@ def maps(desktop, session) -> tuple[float, float, float, float]:
 def step_of(session) -> None:
     """An edit and its undoing."""
     label = session.protocol.labels[0]
-    session.move(label, session.review.current.point(label) + 1.0)
-    session.undo()
+    session.corrections.move(label, session.review.current.point(label) + 1.0)
+    session.corrections.undo()
 
 
 if __name__ == "__main__":

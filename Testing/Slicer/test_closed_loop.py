@@ -72,7 +72,7 @@ def test_from_a_weak_model_to_a_better_one_in_use(desktop, scene, weak_model, ne
         assert session is not None, ui.messageLabel.text
         weak_mm.append(distance(session.review.current.points, truth))
         for row, label in enumerate(PROTOCOL.labels):  # a person drags every point to its place
-            session.move(label, truth[row])
+            session.corrections.move(label, truth[row])
         desktop.dialogs.choose(dataset)
         ui.datasetButton.click()
         until(desktop, lambda: ui.statusLabel.text.startswith("Added") or ui.messageLabel.text)

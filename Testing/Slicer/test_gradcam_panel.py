@@ -150,7 +150,7 @@ def test_from_the_table_of_the_other_module_to_a_map(desktop, hosts, scene, tmp_
     assert "CC_G, layer stages.2.2.conv2" in ui.statusLabel.text
     point = session.review.current.point("CC_G")
     assert abs(center("Red")[2] - point[2]) < 1.0
-    assert session.active == "CC_G"
+    assert session.selection.active == "CC_G"
     # The map is bright at the landmark; its brightest point may lie elsewhere.
     kji = slicer.util.arrayFromVolume(node)
     i, j, k = np.rint(np.linalg.inv(world_affine(node)) @ [*point, 1]).astype(int)[:3]
@@ -174,7 +174,7 @@ def test_from_the_table_of_the_other_module_to_a_map(desktop, hosts, scene, tmp_
     red.sliceView().click(*red.pixel_of(other))
     made(desktop, panel)
     assert node.GetName() == "Grad-CAM BB_7"
-    assert session.active == "BB_7"
+    assert session.selection.active == "BB_7"
     assert not session.review.edits
 
     # A map is a file of the library, too.

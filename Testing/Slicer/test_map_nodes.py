@@ -315,16 +315,16 @@ def click(node, index):
 
 def test_choosing_in_the_other_module_is_heard(follower, heard, volume, landmarks):
     session = Session.begin(volume, landmarks, {})
-    session.activate("CC_G")
+    session.selection.activate("CC_G")
     follower.start(volume)
     assert (follower.label, heard) == ("CC_G", [])
-    session.activate("CC_S")
-    session.confirm("CC_S")
-    session.move("CC_T", [1, 2, 3])
+    session.selection.activate("CC_S")
+    session.corrections.confirm("CC_S")
+    session.corrections.move("CC_T", [1, 2, 3])
     assert heard == ["CC_S"]
-    session.activate(None)
+    session.selection.activate(None)
     assert heard == ["CC_S"]
-    session.activate("CC_S")
+    session.selection.activate("CC_S")
     assert heard == ["CC_S", "CC_S"]
     session.end()
 
@@ -332,7 +332,7 @@ def test_choosing_in_the_other_module_is_heard(follower, heard, volume, landmark
 def test_landmarks_that_come_later_are_followed_too(follower, heard, volume, landmarks):
     follower.start(volume)
     session = Session.begin(volume, landmarks, {})
-    session.activate("EYE_A_L")
+    session.selection.activate("EYE_A_L")
     assert heard == ["EYE_A_L"]
     session.end()
 
@@ -340,14 +340,14 @@ def test_landmarks_that_come_later_are_followed_too(follower, heard, volume, lan
 def test_a_click_on_a_point_is_heard_by_all_and_moves_nothing(follower, heard, volume, landmarks):
     session = Session.begin(volume, landmarks, {})
     active = []
-    session.on_active = active.append
+    session.selection.on_active = active.append
     follower.start(volume)
     node, index = session.nodes.place_of("HIP_H_L")
     assert not node.GetLocked()
     assert node.GetNthControlPointLocked(index)
     click(node, index)
     assert heard == active == ["HIP_H_L"]
-    session.activate("CC_G")  # locks the other lists; they take clicks all the same
+    session.selection.activate("CC_G")  # locks the other lists; they take clicks all the same
     assert not node.GetLocked()
     follower.stop()
     assert node.GetLocked()
@@ -380,8 +380,8 @@ def test_a_stale_mark_in_a_scene_does_not_move_a_session(volume, landmarks):
     nodes.active = "CC_G"
     session = Session.resume(nodes)
     active = []
-    session.on_active = active.append
-    session.confirm("CC_S")
+    session.selection.on_active = active.append
+    session.corrections.confirm("CC_S")
     assert not active
     nodes.active = "EYE_A_L"
     assert active == ["EYE_A_L"]

@@ -123,7 +123,7 @@ def test_a_review_from_the_scan_to_the_file(desktop, panel, scene, tmp_path):
     # Look: a click on a row goes there, and the point can be dragged.
     choose(ui, "CC_G")
     session = panel.panel.session
-    assert session.active == "CC_G"
+    assert session.selection.active == "CC_G"
     assert PROTOCOL.by_label("CC_G").rule in ui.definitionLabel.text
     assert not ui.pictureLabel.pixmap.isNull()
     red = slicer.app.layoutManager().sliceWidget("Red")
@@ -155,10 +155,10 @@ def test_a_review_from_the_scan_to_the_file(desktop, panel, scene, tmp_path):
 
     # The uncertain ones, worst first.
     ui.nextButton.click()
-    first = session.active
+    first = session.selection.active
     ui.confirmButton.click()
     assert session.review.current.status[PROTOCOL.by_label(first).index - 1] == "confirmed"
-    assert session.active != first
+    assert session.selection.active != first
     desktop.screenshot(tmp_path / "panel.png")
     assert (tmp_path / "panel.png").stat().st_size > 20000
 
@@ -216,7 +216,7 @@ def test_detecting_again_asks_once_and_keeps_the_corrections(desktop, detected, 
     lists = session.nodes.lists
     choose(ui, "CC_G")
     place = session.review.current.point("CC_G") + 5.0
-    session.move("CC_G", place)
+    session.corrections.move("CC_G", place)
     choose(ui, "PONS_A")
     ui.missingButton.click()
 
@@ -238,13 +238,13 @@ def test_detecting_again_asks_once_and_keeps_the_corrections(desktop, detected, 
 def test_a_group_is_confirmed_in_one_step(detected):
     ui, session = detected.ui, detected.panel.session
     choose(ui, "CC_G")
-    session.move("CC_S", session.review.current.point("CC_S") + 3.0)
+    session.corrections.move("CC_S", session.review.current.point("CC_S") + 3.0)
     ui.confirmGroupButton.click()
     group = PROTOCOL.group_of("CC_G")
     status = dict(zip(PROTOCOL.labels, session.review.current.status))
     expected = {landmark.label: "confirmed" for landmark in PROTOCOL.members(group)}
     assert {label: status[label] for label in expected} == {**expected, "CC_S": "edited"}
-    assert PROTOCOL.group_of(session.active) != group
+    assert PROTOCOL.group_of(session.selection.active) != group
     ui.undoButton.click()
     assert session.review.current.status.count("confirmed") == 0
 
@@ -274,14 +274,14 @@ def test_keys_press_buttons(desktop, detected):
 
     root.setFocus()
     press(QtCore.Qt.Key_N)
-    first = session.active
-    assert first == session.uncertain()[0]
+    first = session.selection.active
+    assert first == session.selection.uncertain()[0]
     press(QtCore.Qt.Key_C)
-    assert session.active != first
+    assert session.selection.active != first
     press(QtCore.Qt.Key_M)
-    assert rows(ui)[session.active].text(STATUS) == "missing"
+    assert rows(ui)[session.selection.active].text(STATUS) == "missing"
     press(QtCore.Qt.Key_Z, QtCore.Qt.ControlModifier)
-    assert rows(ui)[session.active].text(STATUS) == "model"
+    assert rows(ui)[session.selection.active].text(STATUS) == "model"
 
 
 def test_boxes_solo_and_search_choose_what_is_shown(desktop, detected):
@@ -394,7 +394,7 @@ def test_the_sample_head_is_among_slicers_sample_data(desktop, panel, scene):
 def test_a_saved_scene_goes_on_where_it_was(desktop, detected, scene, tmp_path):
     ui, session = detected.ui, detected.panel.session
     place = session.review.current.point("CC_G") + (1.0, 2.0, 3.0)
-    session.move("CC_G", place)
+    session.corrections.move("CC_G", place)
     assert slicer.util.saveScene(str(tmp_path / "head.mrb"))
     scene.Clear(False)
     assert detected.panel.session is None

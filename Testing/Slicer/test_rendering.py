@@ -38,7 +38,7 @@ def session(desktop, scene):
 
 
 def test_the_active_point_is_named_and_marked_in_a_slice(desktop, session):
-    session.activate("CC_G")
+    session.selection.activate("CC_G")
     compare(drawn(desktop, "Yellow"), "slice_active_point")
 
 
@@ -60,8 +60,8 @@ def test_a_solo_group_in_space(desktop, session):
 def test_a_point_has_its_groups_colour(desktop, session, group):
     """Not by a picture: the pixel where the point must be."""
     landmark = PROTOCOL.members(group)[0]
-    session.activate(landmark.label)
-    session.activate(None)  # no cross over it
+    session.selection.activate(landmark.label)
+    session.selection.activate(None)  # no cross over it
     red = desktop.layout.sliceWidget("Red")
     x, y = red.pixel_of(session.review.current.point(landmark.label))
     picture = drawn(desktop, "Red")
@@ -73,8 +73,8 @@ def test_a_point_has_its_groups_colour(desktop, session, group):
 def test_the_points_of_removed_lists_are_drawn_no_more(desktop, scene, session, view):
     """Slicer goes on drawing them as long as their display nodes are there."""
     landmarks = session.review.current
-    session.activate("CC_G")
-    session.activate(None)
+    session.selection.activate("CC_G")
+    session.selection.activate(None)
     before = drawn(desktop, view)
     other = LandmarkNodes.create(scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode"), PROTOCOL)
     other.show(LandmarkSet.from_points(PROTOCOL, landmarks.points + 2.0))

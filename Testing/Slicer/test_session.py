@@ -8,8 +8,9 @@ import slicer
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.shape_model import ShapeModel
+from BrainLandmarksLib.mrml.export.volume import world_volume
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
-from BrainLandmarksLib.mrml.landmarks.session import Session, world_volume
+from BrainLandmarksLib.mrml.landmarks.session import Session
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
@@ -92,13 +93,13 @@ def test_a_change_by_another_module_is_on_record_too(session):
 
 
 def test_every_button_reaches_the_lists_and_can_be_undone(session):
-    session.confirm("CC_S")
-    session.mark_missing("CC_T")
-    session.move(LABELS[9], [1, 2, 3])
-    session.respace("Brain Axial Boundary")
-    session.project("Brain Axial Boundary")
-    session.resolve()
-    session.reopen("CC_S")
+    session.corrections.confirm("CC_S")
+    session.corrections.mark_missing("CC_T")
+    session.corrections.move(LABELS[9], [1, 2, 3])
+    session.corrections.respace("Brain Axial Boundary")
+    session.corrections.project("Brain Axial Boundary")
+    session.corrections.resolve()
+    session.corrections.reopen("CC_S")
     agree(session)
     kinds = list(dict.fromkeys(e.kind for e in session.review.edits))
     assert kinds == [
@@ -106,58 +107,58 @@ def test_every_button_reaches_the_lists_and_can_be_undone(session):
     ]  # fmt: skip
     end = session.review.current.points.copy()
     while session.review.can_undo:
-        session.undo()
+        session.corrections.undo()
         agree(session)
     assert session.review.current.status == session.review.found.status
     while session.review.can_redo:
-        session.redo()
+        session.corrections.redo()
     np.testing.assert_allclose(session.review.current.points, end, atol=1e-3)
     agree(session)
 
 
 def test_resolving_is_offered_before_it_is_done(session):
     with pytest.raises(UserError, match="correct or confirm"):
-        session.resolved()
-    session.move("CC_G", session.review.found.point("CC_G") + [0, 6.0, 0])
+        session.corrections.resolved()
+    session.corrections.move("CC_G", session.review.found.point("CC_G") + [0, 6.0, 0])
     before = session.review.current.points.copy()
-    preview = session.resolved()
+    preview = session.corrections.resolved()
     np.testing.assert_array_equal(session.review.current.points, before)
-    session.preview(preview)
+    session.corrections.preview(preview)
     np.testing.assert_allclose(session.nodes.point("CC_S"), preview["CC_S"])
-    session.preview(None)
+    session.corrections.preview(None)
     agree(session)
     assert len(session.review.edits) == 1
     assert "CC_G" not in preview
     assert LABELS[9] not in preview
-    session.resolve()
+    session.corrections.resolve()
     np.testing.assert_allclose(session.review.current.point("CC_S"), preview["CC_S"], atol=1e-3)
     assert session.review.current.status[PROTOCOL.by_label("CC_S").index - 1] == "model"
 
 
 def test_without_a_shape_model_it_says_so(volume, landmarks):
     session = Session.begin(volume, landmarks, {})
-    session.confirm("CC_G")
+    session.corrections.confirm("CC_G")
     with pytest.raises(UserError, match="no shape model"):
-        session.resolve()
-    assert np.isnan(session.deviation()).all()
-    assert len(session.uncertain()) == 86
+        session.corrections.resolve()
+    assert np.isnan(session.selection.deviation()).all()
+    assert len(session.selection.uncertain()) == 86
     session.end()
 
 
 def test_the_uncertain_come_first_and_the_seen_no_more(session):
-    order = session.uncertain()
+    order = session.selection.uncertain()
     assert len(order) == 87
     current = session.review.current
     row = PROTOCOL.by_label(order[40]).index - 1
     current.points[row] += [0, 0, 40.0]
-    assert session.uncertain()[0] == order[40]
-    session.confirm(order[40])
-    assert order[40] not in session.uncertain()
+    assert session.selection.uncertain()[0] == order[40]
+    session.corrections.confirm(order[40])
+    assert order[40] not in session.selection.uncertain()
 
 
 def test_the_active_point_is_unlocked_named_and_jumped_to(scene, session):
     camera = scene.AddNewNodeByClass("vtkMRMLCameraNode")
-    session.activate("CC_G")
+    session.selection.activate("CC_G")
     np.testing.assert_allclose(
         camera.GetFocalPoint(), session.review.current.point("CC_G"), atol=1e-6
     )
@@ -168,13 +169,13 @@ def test_the_active_point_is_unlocked_named_and_jumped_to(scene, session):
     assert marker.GetNthControlPointLabel(0) == "CC_G"
     drag(session, "CC_G", [4.0, 5.0, 6.0])
     np.testing.assert_allclose(marker.GetNthControlPointPositionWorld(0), [4, 5, 6], atol=1e-3)
-    session.activate(None)
+    session.selection.activate(None)
     assert node.GetNthControlPointLocked(index)
     assert not marker.GetDisplayNode().GetVisibility()
 
 
 def test_the_volume_s_transform_takes_points_and_record_along(volume, turned, session):
-    session.move("CC_G", [1.0, 2.0, 3.0])
+    session.corrections.move("CC_G", [1.0, 2.0, 3.0])
     volume.SetAndObserveTransformNodeID(turned.GetID())
     turn = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1.0]])
     expected = turn @ [1, 2, 3] + [10, -20, 5]
@@ -182,7 +183,7 @@ def test_the_volume_s_transform_takes_points_and_record_along(volume, turned, se
     np.testing.assert_allclose(session.review.edits[0].after, expected, atol=1e-3)
     assert len(session.review.edits) == 1
     agree(session)
-    session.undo()
+    session.corrections.undo()
     agree(session)
     turned.ApplyTransformMatrix(turned.GetMatrixTransformToParent())
     agree(session)
@@ -190,7 +191,7 @@ def test_the_volume_s_transform_takes_points_and_record_along(volume, turned, se
 
 
 def test_a_new_detection_keeps_or_drops_what_a_person_did(session, landmarks):
-    session.move("CC_G", [1.0, 2.0, 3.0])
+    session.corrections.move("CC_G", [1.0, 2.0, 3.0])
     new = LandmarkSet.from_points(PROTOCOL, landmarks.points + 2.0, "model", landmarks.confidence)
     session.renew(new, {}, keep=True)
     np.testing.assert_allclose(session.review.current.point("CC_G"), [1, 2, 3])
@@ -208,8 +209,8 @@ def test_detecting_again_uses_the_lists_that_are_there(scene, volume, landmarks,
 
 
 def test_a_session_is_resumed_from_the_scene(session, volume, shape):
-    session.move("CC_G", [1.0, 2.0, 3.0])
-    session.confirm("CC_S")
+    session.corrections.move("CC_G", [1.0, 2.0, 3.0])
+    session.corrections.confirm("CC_S")
     edits = session.review.edits
     session.end()
     again = Session.resume(LandmarkNodes.of_volume(volume), shape, "CD")
@@ -226,7 +227,7 @@ def test_after_its_end_a_session_hears_nothing(session):
 
 
 def test_a_point_snaps_to_the_plane_of_the_others(session):
-    session.snap = "plane"
+    session.corrections.snap = "plane"
     off = session.review.found.point("CC_G") + [12.0, 1.0, 0.0]
     drag(session, "CC_G", off)
     (edit,) = session.review.edits
@@ -248,7 +249,7 @@ def test_a_point_snaps_to_the_brain_s_surface(scene, session):
     session.volume.SetSpacing(3, 3, 3)
     session.volume.SetOrigin(-88.5, -88.5, -88.5)
     session.volume.SetIJKToRASDirections(1, 0, 0, 0, 1, 0, 0, 0, 1)
-    session.snap = "boundary"
+    session.corrections.snap = "boundary"
     drag(session, "FP_L", middle + [0, 53.0, 0])
     after = np.array(session.review.edits[0].after)
     assert abs(np.linalg.norm(after - middle) - 50) < 2.0
@@ -257,8 +258,8 @@ def test_a_point_snaps_to_the_brain_s_surface(scene, session):
 
 def test_a_snap_that_fails_leaves_the_point_where_it_was_put(session):
     said = []
-    session.on_error = said.append
-    session.snap = "plane"
+    session.corrections.on_error = said.append
+    session.corrections.snap = "plane"
     drag(session, "HIP_H_L", [1.0, 2.0, 3.0])
     np.testing.assert_allclose(session.review.current.point("HIP_H_L"), [1, 2, 3], atol=1e-3)
     assert "HIP_H_L" in said[0]
@@ -268,7 +269,7 @@ def test_a_deleted_volume_or_list_is_survived(scene, session):
     scene.RemoveNode(session.volume)
     with pytest.raises(UserError, match="no longer there"):
         world_volume(session.volume)
-    session.confirm("CC_G")
+    session.corrections.confirm("CC_G")
     scene.RemoveNode(session.nodes.lists[0])
     node = session.nodes.lists[3]
     assert isinstance(node, slicer.vtkMRMLMarkupsFiducialNode)

@@ -71,7 +71,7 @@ def test_the_table_and_a_case_in_the_first_module(desktop, panel, heads):
     assert not case().changed
 
     there = first.session.review.current.point("CC_G")
-    first.session.move("CC_G", there + (0.0, 3.0, 0.0))
+    first.session.corrections.move("CC_G", there + (0.0, 3.0, 0.0))
     assert case().changed
     slicer.util.selectModule("BrainLandmarksTrain")
     ui.saveCaseButton.click()

@@ -1,4 +1,4 @@
-"""From a volume node to a file that the worker reads."""
+"""From a volume node to a file that the worker reads, or to the library's own volume."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import vtk
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.atomic import atomic_write
 
 _NRRD_TYPES = {
@@ -64,6 +66,21 @@ def world_affine(node: Any) -> FloatArray:
         transform.GetMatrixTransformToWorld(to_world)
         vtk.vtkMatrix4x4.Multiply4x4(to_world, matrix, matrix)
     return np.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(4)])
+
+
+def world_volume(node: Any) -> Volume:
+    """A volume node as the library's volume: a view of its voxels, where they are in the world.
+
+    Raises:
+        UserError: it was deleted, is empty, or its transform is not linear.
+    """
+    if node is None or node.GetImageData() is None:
+        raise UserError("the volume of these landmarks is no longer there; load it again.")
+    transform = node.GetParentTransformNode()
+    if transform is not None and not transform.IsTransformToWorldLinear():
+        raise UserError("the volume has a warping transform; harden it first.")
+    kji = slicer.util.arrayFromVolume(node)
+    return Volume(kji.transpose(2, 1, 0), Grid(kji.shape[::-1], world_affine(node)))
 
 
 def _export_warped(node: Any, path: str | os.PathLike[str]) -> None:

@@ -60,7 +60,7 @@ class CorrectSection(SessionSection):
 
     def enter(self, session: Session) -> None:
         """The snap that is chosen holds for the new session, too."""
-        session.snap = str(self.ui.snapCombo.currentText)
+        session.corrections.snap = str(self.ui.snapCombo.currentText)
 
     def leave(self) -> None:
         """Whatever waits for a click is over."""
@@ -71,7 +71,7 @@ class CorrectSection(SessionSection):
     def refresh(self, session: Session | None) -> None:
         """What can be clicked now."""
         ui, free = self.ui, session is not None and not self.previewing
-        active = free and session is not None and session.active is not None
+        active = free and session is not None and session.selection.active is not None
         for name in _ON_A_POINT:
             getattr(ui, name).setEnabled(active)
         ui.revertAllButton.setEnabled(free)
@@ -85,9 +85,9 @@ class CorrectSection(SessionSection):
     def _on_point(self, name: str, advance: bool = False) -> None:
         """Do something with the active landmark: confirm, mark_missing or revert."""
         session = self.panel.need_session()
-        if session.active is None:
+        if session.selection.active is None:
             raise UserError("choose a landmark in the table first.")
-        getattr(session, name)(session.active)
+        getattr(session.corrections, name)(session.selection.active)
         if advance:
             self.panel.next_uncertain()
 
@@ -95,15 +95,15 @@ class CorrectSection(SessionSection):
     def _on_group(self, name: str, advance: bool = False) -> None:
         """Do something with the group of the active landmark: confirm_group, respace, project."""
         session = self.panel.need_session()
-        if session.active is None:
+        if session.selection.active is None:
             raise UserError("choose a landmark of the group in the table first.")
-        getattr(session, name)(session.protocol.group_of(session.active).name)
+        getattr(session.corrections, name)(session.protocol.group_of(session.selection.active).name)
         if advance:
             self.panel.next_uncertain()
 
     @reports_errors
     def _on_session(self, name: str) -> None:
-        getattr(self.panel.need_session(), name)()
+        getattr(self.panel.need_session().corrections, name)()
 
     @reports_errors
     def _revert_all(self) -> None:
@@ -111,12 +111,12 @@ class CorrectSection(SessionSection):
         if slicer.util.confirmOkCancelDisplay(
             "Take all corrections of this volume back? Undo brings them back."
         ):
-            session.revert(None)
+            session.corrections.revert(None)
 
     @heard
     def _snap_changed(self, text: str) -> None:
         if self.session is not None:
-            self.session.snap = str(text)
+            self.session.corrections.snap = str(text)
 
     # Placing by click ----------------------------------------------------------------------------
 
@@ -131,23 +131,23 @@ class CorrectSection(SessionSection):
             self._place.stop()
             return
         session = self.session
-        if session is None or session.active is None:
+        if session is None or session.selection.active is None:
             self.ui.placeButton.checked = False
             raise UserError("choose a landmark in the table first, then click where it is.")
-        self._place.start(session.active)
+        self._place.start(session.selection.active)
 
     @heard
     def _placed(self, label: str, point: Any | None) -> None:
         self.ui.placeButton.checked = False
         if point is not None and self.session is not None:
-            self.session.move(label, point)
+            self.session.corrections.move(label, point)
 
     # Updating the others -------------------------------------------------------------------------
 
     @reports_errors
     def _offer_update(self) -> None:
         session = self.panel.need_session()
-        preview = session.resolved()
+        preview = session.corrections.resolved()
         if not preview:
             raise UserError("every landmark has been corrected or confirmed already.")
         moves = [
@@ -155,7 +155,7 @@ class CorrectSection(SessionSection):
             for label, point in preview.items()
         ]
         self._preview = preview
-        session.preview(preview)
+        session.corrections.preview(preview)
         self.ui.previewLabel.setText(
             f"{len(moves)} points would move, {np.mean(moves):.1f} mm on average and "
             f"{np.max(moves):.1f} mm at most."
@@ -170,7 +170,7 @@ class CorrectSection(SessionSection):
         if preview is None or self.session is None:
             return
         if accept:
-            self.session.resolve()
+            self.session.corrections.resolve()
         else:
-            self.session.preview(None)
+            self.session.corrections.preview(None)
         self.panel.refresh()

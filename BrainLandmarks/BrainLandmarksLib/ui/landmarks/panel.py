@@ -108,8 +108,8 @@ class Panel(Messages):
         self.leave()
         self.session = session
         session.listeners.append(self._changed)
-        session.on_error = self.show_error
-        session.on_active = self.reviewing.activate
+        session.corrections.on_error = self.show_error
+        session.selection.on_active = self.reviewing.activate
         for section in self._sections:
             section.enter(session)
 

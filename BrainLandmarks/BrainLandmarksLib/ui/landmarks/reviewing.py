@@ -55,8 +55,8 @@ class ReviewSection(SessionSection):
         free = session is not None and not self.panel.previewing
         self.ui.nextButton.setEnabled(free)
         self.ui.previousButton.setEnabled(free)
-        self.ui.soloButton.setEnabled(session is not None and session.active is not None)
-        self.ui.zoomButton.setEnabled(session is not None and session.active is not None)
+        self.ui.soloButton.setEnabled(session is not None and session.selection.active is not None)
+        self.ui.zoomButton.setEnabled(session is not None and session.selection.active is not None)
 
     # From point to point -------------------------------------------------------------------------
 
@@ -67,7 +67,7 @@ class ReviewSection(SessionSection):
         if session is None:
             return
         self.panel.stop_placing()
-        session.activate(label)
+        session.selection.activate(label)
         self.table.select(label)
         self._describe(label)
         if self.ui.soloButton.checked:
@@ -81,7 +81,7 @@ class ReviewSection(SessionSection):
         """To the most uncertain point that nobody has looked at, after the active one."""
         if self.session is None:
             return
-        uncertain = self.session.uncertain()
+        uncertain = self.session.selection.uncertain()
         waiting = [label for label in uncertain if label not in self._visited]
         if not waiting:
             self._visited.clear()
@@ -121,8 +121,8 @@ class ReviewSection(SessionSection):
         if session is None:
             return
         labels = set(session.protocol.labels)
-        if on and session.active is not None:
-            group = session.protocol.group_of(session.active)
+        if on and session.selection.active is not None:
+            group = session.protocol.group_of(session.selection.active)
             labels = {landmark.label for landmark in session.protocol.members(group)}
         self.table.tick(labels)
         session.nodes.show_only(labels)
@@ -136,8 +136,8 @@ class ReviewSection(SessionSection):
     def _zoom(self, on: bool) -> None:
         if on:
             zoom.close_up()
-            if self.session is not None and self.session.active is not None:
-                self.session.activate(self.session.active)
+            if self.session is not None and self.session.selection.active is not None:
+                self.session.selection.activate(self.session.selection.active)
         else:
             zoom.whole()
 

@@ -1,0 +1,117 @@
+"""What happens to the lists in the scene, by a person or another module, goes on record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import slicer
+
+from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.mrml.landmarks.session.corrections import Corrections
+from BrainLandmarksLib.mrml.landmarks.session.selection import Selection
+from BrainLandmarksLib.mrml.landmarks.session.shown_review import MOVED_MM, ShownReview
+
+
+class SceneObserver:
+    """Observes the lists, their anchor and their volume until `stop`.
+
+    Args:
+        shown: The review and its lists.
+        corrections: Takes what was dragged, placed or taken away; a drag is one edit.
+        selection: Follows a drag, and what another module looks at.
+    """
+
+    def __init__(self, shown: ShownReview, corrections: Corrections, selection: Selection) -> None:
+        self._shown = shown
+        self._corrections = corrections
+        self._selection = selection
+        self._dragging = False
+        self._observed: list[tuple[Any, int]] = []
+        self._observe()
+
+    def stop(self) -> None:
+        """Hear nothing more."""
+        for caller, tag in self._observed:
+            caller.RemoveObserver(tag)
+        self._observed.clear()
+
+    def _observe(self) -> None:
+        for node in self._shown.nodes.lists:
+            for event, method in (
+                (node.PointStartInteractionEvent, self._drag_started),
+                (node.PointEndInteractionEvent, self._drag_ended),
+                (node.PointModifiedEvent, self._point_modified),
+            ):
+                self._observed.append((node, node.AddObserver(event, method)))
+        anchor = self._shown.nodes.anchor
+        self._observed.append((anchor, anchor.AddObserver("ModifiedEvent", self._anchor_modified)))
+        volume = self._shown.volume
+        if volume is not None:
+            for event in (
+                slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
+                slicer.vtkMRMLNode.ReferenceModifiedEvent,
+            ):
+                self._observed.append((volume, volume.AddObserver(event, self._transformed)))
+
+    def _anchor_modified(self, _anchor: Any, _event: str) -> None:
+        self._selection.follow_scene()
+
+    def _drag_started(self, _node: Any, _event: str) -> None:
+        self._dragging = True
+
+    def _drag_ended(self, node: Any, _event: str) -> None:
+        self._dragging = False
+        self._take(node)
+
+    def _point_modified(self, node: Any, _event: str) -> None:
+        if self._shown.writing:
+            return
+        if self._dragging:
+            self._selection.follow_drag()
+        else:
+            self._take(node)
+
+    def _take(self, node: Any) -> None:
+        """Put on record what differs between a list and the review."""
+        nodes = self._shown.nodes
+        if not nodes.complete or not any(candidate is node for candidate in nodes.lists):
+            return
+        for index in range(node.GetNumberOfControlPoints()):
+            label = nodes.label_of(node, index)
+            assert label is not None
+            here, known = nodes.point(label), self._shown.review.current.point(label)
+            if np.isnan(here).any():
+                if not np.isnan(known).any():
+                    self._corrections.mark_missing(label)
+            elif np.isnan(known).any() or np.linalg.norm(here - known) > MOVED_MM:
+                self._corrections.move(label, here)
+
+    def _transformed(self, _volume: Any, _event: str) -> None:
+        """The volume got another transform: the lists follow, and the review with them."""
+        shown, nodes = self._shown, self._shown.nodes
+        if shown.writing or not nodes.complete or shown.volume is None:
+            return
+        before = nodes.read().points
+        with shown.own_changes():
+            nodes.follow_volume()
+        after, recorded = nodes.read().points, shown.review.current.points
+        if _same_places(before, after) and _same_places(after, recorded):
+            return
+        shown.review.carry(_affine_between(recorded, after))
+        shown.all_changed()
+
+
+def _same_places(here: FloatArray, there: FloatArray) -> bool:
+    return np.allclose(here, there, atol=MOVED_MM, equal_nan=True)
+
+
+def _affine_between(before: FloatArray, after: FloatArray) -> FloatArray:
+    """4x4 affine that takes the points before onto those after, by least squares."""
+    known = np.isfinite(before).all(1) & np.isfinite(after).all(1)
+    solution = np.linalg.lstsq(
+        np.column_stack([before[known], np.ones(known.sum())]), after[known], rcond=None
+    )[0]
+    affine = np.eye(4)
+    affine[:3, :] = solution.T
+    return affine
