@@ -5,7 +5,8 @@ import pytest
 from defacing import WAYS, deface, strip
 
 from BrainLandmarksLib.detection.absent import NO_EYE, NO_TISSUE, OUTSIDE, globes_of, reasons
-from BrainLandmarksLib.geometry.affine import apply_affine, rigid_fit
+from BrainLandmarksLib.geometry.affine import apply_affine
+from BrainLandmarksLib.geometry.alignment import rigid_fit
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.landmarks import read_landmarks

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import slicer
 import slicer.util
-from BrainLandmarksLib.mrml.landmarks.session import Session
 
 from BrainLandmarksLib.dataset import Dataset, Entry
 from BrainLandmarksLib.dataset.ratings import keep_rating, rating_file, read_rating
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.checksum import sha256
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
+from BrainLandmarksLib.mrml.landmarks.session import Session
 from BrainLandmarksLib.mrml.scene import remove
 from BrainLandmarksLib.protocol import is_shipped
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
