@@ -387,7 +387,7 @@ class TrainingTab(Section):
             self.ui.logSection.collapsed = False
         self.update()
 
-    def _show_progress(self, progress: list[Progress]) -> None:
+    def _show_progress(self, progress: list[TrainingProgress]) -> None:
         last = progress[-1]
         self.ui.trainingBar.setValue(round(1000 * last.share))
         if self.run is not None and not self.run.stopping:
