@@ -27,7 +27,7 @@ from BrainLandmarksTrainLib.config.options import (
 from BrainLandmarksTrainLib.config.recipe import Recipe, load_recipe
 from BrainLandmarksTrainLib.mrml.plots import show_in_layout
 from BrainLandmarksTrainLib.mrml.training_plots import TrainingPlots
-from BrainLandmarksTrainLib.pipeline.progress import read_progress
+from BrainLandmarksTrainLib.pipeline.progress import TrainingProgress, read_progress
 
 POLL_MS = 500
 LOG_LINES = 5000
