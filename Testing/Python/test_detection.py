@@ -278,10 +278,10 @@ def test_points_where_the_head_is_cut_away_are_missing_and_say_so(ball_protocol)
     spec = ModelSpec("fixed", CropSpec(32, 208.0), CropSpec(16, 256.0), BALLS)
     networks = (Fixed(BALLS, spec.fine), Fixed(BALLS, spec.locator))
     head = phantom(head_grid())
-    front = head.grid.ijk_to_ras(np.moveaxis(np.indices(head.grid.shape), 0, -1))[..., 1] > 30
-    cut = Volume(np.where(front, np.float32(0), head.data), head.grid)
+    away = head.grid.ijk_to_ras(np.moveaxis(np.indices(head.grid.shape), 0, -1)) - BALLS[2]
+    hole = np.linalg.norm(away, axis=-1) < 32
+    cut = Volume(np.where(hole, np.float32(0), head.data), head.grid)
     landmarks = Detector(Model(ball_protocol, *networks, spec), "cpu").detect(cut).landmarks
-    # Only the third ball, 50 mm in front, lies there.
     assert landmarks.status == ["model", "model", "missing", "model", "model"]
     assert landmarks.notes == ["", "", NO_TISSUE, "", ""]
     assert np.isnan(landmarks.confidence[2])

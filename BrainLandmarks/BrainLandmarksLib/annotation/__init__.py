@@ -61,7 +61,7 @@ def annotate(
     contour = midline_contour(anatomy)
     found |= frontal_lobe(anatomy, contour, found["CC_G"])
     found |= brain_stem(anatomy)
-    found |= brain_boundary(contour, found["CC_G"], found["CC_S"])
+    found |= brain_boundary(anatomy, contour, found["CC_G"], found["CC_S"])
     found |= eyes(anatomy)
     found |= axial_boundary(anatomy, found["CC_T"])
     found |= temporal_lobe(anatomy)

@@ -118,6 +118,10 @@ class Anatomy:
         middle = np.average(points, axis=0, weights=weight)
         return self.exit(surface, middle - LOBE_SIGMA_MM * direction, direction, reach, last=True)
 
+    def inside(self, points: np.ndarray) -> bool:
+        """Whether head-frame points all lie where the map is not cut."""
+        return bool(self.head.inside(self.to_ras(points)).all())
+
     def complete(self, side: str) -> bool:
         """Whether a hemisphere has its white matter and its cortex, so that its outline is real.
 
@@ -134,11 +138,6 @@ class Anatomy:
         return True
 
     @functools.cached_property
-    def voxel_mm3(self) -> float:
-        """Volume of a voxel of the label map."""
-        return float(np.prod(self.head.grid.spacing))
-
-    @functools.cached_property
     def cerebrum(self) -> tuple[int, ...]:
         """Labels of cerebral white matter and cortex, both sides, and of what joins them."""
         return HEMISPHERE["L"] + HEMISPHERE["R"] + CORPUS_CALLOSUM
@@ -149,6 +148,7 @@ def lateral(side: str) -> np.ndarray:
     return -RIGHT if side == "L" else RIGHT
 
 
-def on_midline(point: np.ndarray) -> np.ndarray:
-    """(y, z) of a mid-sagittal outline -> head-frame point."""
-    return np.array([0.0, point[0], point[1]])
+def on_midline(points: np.ndarray) -> np.ndarray:
+    """(…, 2) points (y, z) of a mid-sagittal outline -> (…, 3) head-frame points."""
+    points = np.asarray(points, float)
+    return np.concatenate([np.zeros((*points.shape[:-1], 1)), points], -1)

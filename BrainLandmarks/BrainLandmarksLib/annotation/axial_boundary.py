@@ -42,6 +42,8 @@ def axial_boundary(anatomy: Anatomy, highest_callosum: np.ndarray | None) -> Poi
     if len(ring) < 50 or not np.allclose(ring[0], ring[-1]):
         return found
     ring = resampled(ring)
+    if not anatomy.inside(np.column_stack([ring, np.full(len(ring), level)])):
+        return found
     total, s = length(ring), arc(ring)
     # Start where the ring crosses the midline in front; go down the patient's left side first.
     crossing = np.flatnonzero((ring[:-1, 0] * ring[1:, 0] <= 0) & (ring[:-1, 1] > 0))

@@ -47,7 +47,10 @@ def midline_contour(anatomy: Anatomy) -> np.ndarray | None:
 
 
 def brain_boundary(
-    contour: np.ndarray | None, genu: np.ndarray | None, splenium: np.ndarray | None
+    anatomy: Anatomy,
+    contour: np.ndarray | None,
+    genu: np.ndarray | None,
+    splenium: np.ndarray | None,
 ) -> Points:
     """Frontal base, nine points over the vertex, occipital end.
 
@@ -64,6 +67,8 @@ def brain_boundary(
     top = contour[np.argmax(contour[:, 1])]
     over = between(contour, base, occipital, top)
     found["BB_F"], found["BB_O"] = on_midline(base), on_midline(occipital)
+    if not anatomy.inside(on_midline(over)):
+        return found
     for label, point in zip(SECONDARY, spread(over, len(SECONDARY))):
         found[label] = on_midline(point)
     return found

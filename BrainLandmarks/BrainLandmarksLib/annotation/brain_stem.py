@@ -101,8 +101,11 @@ def _upper_notch(anatomy: Anatomy, pons: np.ndarray) -> np.ndarray | None:
         return None
     top = extreme(solid, np.array([0.0, 1.0]))
     front = between(solid, nearest(solid, pons)[0], top, pons + np.array([0.0, 12.0]))
+    front = front[front[:, 1] < 2.0]
+    if not anatomy.inside(on_midline(front)):
+        return None
     extent = _pons_extent(anatomy)
-    return _deepest(front[front[:, 1] < 2.0], None if extent is None else extent[1])
+    return _deepest(front, None if extent is None else extent[1])
 
 
 def _lower_notch(anatomy: Anatomy, curve: np.ndarray, pons: np.ndarray) -> np.ndarray | None:

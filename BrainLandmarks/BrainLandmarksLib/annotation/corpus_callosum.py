@@ -63,7 +63,7 @@ def corpus_callosum(anatomy: Anatomy) -> Points:
     """Points of the callosal group, on the outline of the callosum freed of fornix and septum."""
     found: Points = dict.fromkeys(LABELS)
     outline = callosal_outline(anatomy)
-    if outline is None:
+    if outline is None or not anatomy.inside(on_midline(outline)):
         return found
     genu, splenium = extreme(outline, _ANTERIOR), extreme(outline, -_ANTERIOR)
     middle = (genu + splenium) / 2

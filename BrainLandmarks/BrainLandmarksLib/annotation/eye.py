@@ -15,7 +15,7 @@ def eyes(anatomy: Anatomy) -> Points:
     }
     field = anatomy.head.field(EYES, 1.5)
     for piece in anatomy.head.pieces(EYES):
-        if len(piece) * anatomy.voxel_mm3 <= 1500.0:
+        if len(piece) * anatomy.head.voxel_mm3 <= 1500.0:
             continue
         points = anatomy.frame.to_head(piece)
         centre = np.median(points, axis=0)

@@ -67,6 +67,9 @@ _NUCLEI = {
 }
 
 
+MISFIT_MM = 7.0
+"""How far (root mean square) the midpoints of the nuclei may be from the reference."""
+
 SHARED_MM2 = 200.0
 """Surface between the hemispheres below which no plane is fitted to it."""
 
@@ -117,9 +120,11 @@ def fit_mid_sagittal_plane(head: LabelMap) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nuclei_midpoints(head: LabelMap) -> dict[str, np.ndarray]:
-    """RAS midpoint of each pair of deep nuclei of which both sides are present."""
+    """RAS midpoint of each pair of deep nuclei of which both sides are there as a whole."""
     midpoints = {}
     for name, labels in _NUCLEI.items():
+        if head.cut(labels["L"]) or head.cut(labels["R"]):
+            continue
         left, right = head.centre(labels["L"]), head.centre(labels["R"])
         if left is not None and right is not None:
             midpoints[name] = (left + right) / 2
@@ -129,7 +134,8 @@ def nuclei_midpoints(head: LabelMap) -> dict[str, np.ndarray]:
 def fit_head_frame(head: LabelMap) -> HeadFrame:
     """Head frame of a label map: MSP normal, AC-PC-like y, superior z.
 
-    Raises ``UserError`` if the hemispheres or at least three pairs of deep nuclei are missing.
+    Raises ``UserError`` if the hemispheres or at least three pairs of deep nuclei are missing, or
+    the nuclei do not lie as in a head.
     """
     point, right = fit_mid_sagittal_plane(head)
     midpoints = nuclei_midpoints(head)
@@ -155,6 +161,18 @@ def fit_head_frame(head: LabelMap) -> HeadFrame:
         np.sum(a[:, 0] * target[:, 1] - a[:, 1] * target[:, 0]),
         np.sum(a[:, 0] * target[:, 0] + a[:, 1] * target[:, 1]),
     )
+    turned = np.stack(
+        [
+            np.cos(angle) * a[:, 0] - np.sin(angle) * a[:, 1],
+            np.sin(angle) * a[:, 0] + np.cos(angle) * a[:, 1],
+        ],
+        1,
+    )
+    if np.sqrt(np.mean(np.sum((turned - target) ** 2, 1))) > MISFIT_MM:
+        raise UserError(
+            "The deep grey nuclei of the label map do not lie as in a head (its numbers were read "
+            f"as {head.scheme.name}): the map is damaged, or of another scheme."
+        )
     anterior = np.cos(angle) * forward - np.sin(angle) * upward
     superior = np.sin(angle) * forward + np.cos(angle) * upward
     axes = np.stack([right, anterior, superior], 1)

@@ -157,15 +157,24 @@ class LabelMap:
     def volume(self, labels: Iterable[int]) -> float:
         """Volume of a structure, mm3."""
         voxels = sum(self.counts.get(label, 0) for label in labels)
-        return voxels * float(np.prod(self.grid.spacing))
+        return voxels * self.voxel_mm3
 
     def centre(self, labels: Iterable[int]) -> np.ndarray | None:
-        """Centre of mass, RAS mm, or None when the structure is absent."""
+        """Centre of mass, RAS mm, of the largest connected part; None when there is hardly any."""
+        points = self.largest(labels)
+        return points.mean(axis=0) if len(points) * self.voxel_mm3 >= CRUMB_MM3 else None
+
+    def cut(self, labels: Iterable[int]) -> bool:
+        """Whether a structure reaches where the map is cut, so that a part of it is missing."""
         part = self.part(labels)
-        if part is None:
-            return None
-        box, mask = part
-        return self.grid.ijk_to_ras(np.argwhere(mask).mean(axis=0) + [s.start for s in box])
+        return part is not None and any(
+            s.start <= low or s.stop >= high for s, low, high in zip(part[0], *self.ends)
+        )
+
+    @functools.cached_property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel."""
+        return float(np.prod(self.grid.spacing))
 
     def field(self, labels: Iterable[int], sigma_mm: float = 1.0) -> Field:
         """Smooth indicator of the union of ``labels`` (cached).
@@ -215,13 +224,19 @@ class LabelMap:
         return np.all((ijk >= low) & (ijk <= high - 1), axis=-1)
 
 
-def _ends(labels: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """First voxel and one past the last, (3,) each, between which the map is not cut.
+CRUMB_MM3 = 10.0
+"""A structure of which the largest part is smaller than this is not there."""
 
-    Usually the array's own. Where the outermost labelled slice is so large that no head ends like
-    that, the segmentation stops there, though the array goes on.
+_FAR = 1000
+
+
+def _ends(labels: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """First voxel and one past the last, (3,) each, where the map is cut; far outside where not.
+
+    A map is cut where the outermost labelled slice is so large that no head ends like that, at the
+    border of the array or within, and where the border goes through the stem or the cord.
     """
-    low, high = np.zeros(3, int), np.array(labels.shape)
+    low, high = np.full(3, -_FAR), np.array(labels.shape) + _FAR
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
         area = np.count_nonzero(labels, axis=others) * np.prod(grid.spacing[list(others)])
@@ -230,8 +245,12 @@ def _ends(labels: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
             continue
         largest = 2 * np.pi * FLATTEST_MM * grid.spacing[axis]
         first, last = int(filled[0]), int(filled[-1])
-        low[axis] = first if area[first] > largest else 0
-        high[axis] = last + 1 if area[last] > largest else labels.shape[axis]
+        borders = np.moveaxis(labels, axis, 0)[[0, -1]]
+        at_low, at_high = np.isin(borders, BRAIN_STEM + SPINAL_CORD).any(axis=(1, 2))
+        if area[first] > largest or at_low:
+            low[axis] = first
+        if area[last] > largest or at_high:
+            high[axis] = last + 1
     return low, high
 
 

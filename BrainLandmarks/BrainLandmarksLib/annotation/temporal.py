@@ -11,6 +11,7 @@ from BrainLandmarksLib.annotation.anatomy import ANTERIOR, RIGHT, SIDES, Anatomy
 from BrainLandmarksLib.annotation.labelmap import (
     AMYGDALA,
     BRAIN_STEM,
+    CRUMB_MM3,
     FOURTH_VENTRICLE,
     HEMISPHERE,
     HIPPOCAMPUS,
@@ -34,10 +35,6 @@ SMALLEST_HIPPOCAMPUS_MM3 = 200.0
 
 SHORTEST_HIPPOCAMPUS_MM = 28.0
 """A shorter label, or one that does not run forwards, is a damaged piece, not a hippocampus."""
-
-
-CRUMB_MM3 = 10.0
-"""Pieces of a temporal horn smaller than this do not count."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ def temporal_lobe(anatomy: Anatomy) -> Points:
 
 def _hippocampus(anatomy: Anatomy, side: str) -> Hippocampus | None:
     points = anatomy.frame.to_head(anatomy.head.largest(HIPPOCAMPUS[side]))
-    if len(points) * anatomy.voxel_mm3 < SMALLEST_HIPPOCAMPUS_MM3:
+    if len(points) * anatomy.head.voxel_mm3 < SMALLEST_HIPPOCAMPUS_MM3:
         return None
     centre = points.mean(0)
     axis = np.linalg.svd(points - centre, full_matrices=False)[2][0]
@@ -127,7 +124,7 @@ def _horn_tip(anatomy: Anatomy, side: str, amygdala: np.ndarray | None) -> np.nd
     best: np.ndarray | None = None
     for piece in anatomy.head.pieces(TEMPORAL_HORN[side]):
         points = anatomy.frame.to_head(piece)
-        if len(points) * anatomy.voxel_mm3 < CRUMB_MM3:
+        if len(points) * anatomy.head.voxel_mm3 < CRUMB_MM3:
             continue
         front = points[:, 1].max()
         tip = np.average(points, axis=0, weights=np.clip(points[:, 1] - (front - 2.0), 0, None))
