@@ -246,7 +246,8 @@ def _ends(labels: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         largest = 2 * np.pi * FLATTEST_MM * grid.spacing[axis]
         first, last = int(filled[0]), int(filled[-1])
         borders = np.moveaxis(labels, axis, 0)[[0, -1]]
-        at_low, at_high = np.isin(borders, BRAIN_STEM + SPINAL_CORD).any(axis=(1, 2))
+        stem = np.isin(borders, BRAIN_STEM + SPINAL_CORD)
+        at_low, at_high = (bool(border.any()) for border in stem)
         if area[first] > largest or at_low:
             low[axis] = first
         if area[last] > largest or at_high:

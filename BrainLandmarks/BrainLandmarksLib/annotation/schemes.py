@@ -314,9 +314,9 @@ def _entry(item: Any, position: int) -> Entry:
 def _range(part: Any, structure: str) -> Iterator[int]:
     """Numbers of one part of a label list: a number, [first, last] or [first, last, step]."""
     ends = part if isinstance(part, list) else [part, part]
-    first, last, step = (*ends, 1) if len(ends) == 2 else ends if len(ends) == 3 else [None] * 3
-    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (first, last, step))
-    if not (whole and 0 <= first <= last <= LARGEST_NUMBER and step > 0):
+    whole = len(ends) in (2, 3) and all(type(n) is int for n in ends)
+    first, last, step = (*ends, 1)[:3] if whole else (0, -1, 1)
+    if not (0 <= first <= last <= LARGEST_NUMBER and step > 0):
         raise _Wrong(
             f"{part!r} in the labels of {structure} is neither a whole number from 0 on nor a "
             "range [first, last] or [first, last, step]"

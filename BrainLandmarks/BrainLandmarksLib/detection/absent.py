@@ -70,7 +70,7 @@ def reasons(
         points: (K, 3) RAS millimetres; NaN means outside the image.
         globes: Of `globes_of`.
     """
-    known = np.isfinite(points).all(1)
+    known = np.asarray(np.isfinite(points).all(1))
     notes = ["" if seen else OUTSIDE for seen in known]
     if not known.any():
         return notes
@@ -146,5 +146,5 @@ class _Tissue:
         offsets = offsets[np.linalg.norm(offsets, axis=1) <= radius_mm]
         ijk = np.rint(self.grid.ras_to_ijk(points[:, None] + offsets)).astype(np.intp)
         last = np.array(self.grid.shape) - 1
-        inside = ((ijk >= 0) & (ijk <= last)).all(-1)
+        inside = np.asarray(((ijk >= 0) & (ijk <= last)).all(-1))
         return tuple(np.moveaxis(np.clip(ijk, 0, last), -1, 0)), inside

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import slicer
 import slicer.util
@@ -11,7 +11,14 @@ import slicer.util
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.ui.common.busy import installing, need_no_installation
-from BrainLandmarksLib.ui.common.messages import Messages
+from BrainLandmarksLib.ui.common.host import WorkerHost
+from BrainLandmarksLib.ui.common.section import SectionPanel
+
+
+class InstallingPanel(SectionPanel, Protocol):
+    """What an installation needs of its panel."""
+
+    host: WorkerHost
 
 
 class Installer:
@@ -25,7 +32,7 @@ class Installer:
 
     def __init__(
         self,
-        panel: Messages,
+        panel: InstallingPanel,
         buttons: list[Any],
         on_installed: Callable[[], None] = lambda: None,
     ) -> None:
