@@ -330,10 +330,10 @@ def test_every_quality_finds_the_balls(detector, ball_protocol):
         result = own.detect(
             head, quality=quality, progress=lambda *stage, told=stages: told.append(stage)
         )
-        seen[quality] = sum(stage == "look" for stage, _ in stages) - 1
+        seen[quality] = sum(stage == "detect" for stage, _ in stages) - 1
         assert distances(result.landmarks.points, apply_affine(pose, BALLS)).max() < 1.0
         assert [f for _, f in stages] == sorted(f for _, f in stages)
-        assert stages[-1] == ("look", 1.0)
+        assert stages[-1] == ("detect", 1.0)
     assert seen == {name: q.looks + q.turned for name, q in QUALITIES.items()}
     alone = own.detect(head, quality=Quality(1, 2)).landmarks.points
     assert distances(alone, apply_affine(pose, BALLS)).max() < 1.0
@@ -341,7 +341,7 @@ def test_every_quality_finds_the_balls(detector, ball_protocol):
         own.detect(head, quality="perfect")
 
 
-def test_the_detail_network_looks_at_boxes_round_the_points(detector, ball_protocol):
+def test_the_refinement_network_sees_boxes_round_the_points(detector, ball_protocol):
     """The fine network is off by some millimetres, the refinement network sees small balls."""
     off = detector.model.spec.mean_shape + [
         [3, -2, 2],
@@ -366,7 +366,7 @@ def test_the_detail_network_looks_at_boxes_round_the_points(detector, ball_proto
     assert after.max() < 2.5
     np.testing.assert_array_equal(closer.confidence, coarse.confidence)
     assert [f for _, f in stages] == sorted(f for _, f in stages)
-    assert sum(stage == "look" for stage, _ in stages) > 3  # more than one box
+    assert sum(stage == "detect" for stage, _ in stages) > 3  # more than one box
     assert own.estimate(Quality(1, refinement=True)) > own.estimate(Quality(1))
     # Without a refinement network the same quality is the fine network's.
     bare = Detector(replace(model, refinement=None, spec=replace(spec, refinement=None)), "cpu")

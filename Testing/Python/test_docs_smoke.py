@@ -111,7 +111,7 @@ def recipe_written(here, out):
 WRITES = {
     r"annotate ": annotated,
     r"explain .*--files 4d": one_map_file,
-    r"explain .*--group Eye --files group": maps_of("Eye"),
+    r"explain .*--group Eye --files group": maps_of("eye"),
     r"explain .*--landmark CC_G 37": maps_of("CC_G", "CC_GI"),
     r"explain .*--layer stages.1.2": layer,
     r"augment .*--with-originals": with_originals,

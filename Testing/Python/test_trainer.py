@@ -299,7 +299,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> Non
     tensors.write_bytes(tensors.read_bytes()[:-100])
     (tmp_path / ".checkpoint-00000099.1").mkdir()
     assert latest_checkpoint(tmp_path) == older
-    assert trainer_of(tmp_path).step == 10
+    assert trainer_of(tmp_path).state.step == 10
 
 
 def test_average_follows_the_network() -> None:
@@ -319,7 +319,7 @@ def test_weights_travel_to_a_larger_cube(tmp_path: Path) -> None:
     first.train()
     start = str(tmp_path / "small")
     grown = trainer_of(tmp_path / "large", tiny_network(seed=3), size=16, init_from=start)
-    assert grown.step == 0
+    assert grown.state.step == 0
     assert same(grown.network, first.average.network)
     torch.testing.assert_close(
         averaged_weights(tmp_path / "small")["classifier.weight"], grown.network.classifier.weight
@@ -427,7 +427,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch) -> 
     assert [p.name for p in tmp_path.glob("*checkpoint*")] == ["checkpoint-00000004"]
     monkeypatch.setattr(checkpoint_files, "save_file", real)
     again = trainer_of(tmp_path, tiny_network(seed=1))
-    assert again.step == 4
+    assert again.state.step == 4
     assert again.train().finished
     trainer_of(tmp_path.with_name("straight")).train()
     assert curve(tmp_path) == curve(tmp_path.with_name("straight"))

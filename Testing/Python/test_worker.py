@@ -106,7 +106,7 @@ def test_it_detects_twice_and_is_warm_the_second_time(worker, tmp_path):
         worker.wait(detect(worker, output, received.append), MINUTE)
         assert last(received)["type"] == "result", last(received)
         stages = [m["stage"] for m in received if m["type"] == "progress"]
-        assert list(dict.fromkeys(stages)) == ["load", "read", "prepare", "locate", "look"]
+        assert list(dict.fromkeys(stages)) == ["load", "read", "prepare", "locate", "detect"]
         fractions = [m["fraction"] for m in received if m["type"] == "progress"]
         assert fractions == sorted(fractions)
         assert read_landmarks(output, load_protocol("brain88")).missing.sum() < 5
@@ -458,7 +458,7 @@ def test_it_explains_and_remembers_what_it_saw(worker, tmp_path, head_file, tiny
     third = explained(
         worker, tmp_path / "maps", landmarks=["B_M"], layer="stages.1.0.conv1", **common
     )
-    assert last(third)["remembered"] == "look"
+    assert last(third)["remembered"] == "detect"
     assert last(third)["maps"][0]["score"] == pytest.approx(written["score"])
     assert last(third)["maps"][0]["raw_maximum"] != written["raw_maximum"]
 
@@ -471,7 +471,7 @@ def test_a_detection_is_remembered_for_its_explanation(worker, tmp_path, head_fi
                        quality="standard"), MINUTE)  # fmt: skip
     found = read_landmarks(tmp_path / "1.mrk.json", load_protocol(tiny_model / "protocol.json"))
     reply = last(explained(worker, **maps))
-    assert reply["remembered"] == "look"
+    assert reply["remembered"] == "detect"
     assert [m["label"] for m in reply["maps"]] == list(found.protocol.labels)
     np.testing.assert_allclose([m["landmark"] for m in reply["maps"]], found.points, atol=2e-3)
     # Another image under the same name is another image.
