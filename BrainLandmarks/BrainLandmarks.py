@@ -83,12 +83,12 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.logic = None
         self.panel = None
-        self._parameterNode = None
-        self._guiTag = None
+        self.binding = None
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
         from BrainLandmarksLib.ui.common.host import shared_host
+        from BrainLandmarksLib.ui.common.scene_binding import ScanBinding
         from BrainLandmarksLib.ui.common.settings import setting
         from BrainLandmarksLib.ui.landmarks.panel import Panel
 
@@ -100,61 +100,23 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         pictures = Path(self.resourcePath("Thumbnails"))
         self.panel = Panel(self.ui, root, shared_host(), setting, pictures)
         self.ui.reviewerEdit.setText(setting("reviewer") or "")
-        self.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.panel.set_volume)
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndClose)
-        self.initializeParameterNode()
+        self.binding = ScanBinding(self, self.ui.inputSelector)
+        self.binding.bind()
 
     def cleanup(self):
-        self.setParameterNode(None)
+        if self.binding is not None:
+            self.binding.end()
         self.removeObservers()
-        if self.panel is not None:
-            from BrainLandmarksLib.ui.common.host import stop_shared_host
-
-            self.panel.close()
-            stop_shared_host()
 
     def enter(self):
-        if self.panel is None:  # setup failed; Slicer has said why
-            return
-        self.initializeParameterNode()
-        self.panel.fill_models()
-        self.panel.detecting.prepare()
+        if self.binding is not None:  # it is None if setup failed; Slicer has said why
+            self.binding.bind()
+            self.panel.fill_models()
+            self.panel.detecting.prepare()
 
     def exit(self):
-        if self._parameterNode is not None and self._guiTag is not None:
-            self._parameterNode.disconnectGui(self._guiTag)
-            self._guiTag = None
-
-    def onSceneStartClose(self, caller, event):
-        if self.panel is not None:
-            self.panel.close()
-        self.setParameterNode(None)
-
-    def onSceneEndClose(self, caller, event):
-        if self.panel is not None and self.parent.isEntered:
-            self.initializeParameterNode()
-            self.panel.set_volume(self.ui.inputSelector.currentNode())
-
-    def initializeParameterNode(self):
-        """Bind the panel to the scene's choices; with one scan in the scene, choose it."""
-        from BrainLandmarksLib.mrml.gradcam.map_nodes import first_scan
-
-        self.setParameterNode(self.logic.getParameterNode())
-        if self._parameterNode.inputVolume is None:
-            scan = first_scan()
-            if scan is not None:
-                self._parameterNode.inputVolume = scan
-
-    def setParameterNode(self, parameterNode):
-        """Bind the panel to a parameter node, or to none."""
-        if self._parameterNode is not None and self._guiTag is not None:
-            self._parameterNode.disconnectGui(self._guiTag)
-        self._parameterNode, self._guiTag = parameterNode, None
-        if parameterNode is not None:
-            self._guiTag = parameterNode.connectGui(self.ui)
+        if self.binding is not None:
+            self.binding.pause()
 
 
 class BrainLandmarksLogic(ScriptedLoadableModuleLogic):
@@ -268,9 +230,9 @@ class BrainLandmarksTest(ScriptedLoadableModuleTest):
         there = session.review.current.point(label) + np.array([0.0, 3.0, 4.0])
         node.SetNthControlPointPositionWorld(index, *(float(v) for v in there))  # as a drag does
         panel.reviewing.next_uncertain()
-        confirmed = session.active
+        confirmed = session.selection.active
         panel.ui.confirmButton.click()
-        gone = session.active
+        gone = session.selection.active
         panel.ui.missingButton.click()
         panel.ui.undoButton.click()
         panel.ui.missingButton.click()
@@ -310,5 +272,5 @@ class BrainLandmarksTest(ScriptedLoadableModuleTest):
         panel.choose(volume)
         panel.set_volume(volume)
         panel.reviewing.activate("CC_G")
-        self.assertEqual(panel.session.active, "CC_G")
+        self.assertEqual(panel.session.selection.active, "CC_G")
         return panel, "CC_G"

@@ -64,12 +64,12 @@ class BrainLandmarksGradCAMWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         VTKObservationMixin.__init__(self)
         self.logic = None
         self.panel = None
-        self._parameterNode = None
-        self._guiTag = None
+        self.binding = None
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
         from BrainLandmarksLib.ui.common.host import shared_host
+        from BrainLandmarksLib.ui.common.scene_binding import ScanBinding
         from BrainLandmarksLib.ui.gradcam.panel import GradcamPanel
 
         root = slicer.util.loadUI(self.resourcePath("UI/BrainLandmarksGradCAM.ui"))
@@ -78,60 +78,22 @@ class BrainLandmarksGradCAMWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         root.setMRMLScene(slicer.mrmlScene)
         self.logic = BrainLandmarksGradCAMLogic()
         self.panel = GradcamPanel(self.ui, shared_host(), Path(self.resourcePath("Thumbnails")))
-        self.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.panel.set_volume)
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndClose)
-        self.initializeParameterNode()
+        self.binding = ScanBinding(self, self.ui.inputSelector)
+        self.binding.bind()
 
     def cleanup(self):
-        self.setParameterNode(None)
+        if self.binding is not None:
+            self.binding.end()
         self.removeObservers()
-        if self.panel is not None:
-            from BrainLandmarksLib.ui.common.host import stop_shared_host
-
-            self.panel.close()
-            stop_shared_host()
 
     def enter(self):
-        if self.panel is None:  # setup failed; Slicer has said why
-            return
-        self.initializeParameterNode()
-        self.panel.choosing.prepare()
+        if self.binding is not None:  # it is None if setup failed; Slicer has said why
+            self.binding.bind()
+            self.panel.choosing.prepare()
 
     def exit(self):
-        if self._parameterNode is not None and self._guiTag is not None:
-            self._parameterNode.disconnectGui(self._guiTag)
-            self._guiTag = None
-
-    def onSceneStartClose(self, caller, event):
-        if self.panel is not None:
-            self.panel.close()
-        self.setParameterNode(None)
-
-    def onSceneEndClose(self, caller, event):
-        if self.panel is not None and self.parent.isEntered:
-            self.initializeParameterNode()
-            self.panel.set_volume(self.ui.inputSelector.currentNode())
-
-    def initializeParameterNode(self):
-        """Bind the panel to the scene's choices; with one scan in the scene, choose it."""
-        from BrainLandmarksLib.mrml.gradcam.map_nodes import first_scan
-
-        self.setParameterNode(self.logic.getParameterNode())
-        if self._parameterNode.inputVolume is None:
-            scan = first_scan()
-            if scan is not None:
-                self._parameterNode.inputVolume = scan
-
-    def setParameterNode(self, parameterNode):
-        """Bind the panel to a parameter node, or to none."""
-        if self._parameterNode is not None and self._guiTag is not None:
-            self._parameterNode.disconnectGui(self._guiTag)
-        self._parameterNode, self._guiTag = parameterNode, None
-        if parameterNode is not None:
-            self._guiTag = parameterNode.connectGui(self.ui)
+        if self.binding is not None:
+            self.binding.pause()
 
 
 class BrainLandmarksGradCAMLogic(ScriptedLoadableModuleLogic):

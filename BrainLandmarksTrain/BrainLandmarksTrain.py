@@ -109,12 +109,12 @@ class BrainLandmarksTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         VTKObservationMixin.__init__(self)
         self.logic = None
         self.panel = None
-        self._parameterNode = None
-        self._guiTag = None
+        self.binding = None
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
         from BrainLandmarksLib.ui.common.host import shared_host
+        from BrainLandmarksTrainLib.ui.binding import TrainBinding
         from BrainLandmarksTrainLib.ui.panel import TrainPanel
 
         root = slicer.util.loadUI(self.resourcePath("UI/BrainLandmarksTrain.ui"))
@@ -123,56 +123,21 @@ class BrainLandmarksTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         root.setMRMLScene(slicer.mrmlScene)
         self.logic = BrainLandmarksTrainLogic()
         self.panel = TrainPanel(self.ui, shared_host())
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndClose)
-        self.initializeParameterNode()
+        self.binding = TrainBinding(self)
+        self.binding.bind()
 
     def cleanup(self):
-        self.setParameterNode(None)
-        if self.panel is not None:
-            self.panel.close()
+        if self.binding is not None:
+            self.binding.end()
         self.removeObservers()
 
     def enter(self):
-        if self.panel is None:  # setup failed; Slicer has said why
-            return
-        self.initializeParameterNode()
+        if self.binding is not None:  # it is None if setup failed; Slicer has said why
+            self.binding.bind()
 
     def exit(self):
-        if self._parameterNode is not None and self._guiTag is not None:
-            self._parameterNode.disconnectGui(self._guiTag)
-            self._guiTag = None
-
-    def onSceneStartClose(self, caller, event):
-        self.setParameterNode(None)
-
-    def onSceneEndClose(self, caller, event):
-        if self.panel is not None and self.parent.isEntered:
-            self.initializeParameterNode()
-
-    def initializeParameterNode(self):
-        """Bind the panel to the scene's choices."""
-        self.setParameterNode(self.logic.getParameterNode())
-
-    def setParameterNode(self, parameterNode):
-        """Bind the panel to a parameter node, or to none."""
-        modified = vtk.vtkCommand.ModifiedEvent
-        if self._parameterNode is not None:
-            self.removeObserver(self._parameterNode, modified, self.onParametersModified)
-            if self._guiTag is not None:
-                self._parameterNode.disconnectGui(self._guiTag)
-        self._parameterNode, self._guiTag = parameterNode, None
-        if parameterNode is not None:
-            self._guiTag = parameterNode.connectGui(self.ui)
-            self.addObserver(parameterNode, modified, self.onParametersModified)
-        if self.panel is not None:
-            self.panel.bind(parameterNode)
-
-    def onParametersModified(self, caller, event):
-        if self.panel is not None:
-            self.panel.parameters_changed()
+        if self.binding is not None:
+            self.binding.pause()
 
 
 class BrainLandmarksTrainLogic(ScriptedLoadableModuleLogic):
