@@ -19,7 +19,7 @@ from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.worker.client import Worker
 
 PROTOCOL = load_protocol("brain88")
-MINUTE = 60.0
+PATIENCE_S = 600.0
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def run(worker, volume, **options):
         worker, volume, PROTOCOL, lambda *p: progress.append(p), ends.append,
         model="brain88", device="cpu", **{"quality": "fast", **options},
     )  # fmt: skip
-    end = time.monotonic() + 2 * MINUTE
+    end = time.monotonic() + PATIENCE_S
     while not ends:
         assert time.monotonic() < end, worker.diagnostics()
         worker.poll()
@@ -94,7 +94,7 @@ def test_the_sample_head_is_found_where_it_is(scene, worker, head):
                             "precision": found.source["precision"],
                             "plausibility": found.source["plausibility"]}  # fmt: skip
     assert found.source["plausibility"] > 0.99
-    assert 0 < found.seconds < MINUTE
+    assert 0 < found.seconds < PATIENCE_S
     assert progress[0][0] == "loading the model"
     assert progress[-1][1] == pytest.approx(1.0)
     transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
@@ -142,7 +142,7 @@ def test_cancelling_brings_nothing_and_leaves_nothing(worker, head):
         worker, head, PROTOCOL, lambda *p: progress.append(p), ends.append,
         model="brain88", device="cpu",
     )  # fmt: skip
-    end = time.monotonic() + MINUTE
+    end = time.monotonic() + PATIENCE_S
     while not progress:
         assert time.monotonic() < end
         worker.poll()
