@@ -11,6 +11,7 @@ from phantom import phantom_head, phantom_scan
 
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging import edges
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
 from BrainLandmarksLib.protocol import compliance, constraints, load_protocol
@@ -150,11 +151,13 @@ def test_an_outline_is_traced_onto_the_edge_of_the_image():
     points = np.full((88, 3), np.nan)
     start = boundary[(np.arange(len(rows)) * 400 + 100) % 4000]
     points[rows] = start * (1 + rng.uniform(-0.06, 0.06, (len(rows), 1)))
-    curve = constraints.traced(volume, PROTOCOL, points, chain)
+    curve = edges.traced(volume, PROTOCOL, points, chain)
     away = np.linalg.norm(curve[:, None] - boundary, axis=-1).min(1)
     assert away.mean() < 0.25
     assert away.max() < 0.8
-    spread = constraints.respaced(PROTOCOL, points, chain.group, volume)[rows]
+    spread = constraints.respaced(PROTOCOL, points, chain.group, edges.tracer(volume, PROTOCOL))[
+        rows
+    ]
     assert np.linalg.norm(spread[:, None] - boundary, axis=-1).min(1).max() < 0.8
     plain = constraints.respaced(PROTOCOL, points, chain.group)[rows]
     off = [np.linalg.norm(p[:, None] - boundary, axis=-1).min(1).mean() for p in (spread, plain)]
@@ -168,7 +171,7 @@ def test_an_image_without_edges_changes_nothing():
     rows = constraints.chain_rows(PROTOCOL, chain)
     points = np.full((88, 3), np.nan)
     points[rows] = boundary[(np.arange(len(rows)) * 400 + 100) % 4000]
-    curve = constraints.traced(flat, PROTOCOL, points, chain)
+    curve = edges.traced(flat, PROTOCOL, points, chain)
     np.testing.assert_allclose(curve, constraints.outline(points[rows], chain, 24), atol=1e-6)
 
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.geometry import curves, planes
 from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging import edges
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.protocol import constraints, load_protocol
 
@@ -29,9 +31,9 @@ def steps_of(points, chain):
     at = points[rows(*chain.members)]
     if chain.closed:
         at = np.vstack([at, at[:1]])
-    curve = constraints._curve(at, periodic=chain.closed)
+    curve = curves.spline(at, periodic=chain.closed)
     fine = curve(np.linspace(0, len(at) - 1, 4000))
-    length = constraints._arc(fine)
+    length = curves.arc_lengths(fine)
     return np.diff(np.interp(np.arange(len(at)), np.linspace(0, len(at) - 1, 4000), length))
 
 
@@ -41,7 +43,7 @@ def test_spacing_becomes_equal_along_the_outline(truth, chain):
     rng = np.random.default_rng(4)
     members = rows(*chain.members)
     on = np.vstack([truth[members], truth[members[:1]]]) if chain.closed else truth[members]
-    curve = constraints._curve(on, periodic=chain.closed)
+    curve = curves.spline(on, periodic=chain.closed)
     shifted = truth.copy()
     free = [k for k, m in enumerate(members) if PROTOCOL.landmarks[m].role == "secondary"]
     for k in free:
@@ -104,7 +106,7 @@ def test_a_plane_is_found_wherever_it_lies(seed):
     flat = np.column_stack([rng.uniform(-60, 60, (12, 2)), np.zeros(12)])
     points = flat @ turn.T + rng.uniform(-50, 50, 3)
     points[3] += 20.0 * turn[:, 2]  # one stray point
-    center, normal = constraints.fitted_plane(points)
+    center, normal = planes.fitted_plane(points)
     assert abs(abs(normal @ turn[:, 2]) - 1) < 1e-2
     others = np.delete(points, 3, 0)
     assert np.abs((others - center) @ normal).max() < 1.5
@@ -113,9 +115,9 @@ def test_a_plane_is_found_wherever_it_lies(seed):
 def test_no_plane_through_a_line():
     line = np.arange(5)[:, None] * np.array([[1.0, 2.0, 3.0]])
     with pytest.raises(UserError, match="line"):
-        constraints.fitted_plane(line)
+        planes.fitted_plane(line)
     with pytest.raises(UserError, match="three points"):
-        constraints.fitted_plane(line[:2])
+        planes.fitted_plane(line[:2])
 
 
 def test_projection_flattens_a_group_and_nothing_else(truth):
@@ -124,7 +126,7 @@ def test_projection_flattens_a_group_and_nothing_else(truth):
     ring = rows(*[lm.label for lm in PROTOCOL.members("Brain Axial Boundary")])
     bent[ring, 2] += rng.normal(0, 1.5, len(ring))
     flat = constraints.projected(PROTOCOL, bent, "Brain Axial Boundary")
-    center, normal = constraints.fitted_plane(flat[ring])
+    center, normal = planes.fitted_plane(flat[ring])
     assert np.abs((flat[ring] - center) @ normal).max() < 1e-6
     assert np.abs(flat[ring][:, :2] - bent[ring][:, :2]).max() < 0.5
     others = np.setdiff1d(np.arange(88), ring)
@@ -142,7 +144,7 @@ def test_found_points_become_flat_and_evenly_spread(truth):
         noise = np.random.default_rng(seed).normal(0, 2.0, truth.shape)
         result = constraints.constrained(PROTOCOL, truth + noise)
         for mates in planes:
-            center, normal = constraints.fitted_plane(result[mates])
+            center, normal = planes.fitted_plane(result[mates])
             assert np.abs((result[mates] - center) @ normal).max() < 0.2
         for chain in PROTOCOL.chains:
             steps = steps_of(result, chain)
@@ -189,8 +191,8 @@ def test_the_boundary_is_found_on_a_bright_ball():
         direction = rng.standard_normal(3)
         direction /= np.linalg.norm(direction)
         start = (radius + rng.uniform(-4, 4)) * direction
-        found = constraints.on_brain_boundary(volume, start, np.zeros(3))
+        found = edges.on_brain_boundary(volume, start, np.zeros(3))
         assert abs(np.linalg.norm(found) - radius) < 0.6
     flat = Volume(np.full(shape, 3.0, np.float32), grid)
     with pytest.raises(UserError, match="no boundary"):
-        constraints.on_brain_boundary(flat, start, np.zeros(3))
+        edges.on_brain_boundary(flat, start, np.zeros(3))

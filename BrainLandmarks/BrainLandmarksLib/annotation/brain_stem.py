@@ -39,8 +39,8 @@ SHORTEST_PONS_MM = 15.0
 NOTCH_MM = 8.0
 """How far above or below the end of a pons of its own the notch may lie."""
 
-OBEX_BELOW_MM = 2.0
-"""The obex is at least so much lower than the pontomedullary notch."""
+OBEX_ABOVE_MM = 3.0
+"""The obex is at most so much higher than the pontomedullary notch."""
 
 _POSTERIOR = np.array([-1.0, 0.0])
 
@@ -74,7 +74,7 @@ def brain_stem(anatomy: Anatomy) -> Points:
     if len(fourth) >= 10:
         obex = extreme(fourth, np.array([0.0, -1.0]))
         # Where thin labels break, the lowest part that is left ends far too high.
-        low_enough = groove is None or obex[1] < groove[1] - OBEX_BELOW_MM
+        low_enough = groove is None or obex[1] < groove[1] + OBEX_ABOVE_MM
         if low_enough and _inside(anatomy, obex):
             found["OBEX"] = on_midline(obex)
     midbrain = anatomy.midline(BRAIN_STEM + FOURTH_VENTRICLE).component(len).outline()
