@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry import curves, planes
+from BrainLandmarksLib.geometry import curves
 from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.geometry.planes import fitted_plane
 from BrainLandmarksLib.imaging import edges
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.protocol import constraints, load_protocol
@@ -106,7 +107,7 @@ def test_a_plane_is_found_wherever_it_lies(seed):
     flat = np.column_stack([rng.uniform(-60, 60, (12, 2)), np.zeros(12)])
     points = flat @ turn.T + rng.uniform(-50, 50, 3)
     points[3] += 20.0 * turn[:, 2]  # one stray point
-    center, normal = planes.fitted_plane(points)
+    center, normal = fitted_plane(points)
     assert abs(abs(normal @ turn[:, 2]) - 1) < 1e-2
     others = np.delete(points, 3, 0)
     assert np.abs((others - center) @ normal).max() < 1.5
@@ -115,9 +116,9 @@ def test_a_plane_is_found_wherever_it_lies(seed):
 def test_no_plane_through_a_line():
     line = np.arange(5)[:, None] * np.array([[1.0, 2.0, 3.0]])
     with pytest.raises(UserError, match="line"):
-        planes.fitted_plane(line)
+        fitted_plane(line)
     with pytest.raises(UserError, match="three points"):
-        planes.fitted_plane(line[:2])
+        fitted_plane(line[:2])
 
 
 def test_projection_flattens_a_group_and_nothing_else(truth):
@@ -126,7 +127,7 @@ def test_projection_flattens_a_group_and_nothing_else(truth):
     ring = rows(*[lm.label for lm in PROTOCOL.members("Brain Axial Boundary")])
     bent[ring, 2] += rng.normal(0, 1.5, len(ring))
     flat = constraints.projected(PROTOCOL, bent, "Brain Axial Boundary")
-    center, normal = planes.fitted_plane(flat[ring])
+    center, normal = fitted_plane(flat[ring])
     assert np.abs((flat[ring] - center) @ normal).max() < 1e-6
     assert np.abs(flat[ring][:, :2] - bent[ring][:, :2]).max() < 0.5
     others = np.setdiff1d(np.arange(88), ring)
@@ -144,7 +145,7 @@ def test_found_points_become_flat_and_evenly_spread(truth):
         noise = np.random.default_rng(seed).normal(0, 2.0, truth.shape)
         result = constraints.constrained(PROTOCOL, truth + noise)
         for mates in planes:
-            center, normal = planes.fitted_plane(result[mates])
+            center, normal = fitted_plane(result[mates])
             assert np.abs((result[mates] - center) @ normal).max() < 0.2
         for chain in PROTOCOL.chains:
             steps = steps_of(result, chain)

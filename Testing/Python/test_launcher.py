@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,8 @@ def ended_by(worker, number):
     os.kill(program, signal.SIGSTOP)  # it must not answer before it dies
     worker.request("device", received.append, device="cpu")
     os.kill(program, number)
-    os.kill(program, signal.SIGCONT)
+    with suppress(ProcessLookupError):  # SIGKILL does not wait for it to go on
+        os.kill(program, signal.SIGCONT)
     until(lambda: not worker.busy, worker.poll)
     return received[-1]
 

@@ -56,7 +56,7 @@ def test_the_lists_here_and_in_the_package_agree():
 
 def test_looking_does_not_import():
     code = (
-        "import sys; from BrainLandmarksLib.ui import requirements; requirements.missing();"
+        "import sys; from BrainLandmarksLib.mrml import requirements; requirements.missing();"
         "print([m for m in ('torch', 'nibabel', 'scipy', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -122,7 +122,7 @@ def confirmOkCancelDisplay(text, *more, **options):
 INSTALL = """
 import sys
 import slicer.util
-from BrainLandmarksLib.ui import requirements
+from BrainLandmarksLib.mrml import requirements
 requirements._satisfied = lambda requirement: {satisfied}
 before = set(sys.modules)
 try:

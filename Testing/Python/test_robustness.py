@@ -24,7 +24,6 @@ from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
 from BrainLandmarksLib.network.model_files import CropSpec, Model, ModelSpec, save_model
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
-from BrainLandmarksTrainLib.evaluation import held_out as evaluation
 from BrainLandmarksTrainLib.evaluation.robustness.conditions import FAMILIES, Corruption
 from BrainLandmarksTrainLib.evaluation.robustness.contrasts import SIGNALS
 from BrainLandmarksTrainLib.evaluation.robustness.results import (
@@ -37,6 +36,7 @@ from BrainLandmarksTrainLib.evaluation.robustness.results import (
 from BrainLandmarksTrainLib.evaluation.robustness.retest import Rescan, Retest, with_margin
 from BrainLandmarksTrainLib.evaluation.robustness.runner import Plan, measure, varied
 from BrainLandmarksTrainLib.evaluation.robustness.scans import DatasetScans, Rendering, Scan
+from BrainLandmarksTrainLib.synthesis import rendering
 from BrainLandmarksTrainLib.synthesis.label_maps import AnnotatedMap
 from BrainLandmarksTrainLib.synthesis.lattice import Lattice
 from BrainLandmarksTrainLib.synthesis.tissues import TISSUES
@@ -62,11 +62,11 @@ def rendered(phantom_truth):
     shape = phantom_truth.points - np.nanmean(phantom_truth.points, axis=0)
     head = AnnotatedMap("phantom", phantom_head(), phantom_truth).head(shape)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "SCAN", Lattice((64, 72, 72), 3.4, 1))
-        rendering = Rendering(head, phantom_truth.protocol.mirror_permutation(), (0, 0))
-        volume, points = rendering.scan()
+        patch.setattr(rendering, "SCAN", Lattice((64, 72, 72), 3.4, 1))
+        render = Rendering(head, phantom_truth.protocol.mirror_permutation(), (0, 0))
+        volume, points = render.scan()
         truth = LandmarkSet.from_points(phantom_truth.protocol, points, "truth")
-        yield Scan("phantom 1", volume, truth, rendering)
+        yield Scan("phantom 1", volume, truth, render)
 
 
 # Conditions ---------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def test_held_out_heads_in_other_contrasts(tmp_path, phantom_truth, capsys, monk
     report = tmp_path / "report"
     (report / "annotations").mkdir(parents=True)
     write_landmarks(report / "annotations" / "phantom.mrk.json", phantom_truth)
-    monkeypatch.setattr(evaluation, "SCAN", Lattice((52, 60, 60), 4.0, 1))
+    monkeypatch.setattr(rendering, "SCAN", Lattice((52, 60, 60), 4.0, 1))
     command = ["robustness", "--model", str(tmp_path / "toy"), "--workers", "1", "-o", str(report)]
     command += ["--label-maps", str(tmp_path / "maps")]
     families = ["--conditions", "contrast", "stripped"]

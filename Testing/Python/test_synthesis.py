@@ -11,7 +11,7 @@ from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.protocol import load_protocol
-from BrainLandmarksTrainLib.evaluation import held_out as evaluation
+from BrainLandmarksTrainLib.synthesis import rendering
 from BrainLandmarksTrainLib.synthesis.lattice import Lattice
 from BrainLandmarksTrainLib.synthesis.simulated_rater import Rater, RaterErrors
 
@@ -28,7 +28,7 @@ def label_map(tmp_path_factory):
 
 
 def test_a_head_and_two_raters(label_map, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluation, "SCAN", Lattice((70, 80, 80), 3.0, 1))
+    monkeypatch.setattr(rendering, "SCAN", Lattice((70, 80, 80), 3.0, 1))
     folder = tmp_path / "demo"
     command = ["dataset", "synthesize", "--label-maps", str(label_map), "-n", "1", "--workers", "1"]
     assert main([*command, "-o", str(folder), "--raters", "2", "--seed", "3"]) == 0
