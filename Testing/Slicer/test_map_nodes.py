@@ -366,10 +366,10 @@ def test_what_is_deleted_is_followed_no_more(follower, heard, scene, volume, lan
     session.nodes.active = "CC_G"
     scene.RemoveNode(session.nodes.anchor)
     again = Session.begin(volume, landmarks, {})
-    again.activate("CC_S")
+    again.selection.activate("CC_S")
     assert heard[-1] == "CC_S"
     follower.start(None)
-    again.activate("CC_T")
+    again.selection.activate("CC_T")
     assert heard[-1] == "CC_S"
     again.end()
 

@@ -24,7 +24,7 @@ MODULES = {
     "BrainLandmarksTrain": ROOT / "BrainLandmarksTrain" / "BrainLandmarksTrain.py",
 }
 PANELS = {
-    "BrainLandmarks": "BrainLandmarksLib.ui.panel.Panel",
+    "BrainLandmarks": "BrainLandmarksLib.ui.landmarks.panel.Panel",
     "BrainLandmarksGradCAM": "BrainLandmarksLib.ui.gradcam.panel.GradcamPanel",
     "BrainLandmarksTrain": "BrainLandmarksTrainLib.ui.panel.TrainPanel",
 }

@@ -144,6 +144,9 @@ class BackgroundRun:
         """running, finished, stopped, failed, or lost (killed: it can be started again).
 
         A stopped or lost training goes on from its last checkpoint with the same command.
+
+        Raises:
+            ImportError: an older version began it, and psutil, which could tell, is missing.
         """
         about = self.about
         if not about:
@@ -249,6 +252,8 @@ class BackgroundRun:
         if self._child is not None:
             return self._child.poll() is None
         same = _is_process(about)
+        if same is None and about.get("created") is not None and not self._words.exists():
+            raise ImportError("psutil is missing: whether this older run still runs is not known")
         return _age_s(about) < START_S if same is None else same
 
 
