@@ -1,7 +1,7 @@
 """Commands that take long, for tests: each stands in for `brainlandmarks` in a process of its own.
 
 python slow_command.py attached WHAT       as `BrainLandmarksLib.cli.child`
-python -m slow_command FOLDER WHAT         as `BrainLandmarksTrainLib.background`
+python -m slow_command FOLDER WHAT         as `BrainLandmarksTrainLib.background.child`
 python slow_command.py plain WHAT          as `PythonSlicer -m BrainLandmarksLib`
 """
 

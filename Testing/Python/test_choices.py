@@ -110,7 +110,7 @@ def test_nothing_heavy_is_imported():
 def test_a_command_in_the_background_tells_how_it_ended(tmp_path):
     from BrainLandmarksTrainLib.background.run import RUN_FILE
 
-    program = [sys.executable, "-m", "BrainLandmarksTrainLib.background", str(tmp_path)]
+    program = [sys.executable, "-m", "BrainLandmarksTrainLib.background.child", str(tmp_path)]
     for arguments, code in ((["--version"], 0), (["no-such-command"], 2)):
         done = subprocess.run([*program, *arguments], capture_output=True, text=True)
         about = json.loads((tmp_path / RUN_FILE).read_text())

@@ -1,6 +1,6 @@
 """A command in the background that nobody has to wait for: it outlives whoever started it.
 
-``python -m BrainLandmarksTrainLib.background FOLDER train recipe.json`` is ``brainlandmarks train
+``python -m BrainLandmarksTrainLib.background.child FOLDER train recipe.json`` is ``brainlandmarks train
 recipe.json``, and besides
 
 * writes ``FOLDER/run.json``: which process it is, what it does, and in the end its exit code, so

@@ -40,7 +40,7 @@ from BrainLandmarksLib.worker.process_tree import environment, interpreter
 
 RUN_FILE, LOG_FILE, STOP_FILE, WORDS_FILE = "run.json", "run.log", "run.stop", "run.words"
 
-MODULE = "BrainLandmarksTrainLib.background"
+MODULE = "BrainLandmarksTrainLib.background.child"
 LIBRARIES = ("BrainLandmarksLib", "BrainLandmarksTrainLib")
 
 SAME_START_S = 2.0
