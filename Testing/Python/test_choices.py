@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -108,7 +107,7 @@ def test_nothing_heavy_is_imported():
 
 
 def test_a_command_in_the_background_tells_how_it_ended(tmp_path):
-    from BrainLandmarksTrainLib.background.run import RUN_FILE
+    from BrainLandmarksTrainLib.background.run import RUN_FILE, WORDS_FILE
 
     program = [sys.executable, "-m", "BrainLandmarksTrainLib.background.child", str(tmp_path)]
     for arguments, code in ((["--version"], 0), (["no-such-command"], 2)):
@@ -116,4 +115,4 @@ def test_a_command_in_the_background_tells_how_it_ended(tmp_path):
         about = json.loads((tmp_path / RUN_FILE).read_text())
         assert done.returncode == about["exit"] == code
         assert about["arguments"] == arguments
-    assert list(Path(tmp_path).iterdir()) == [tmp_path / RUN_FILE]
+    assert {path.name for path in tmp_path.iterdir()} == {RUN_FILE, WORDS_FILE}

@@ -1,10 +1,10 @@
 """A command in the background that nobody has to wait for: it outlives whoever started it.
 
-``python -m BrainLandmarksTrainLib.background.child FOLDER train recipe.json`` is ``brainlandmarks train
-recipe.json``, and besides
+``python -m BrainLandmarksTrainLib.background.child FOLDER train recipe.json`` is
+``brainlandmarks train recipe.json``, and besides
 
 * writes ``FOLDER/run.json``: which process it is, what it does, and in the end its exit code, so
-  that another program can find it (:mod:`.background_run`);
+  that another program can find it (:mod:`.run`);
 * behaves as after Ctrl-C when the file ``FOLDER/run.stop`` appears: training writes a checkpoint
   first. A signal cannot do that from a Windows program without a console, and a file works
   everywhere;
