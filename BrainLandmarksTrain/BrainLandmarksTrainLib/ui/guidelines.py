@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import qt
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Edit, Review
 from BrainLandmarksLib.review.batch_correction import apply_guidelines, uncertainties
 from BrainLandmarksLib.review.edits import from_record, to_record
@@ -114,8 +114,5 @@ def _seen(look: str) -> str:
 
 
 def _copy(review: Review) -> Review:
-    current = review.current
-    points = LandmarkSet(
-        current.protocol, current.points.copy(), list(current.status), current.confidence.copy()
-    )
-    return from_record(to_record(review), points, "the scene")[0]
+    current = replace(review.current)  # the constructor copies
+    return from_record(to_record(review), current, "the scene")[0]
