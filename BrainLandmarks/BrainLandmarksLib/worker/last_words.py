@@ -45,6 +45,9 @@ KILLED = -9
 STOPPED = 130
 """Exit code of a command that was asked to stop."""
 
+BUG = 1
+"""Exit code of a command that ended with an error nobody expected."""
+
 _LOCK_TRIES, _LOCK_WAIT_S = 20, 0.05
 _LOCKED_BYTE = 1 << 30
 """Windows keeps others from reading what is locked, so a byte that nobody reads is."""
@@ -115,19 +118,23 @@ def begin() -> LastWords | None:
     return LastWords(Path(path)) if path else None
 
 
+def exit_code(work: Callable[[], int]) -> int:
+    """Do a command's work and return its exit code, however it says so; a bug is raised."""
+    try:
+        return work()
+    except SystemExit as error:  # the parser has said why
+        if error.code is None:
+            return 0
+        return error.code if isinstance(error.code, int) else BUG
+    except KeyboardInterrupt:  # before the command had begun, or after it had ended
+        return STOPPED
+
+
 def spoken(words: LastWords | None, work: Callable[[], int]) -> int:
     """Do a process' work and say what it ends with; returns the exit code."""
-    code = 1
+    code = BUG
     try:
-        code = work()
-    except SystemExit as error:
-        if error.code is None:
-            code = 0
-        elif isinstance(error.code, int):
-            code = error.code
-        raise
-    except KeyboardInterrupt:  # before the command had begun, or after it had ended
-        code = STOPPED
+        code = exit_code(work)
     finally:
         if words is not None:
             words.end(code)

@@ -23,13 +23,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from BrainLandmarksLib.cli import main
-from BrainLandmarksLib.worker.last_words import BEAT_S, LastWords, spoken
+from BrainLandmarksLib.worker.last_words import BEAT_S, BUG, LastWords, exit_code, spoken
 from BrainLandmarksLib.worker.launcher import interrupt_main, stop_once
 
-from .run import RUN_FILE, STOP_FILE, STOPPED, WORDS_FILE, first_words, write_run
+from .run import RUN_FILE, STOP_FILE, WORDS_FILE, first_words, write_run
 
 WATCH_S = 0.2
-_BUG = 1
 
 
 def run(folder: Path, arguments: Sequence[str]) -> int:
@@ -46,13 +45,9 @@ def _run(folder: Path, arguments: Sequence[str], words: LastWords) -> int:
     (folder / STOP_FILE).unlink(missing_ok=True)
     write_run(folder / RUN_FILE, about)
     threading.Thread(target=_watch, args=(folder / STOP_FILE, words), daemon=True).start()
-    code = _BUG
+    code = BUG
     try:
-        code = main(arguments)
-    except SystemExit as error:  # the parser has said why
-        code = error.code if isinstance(error.code, int) else _BUG
-    except KeyboardInterrupt:  # before the command had begun, or after it had ended
-        code = STOPPED
+        code = exit_code(lambda: main(arguments))
     finally:
         (folder / STOP_FILE).unlink(missing_ok=True)
         write_run(folder / RUN_FILE, {**about, "exit": code})
