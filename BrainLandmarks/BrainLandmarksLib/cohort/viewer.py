@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from BrainLandmarksLib.figures.slices import grey_window
-from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
@@ -78,13 +77,10 @@ def small_head(volume: Volume) -> str:
 
     grid = volume.grid
     step = np.maximum(1.0, VOXEL_MM / grid.spacing)
-    a, b, c = (max(1, int(n)) for n in np.floor((np.array(grid.shape) - 1) / step) + 1)
-    affine = grid.affine.copy()
-    affine[:3, :3] *= step
-    small = Grid((a, b, c), affine)
+    small = grid.coarser(step, np.floor((np.array(grid.shape) - 1) / step) + 1)
     low, high = grey_window(volume)
     grey = np.clip((resample(volume, small) - low) / (high - low), 0, 1) * 255
-    return _packed(nib.Nifti1Image(np.rint(grey).astype(np.uint8), affine).to_bytes())
+    return _packed(nib.Nifti1Image(np.rint(grey).astype(np.uint8), small.affine).to_bytes())
 
 
 def nodes(landmarks: LandmarkSet) -> list[dict[str, Any]]:

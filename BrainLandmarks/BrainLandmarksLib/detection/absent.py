@@ -117,13 +117,9 @@ class _Tissue:
 
     @classmethod
     def of(cls, head: Volume) -> _Tissue:
-        """Single voxels, not means: a constant stays constant."""
-        step = np.maximum(1, np.round(_VOXEL_MM / head.grid.spacing)).astype(int)
-        values = np.ascontiguousarray(head.data[:: step[0], :: step[1], :: step[2]])
-        affine = head.grid.affine.copy()
-        affine[:3, :3] *= step
-        grid = Grid(values.shape, affine)
-        return cls(values, foreground(Volume(values, grid)), grid)
+        thin = head.thinned(_VOXEL_MM)
+        values = np.ascontiguousarray(thin.data)
+        return cls(values, foreground(Volume(values, thin.grid)), thin.grid)
 
     def share(self, points: FloatArray, radius_mm: float) -> FloatArray:
         """How much of a ball round each point is tissue, (n,); outside the image nothing is."""

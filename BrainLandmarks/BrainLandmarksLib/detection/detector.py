@@ -593,15 +593,11 @@ def head_center(volume: Volume) -> FloatArray:
     Raises:
         UserError: there is no tissue at all.
     """
-    step = np.maximum(1, np.round(_COARSE_MM / volume.grid.spacing)).astype(int)
-    coarse = volume.data[:: step[0], :: step[1], :: step[2]]
-    affine = volume.grid.affine.copy()
-    affine[:3, :3] *= step
-    grid = Grid(coarse.shape, affine)
-    tissue = foreground(Volume(coarse, grid))
+    coarse = volume.thinned(_COARSE_MM)
+    tissue = foreground(coarse)
     if not tissue.any():
         raise UserError("the image shows nothing but air; give a T1 image of a head.")
-    points = grid.ijk_to_ras(np.argwhere(tissue))
+    points = coarse.grid.ijk_to_ras(np.argwhere(tissue))
     # One voxel in a thousand may be noise or a vitamin capsule above the head.
     top = np.quantile(points[:, 2], 0.999)
     head = points[points[:, 2] > top - _HEAD_HEIGHT_MM]
@@ -672,10 +668,7 @@ def _prepared(volume: Volume) -> tuple[Volume, FloatArray]:
 def _coarse(head: Volume, crop: CropSpec) -> Volume:
     """The image in voxels of half the crop's, or as it is along axes that are coarser."""
     factors = np.maximum(crop.voxel_mm / 2 / head.grid.spacing, 1.0)
-    affine = head.grid.affine.copy()
-    affine[:3, :3] *= factors
-    i, j, k = (int(n) for n in np.ceil(np.array(head.grid.shape) / factors))
-    grid = Grid((i, j, k), affine)
+    grid = head.grid.coarser(factors, np.ceil(np.array(head.grid.shape) / factors))
     return Volume(resample(head, grid), grid)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +80,16 @@ class Grid:
         ijk = self.ras_to_ijk(points_ras)
         upper = np.array(self.shape) - 1 + margin
         return np.asarray(((ijk >= -margin) & (ijk <= upper)).all(axis=-1))
+
+    def coarser(self, factors: npt.ArrayLike, shape: Sequence[int]) -> Grid:
+        """The grid of `shape` voxels that are larger by `factors`, (3,), from the same first one.
+
+        With whole factors its voxels lie on every so many of this one.
+        """
+        affine = self.affine.copy()
+        affine[:3, :3] *= np.asarray(factors)
+        i, j, k = (int(n) for n in shape)
+        return Grid((i, j, k), affine)
 
     def window(self, start: npt.ArrayLike, shape: tuple[int, int, int]) -> Grid:
         """The block of `shape` voxels that begins at ijk `start`; world coordinates stay put.

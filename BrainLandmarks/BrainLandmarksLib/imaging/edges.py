@@ -29,9 +29,6 @@ _STRAY_COST = 0.05
 _SLABS_MM = ((0.0,), (-6.0, -3.0, 0.0, 3.0, 6.0))
 
 
-# Edges in the image -------------------------------------------------------------------------------
-
-
 def traced(volume: Volume, protocol: Protocol, points: npt.ArrayLike, chain: Chain) -> FloatArray:
     """The outline that a chain's points follow, traced on the image from point to point.
 

@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from BrainLandmarksLib.imaging.volume import Volume
 
-# Where the head is --------------------------------------------------------------------------------
-
 
 def foreground(volume: Volume) -> npt.NDArray[np.bool_]:
     """Which voxels are head rather than air; (I, J, K).

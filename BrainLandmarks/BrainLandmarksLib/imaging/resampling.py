@@ -17,9 +17,6 @@ MANY_VOXELS = 2**27
 _FWHM_PER_SIGMA = 2.3548200450309493
 
 
-# Resampling ---------------------------------------------------------------------------------------
-
-
 def downsampled(volume: Volume, largest: int = MANY_VOXELS, finest_mm: float = 1.0) -> Volume:
     """A very large image with fewer voxels; any other as it is.
 

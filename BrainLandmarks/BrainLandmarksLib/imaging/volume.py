@@ -34,3 +34,12 @@ class Volume:
     def __post_init__(self) -> None:
         if self.data.shape != self.grid.shape:
             raise ValueError(f"data of shape {self.data.shape} on a grid of {self.grid.shape}")
+
+    def thinned(self, voxel_mm: float) -> Volume:
+        """Single voxels (a view), about so far apart; all along axes with coarser ones.
+
+        Unlike means, as `resample` makes them, single voxels keep what is constant constant.
+        """
+        step = np.maximum(1, np.round(voxel_mm / self.grid.spacing)).astype(int)
+        data = self.data[:: step[0], :: step[1], :: step[2]]
+        return Volume(data, self.grid.coarser(step, data.shape))

@@ -1,4 +1,4 @@
-"""Reading images of heads and resampling them: nothing here knows about landmarks."""
+"""Reading one image of a head: the module of its format, then the checks that all share."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from BrainLandmarksLib.io.images.stored import Stored
 NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img", ".img.gz")
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 DICOM_SUFFIXES = (".dcm", ".ima")
-
-
-# Reading ------------------------------------------------------------------------------------------
 
 
 def read_image(

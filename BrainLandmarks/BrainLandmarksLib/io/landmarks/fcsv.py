@@ -38,9 +38,6 @@ _FCSV_STATUSES = {"0": False, "1": False, "2": True, "3": False}
 """Slicer's position status: undefined, preview, defined, missing; whether there is a point."""
 
 
-# Older Slicer fiducials ---------------------------------------------------------------------------
-
-
 def write_fcsv(
     path: str | os.PathLike[str], landmarks: LandmarkSet, *, plausibility: float | None = None
 ) -> None:

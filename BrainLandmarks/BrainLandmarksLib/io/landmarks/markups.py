@@ -34,9 +34,6 @@ MARKUPS_SCHEMA = (
 )
 
 
-# Slicer markups -----------------------------------------------------------------------------------
-
-
 def write_mrk_json(
     path: str | os.PathLike[str],
     landmarks: LandmarkSet,

@@ -39,9 +39,6 @@ Row = tuple[int, Sequence[float], str, float, str]
 """Row of the protocol, RAS position (NaN if missing), status, confidence (NaN if none), note."""
 
 
-# Shared by the readers ----------------------------------------------------------------------------
-
-
 def match_rows(
     name: str, protocol: Protocol, labels: Sequence[str], names: Sequence[str]
 ) -> list[int]:

@@ -30,9 +30,6 @@ from BrainLandmarksLib.protocol.landmarks import STATUSES, LandmarkSet
 CSV_COLUMNS = ("index", "label", "group", "r", "a", "s", "confidence", "status", "note")
 
 
-# Table --------------------------------------------------------------------------------------------
-
-
 def write_csv(
     path: str | os.PathLike[str], landmarks: LandmarkSet, *, plausibility: float | None = None
 ) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 
 from BrainLandmarksLib.detection import Detector
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.atomic import atomic_writes
@@ -130,10 +129,7 @@ def _small(volume: Volume) -> Volume:
     factors = np.maximum(1, np.floor(_SHEET_MM / volume.grid.spacing)).astype(int)
     if factors.max() == 1:
         return volume
-    affine = volume.grid.affine.copy()
-    affine[:3, :3] *= factors
-    i, j, k = (int(n) for n in np.array(volume.grid.shape) // factors)
-    grid = Grid((i, j, k), affine)
+    grid = volume.grid.coarser(factors, np.array(volume.grid.shape) // factors)
     return Volume(resample(volume, grid), grid)
 
 
