@@ -24,14 +24,14 @@ SAVING_S = 0.6
 
 def work(arguments) -> int:
     """Wait and save when it is interrupted, or die of what the last argument says."""
-    print("waiting", os.getpid(), flush=True)
-    if arguments[-1] == "crash":
-        faulthandler._sigsegv()
-    if arguments[-1] == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if arguments[-1] == "fail":
-        return 2
-    try:
+    try:  # the signal may come as soon as it is said that it waits
+        print("waiting", os.getpid(), flush=True)
+        if arguments[-1] == "crash":
+            faulthandler._sigsegv()
+        if arguments[-1] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if arguments[-1] == "fail":
+            return 2
         time.sleep(600)
     except KeyboardInterrupt:
         end = time.monotonic() + SAVING_S
