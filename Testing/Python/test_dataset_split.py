@@ -81,6 +81,14 @@ def test_seeds_differ_and_repeat(tmp_path, brain88):
     assert results[0] == results[1] != results[2]
 
 
+def test_the_last_subjects_by_name_can_be_taken(tmp_path, brain88):
+    dataset = listed(tmp_path, brain88, ["C", "A", "D", "B", "B"])
+    split_dataset(dataset, validation=3, test=1, last=True)
+    assert splits_of(dataset) == {
+        "A": {"train"}, "C": {"validation"}, "D": {"test"}, "B": {"validation"},
+    }  # fmt: skip
+
+
 def test_heads_that_come_later_join_and_nothing_changes_sides(tmp_path, brain88):
     dataset = listed(tmp_path, brain88, [f"S{n}" for n in range(20)])
     split_dataset(dataset, validation=0.2, test=0.2)

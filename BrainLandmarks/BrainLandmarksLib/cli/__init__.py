@@ -23,6 +23,7 @@ from BrainLandmarksLib.cli import (
     cohort_report,
     correct,
     dataset,
+    dataset_annotate,
     detect,
     distance,
     explain,
@@ -47,6 +48,7 @@ COMMANDS = (
     correct,
     agreement,
     dataset,
+    dataset_annotate,
     models,
     serve,
 )

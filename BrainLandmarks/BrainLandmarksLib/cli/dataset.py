@@ -20,6 +20,7 @@ examples:
   brainlandmarks dataset create scans -o my_set              images and landmarks, paired by name
   brainlandmarks dataset check my_set                        validate every file and landmark
   brainlandmarks dataset split my_set                        training, validation and test heads
+  brainlandmarks dataset annotate scans --maps gif -o points  landmarks from segmentations
   brainlandmarks dataset synthesize --label-maps maps -n 12 -o demo
                                                              a set to try everything with
 """
@@ -271,6 +272,9 @@ def _add_split(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="another seed, another split (0)")
     parser.add_argument("--again", action="store_true", help="forget the present split")
+    parser.add_argument(
+        "--last", action="store_true", help="the last subjects by name, instead of drawn ones"
+    )
     parser.set_defaults(run=split)
 
 
@@ -291,7 +295,9 @@ def split(arguments: argparse.Namespace) -> int:
         for name in ("validation", "test")
         if (value := getattr(arguments, name)) is not None
     }
-    split_dataset(dataset, seed=arguments.seed, again=arguments.again, **wanted)
+    split_dataset(
+        dataset, seed=arguments.seed, again=arguments.again, last=arguments.last, **wanted
+    )
     rows = []
     for name in SPLITS:
         entries = [entry for entry in dataset.entries if entry.split == name]

@@ -32,6 +32,7 @@ def split_dataset(
     test: float = TEST_SHARE,
     seed: int = 0,
     again: bool = False,
+    last: bool = False,
 ) -> dict[str, int]:
     """Put every head into a split and store that in the manifest.
 
@@ -43,6 +44,7 @@ def split_dataset(
             so there may be a head less.
         seed: What is drawn depends on it and on the subjects alone.
         again: Forget the present splits.
+        last: Take the last subjects by name instead of drawing; the very last are the test's.
 
     Returns:
         Number of heads in each split.
@@ -51,11 +53,11 @@ def split_dataset(
         UserError: there are too few subjects, or the numbers leave nothing to train on.
     """
     with dataset.locked():
-        return _split(dataset, validation, test, seed, again)
+        return _split(dataset, validation, test, seed, again, last)
 
 
 def _split(
-    dataset: Dataset, validation: float, test: float, seed: int, again: bool
+    dataset: Dataset, validation: float, test: float, seed: int, again: bool, last: bool
 ) -> dict[str, int]:
     entries = [replace(e, split="") if again else e for e in dataset.entries]
     people: dict[str, list[Entry]] = {}
@@ -74,7 +76,8 @@ def _split(
     split_of = {person: _present(person, scans) for person, scans in people.items()}
     have = Counter(split_of[entry.person] for entry in entries)
     free = sorted(person for person, split in split_of.items() if not split)
-    order = [free[k] for k in np.random.default_rng(seed).permutation(len(free))]
+    drawn = np.random.default_rng(seed).permutation(len(free))
+    order = free[::-1] if last else [free[k] for k in drawn]
     for split, count in wanted.items():
         taken = _draw(order, people, count - have[split], force=count > 0 and not have[split])
         for person in taken:
@@ -89,7 +92,10 @@ def _split(
             f"{wanted['validation']} heads for validation and {wanted['test']} for the test leave "
             f"nothing of {len(entries)} to train on; ask for fewer."
         )
-    note = {"what": "split", "seed": seed, "validation": validation, "test": test, "again": again}
+    note = {
+        "what": "split", "seed": seed, "validation": validation, "test": test, "again": again,
+        "last": last,
+    }  # fmt: skip
     dataset.update(result, note)
     return {split: counts[split] for split in SPLITS}
 

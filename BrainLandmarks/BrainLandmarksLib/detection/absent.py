@@ -16,13 +16,12 @@ matter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from BrainLandmarksLib.annotation.globe import POINTS, Globe, fit_globes
+from BrainLandmarksLib.annotation.eye_landmarks import Globes, eye_rows
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.foreground import foreground
@@ -39,26 +38,6 @@ _CONSTANT_MM = 6.0
 _EYE_MM, _EYE_SHARE = 16.0, 0.6
 _WALL_MM, _WALL_SHARE = 5.0, 0.05
 
-Globes = Mapping[str, "Globe | None"]
-"""Side, "L" or "R", to its globe, or to None where the image shows none."""
-
-
-def globes_of(
-    protocol: Protocol, head: Volume, points: FloatArray, pose: FloatArray
-) -> dict[str, Globe | None]:
-    """The globes near the eye points of a set; nothing for a protocol without such points.
-
-    Args:
-        head: Image with air near 0 (`intensity.subtract_background`).
-        points: (K, 3) RAS millimetres, NaN where missing.
-        pose: 4x4 from the upright head, whose middle plane is x = 0, to the image.
-    """
-    guesses = {}
-    for side, rows in _eyes(protocol).items():
-        if np.isfinite(points[rows]).all():
-            guesses[side] = points[rows].mean(0)
-    return fit_globes(head, guesses, pose)
-
 
 def reasons(
     protocol: Protocol, head: Volume, points: FloatArray, globes: Globes | None = None
@@ -68,7 +47,7 @@ def reasons(
     Args:
         head: Image with air near 0 (`intensity.subtract_background`).
         points: (K, 3) RAS millimetres; NaN means outside the image.
-        globes: Of `globes_of`.
+        globes: Of `eye_landmarks.globes_of`.
     """
     known = np.asarray(np.isfinite(points).all(1))
     notes = ["" if seen else OUTSIDE for seen in known]
@@ -82,7 +61,7 @@ def reasons(
     cut = tissue.share(places, _WALL_MM) < _WALL_SHARE
     for row in np.flatnonzero(empty & known):
         notes[row] = NO_TISSUE
-    for side, rows in _eyes(protocol).items():
+    for side, rows in eye_rows(protocol).items():
         if globes is None or side not in globes:
             continue
         if globes[side] is not None:
@@ -94,17 +73,6 @@ def reasons(
                 for row in rows:
                     notes[row] = NO_EYE
     return notes
-
-
-def _eyes(protocol: Protocol) -> dict[str, npt.NDArray[np.intp]]:
-    """Rows of the points on the globe of each side, of protocols that have all of them."""
-    place = {label: row for row, label in enumerate(protocol.labels)}
-    found = {}
-    for side in ("L", "R"):
-        labels = [f"EYE_{name}_{side}" for name in POINTS]
-        if all(label in place for label in labels):
-            found[side] = np.array([place[label] for label in labels])
-    return found
 
 
 @dataclass(frozen=True)

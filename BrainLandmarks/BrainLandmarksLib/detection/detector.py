@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from BrainLandmarksLib import resources
+from BrainLandmarksLib.annotation.eye_landmarks import globes_of, on_globes
 from BrainLandmarksLib.detection import absent
 from BrainLandmarksLib.detection.plausibility import LOCATOR_LIMIT, Judge, weakened
 from BrainLandmarksLib.detection.refinement import MARGIN, PRIOR_MM, boxes, with_prior
@@ -286,7 +287,7 @@ class Detector:
         points = self._kept(work, points)
         if work.chosen.refinement and self.model.spec.refinement is not None:
             points = self._kept(work, self._refined(work, seen.pose, points))
-        remarks = self._absent(work, seen.pose, points)
+        points, remarks = self._checked(work, points)
         points[[bool(remark) for remark in remarks]] = np.nan
         work.tell("detect", 1.0)
         confidence = weakened(self._confidence(seen.decoded), seen.plausibility)
@@ -423,11 +424,17 @@ class Detector:
         points = _points(decoded, grid)
         return _Seen(points, pose, grid, input_cube, decoded, self.judge(points))
 
-    def _absent(self, work: _Work, pose: FloatArray, points: FloatArray) -> list[str]:
-        """Why the image does not show a landmark where it was found; "" where it does, (K,)."""
+    def _checked(self, work: _Work, points: FloatArray) -> tuple[FloatArray, list[str]]:
+        """The points, those of eyes on the globes, and why the image does not show each.
+
+        The points are (K, 3) RAS mm, NaN where missing; the K remarks are "" for what is there.
+        """
+        protocol = self.model.protocol
         with work.watch.stage("check"):
-            globes = absent.globes_of(self.model.protocol, work.head, points, pose)
-            return list(absent.reasons(self.model.protocol, work.head, points, globes))
+            globes = globes_of(protocol, work.head, points, self.model.spec.mean_shape)
+            points = on_globes(protocol, points, globes)
+            points[~work.volume.grid.contains(points)] = np.nan
+            return points, list(absent.reasons(protocol, work.head, points, globes))
 
     def _averaged(self, work: _Work, seen: _Seen) -> FloatArray:
         """(K, 3) RAS mm: means of the upright pass and of passes over the head turned a little."""

@@ -80,12 +80,15 @@ class Judge:
     def misfit(self, points: FloatArray) -> float:
         """What `SHARE` of (K, 3) landmarks deviate less than, standard deviations.
 
-        Infinite for points that have no shape. Fewer than four points always fit.
+        Points that are missing, NaN, are not judged. Infinite for points that have no shape. Fewer
+        than four points always fit.
         """
-        if len(points) < _FEWEST:
+        if np.isfinite(points).all(axis=1).sum() < _FEWEST:
             return 0.0
         try:
-            every = [np.quantile(shape.deviation(points, SIGMA_MM), SHARE) for shape in self.shapes]
+            every = [
+                np.nanquantile(shape.deviation(points, SIGMA_MM), SHARE) for shape in self.shapes
+            ]
         except ValueError:  # all points in one place or on one line
             return math.inf
         return float(min(every))

@@ -233,6 +233,41 @@ def pair_up(sources: Iterable[str | os.PathLike[str]], protocol: Protocol | None
     return Pairing(tuple(pairs), tuple(alone), tuple(lone), tuple(problems), tuple(notes))
 
 
+def find_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """The images below a folder, sorted.
+
+    Raises:
+        UserError: there is no such folder, or no image in it.
+    """
+    images, _ = _files_below([folder])
+    if not images:
+        raise UserError(f"{folder} holds no image files; check the path.")
+    return images
+
+
+def image_of_same_head(image: Path, others: Iterable[Path]) -> Path | None:
+    """Which of some images, such as label maps, is of the head of an image, by its name.
+
+    The one of that name counts, else the one whose name goes on after it; in BIDS the label map of
+    ``sub-01_T1w.nii.gz`` is ``sub-01_dseg.nii.gz``, too.
+
+    Raises:
+        UserError: several could be meant.
+    """
+    named = [(stem(other), other) for other in others]
+    for key in _keys(image):
+        longer = [o for n, o in named if n.startswith(key) and n[len(key) :][:1] in _SEPARATORS]
+        found = [o for n, o in named if n == key] or longer
+        if len(found) > 1:
+            raise UserError(
+                f"both {found[0].name} and {found[1].name} could be of {image.name}; leave one of "
+                "them in the folder."
+            )
+        if found:
+            return found[0]
+    return None
+
+
 def _files_below(sources: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Path]]:
     """Images and landmark files below some folders, each sorted within its folder.
 
