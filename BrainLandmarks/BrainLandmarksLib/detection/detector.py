@@ -421,7 +421,7 @@ class Detector:
             input_cube, decoded = self._see(work.head, grid, work.watch)
             if number + 1 < work.chosen.passes:
                 pose = self._pose(decoded, grid, pose)
-        points = _points(decoded, grid)
+        points = _points(decoded, grid) + self._offset("fine", pose)
         return _Seen(points, pose, grid, input_cube, decoded, self.judge(points))
 
     def _checked(self, work: _Work, points: FloatArray) -> tuple[FloatArray, list[str]]:
@@ -445,7 +445,7 @@ class Detector:
             # Every second one as in a mirror: what the network does on one side it then does on
             # the other.
             _, other = self._see(work.head, aside, work.watch, mirrored=number % 2 == 1)
-            every.append(_points(other, aside))
+            every.append(_points(other, aside) + self._offset("fine", seen.pose))
         return np.asarray(np.mean(every, axis=0))
 
     def _kept(self, work: _Work, points: FloatArray) -> FloatArray:
@@ -473,7 +473,12 @@ class Detector:
                 decoded = self._run("refinement", input_cube, expected=expected)
             seen[rows] = _points(decoded, grid)
             done += len(rows)
-        return seen
+        return seen + self._offset("refinement", pose)
+
+    def _offset(self, part: str, pose: FloatArray) -> FloatArray:
+        """What a network's points usually lack, (K, 3) mm along the axes of the image."""
+        offset = self.model.spec.offsets.get(part, np.zeros_like(self.model.spec.mean_shape))
+        return np.asarray(offset @ pose[:3, :3].T)
 
     # The networks --------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ They are registered with the entry point that `BrainLandmarksLib.cli` looks for.
 from . import (
     ablation,
     augment,
+    calibrate,
     dataset_synthesize,
     evaluate,
     finetune,
@@ -19,6 +20,7 @@ COMMANDS = (
     augment,
     train,
     finetune,
+    calibrate,
     ablation,
     evaluate,
     robustness,

@@ -1,0 +1,78 @@
+"""`brainlandmarks calibrate`: fit a model to a scanner without training."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from BrainLandmarksLib.cli import terminal
+from BrainLandmarksLib.cli.options import add_device
+from BrainLandmarksLib.errors import UserError
+
+_EXAMPLE = """\
+examples:
+  brainlandmarks calibrate brain88 my_set -o mine
+  brainlandmarks detect head.nii.gz -o results --model mine
+  brainlandmarks evaluate --model mine --before brain88 --dataset my_set --split validation -o report
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "calibrate",
+        help="fit a model to a scanner without training",
+        description="Measure on annotated scans in which direction the landmarks of a model lie "
+        "off on the usual head, and how far to trust them, and write a model that takes both into "
+        "account. This takes one detection per scan and no GPU. Scans of the training split give "
+        "the offsets, those of the validation split the confidence.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="name or folder of the model")
+    parser.add_argument("dataset", metavar="DATASET", type=Path, help="dataset folder")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="DIR", help="folder of the new model"
+    )
+    parser.add_argument("--name", help="of the new model (the old one's with -calibrated)")
+    parser.add_argument(
+        "--heads", type=int, default=24, metavar="N", help="scans that give the offsets (24)"
+    )
+    add_device(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the new model; returns 0.
+
+    Raises:
+        UserError: the model or the dataset cannot be used, or the folder exists.
+    """
+    import numpy as np
+
+    from BrainLandmarksLib.dataset import Dataset
+    from BrainLandmarksLib.io.tables import Table
+    from BrainLandmarksLib.network.model_files import load_model, save_model
+    from BrainLandmarksTrainLib.pipeline.calibrate import FEWEST, calibrate_model
+
+    if arguments.output.exists():
+        raise UserError(f"{arguments.output} exists already; choose another folder.")
+    if arguments.heads < FEWEST:
+        raise UserError(f"--heads {arguments.heads} is too few; {FEWEST} are needed.")
+    model = calibrate_model(
+        load_model(arguments.model),
+        Dataset.open(arguments.dataset),
+        name=arguments.name,
+        heads=arguments.heads,
+        device=arguments.device,
+        progress=terminal.progress,
+    )
+    save_model(model, arguments.output)
+    rows = []
+    for part, offsets in model.spec.offsets.items():
+        length = np.linalg.norm(offsets, axis=1)
+        largest = model.protocol.labels[int(length.argmax())]
+        rows.append((part, float(length.mean()), float(length.max()), largest))
+    print(Table(("network", "mean offset mm", "largest mm", "of"), rows).plain())
+    print(f"wrote {arguments.output}")
+    return 0
