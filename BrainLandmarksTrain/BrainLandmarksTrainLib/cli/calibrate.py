@@ -13,7 +13,7 @@ _EXAMPLE = """\
 examples:
   brainlandmarks calibrate brain88 my_set -o mine
   brainlandmarks detect head.nii.gz -o results --model mine
-  brainlandmarks evaluate --model mine --before brain88 --dataset my_set --split validation -o report
+  brainlandmarks evaluate --model mine --before brain88 --dataset my_set -o report
 """
 
 
