@@ -17,7 +17,7 @@ from BrainLandmarksLib.io.landmarks import read_landmarks
 
 COMMANDS = [
     "detect", "explain", "explain compare", "explain sanity", "distance", "protocol", "annotate",
-    "correct", "agreement", "dataset", "augment", "train", "finetune", "ablation",
+    "correct", "agreement", "dataset", "augment", "train", "finetune", "calibrate", "ablation",
     "evaluate", "models", "serve", "report",
 ]  # fmt: skip
 

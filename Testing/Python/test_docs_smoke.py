@@ -56,6 +56,8 @@ ONLY_PARSED = {
     "finetune": "training takes long; test_train_on_scans does it with a small model (a recipe is "
     "written)",
     "ablation": "many trainings; test_train_on_scans does a small one",
+    "calibrate": "dozens of detections; test_calibrate does it with a small model",
+    "dataset annotate": "needs segmentations of scans; test_dataset_annotate makes some",
     "--device cuda": "there may be no graphics card",
     "--bids": "the tests of cohorts run whole cohorts with the same command",
     "report": "reads what a cohort's run has left; the tests of cohorts make it",
