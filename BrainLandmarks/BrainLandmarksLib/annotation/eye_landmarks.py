@@ -81,6 +81,15 @@ def on_globes(protocol: Protocol, points: FloatArray, globes: Globes) -> FloatAr
     return moved
 
 
+def without_lost_eyes(protocol: Protocol, points: FloatArray, globes: Globes) -> FloatArray:
+    """The points without those of eyes that the image does not show: they witness nothing."""
+    kept = points.copy()
+    for side, rows in eye_rows(protocol).items():
+        if globes.get(side) is None:
+            kept[rows] = np.nan
+    return kept
+
+
 def _forward(points: FloatArray, eyes: Mapping[str, npt.NDArray[np.intp]]) -> FloatArray:
     """Where some eyes look, a unit vector; zeros if there is none."""
     front, back = POINTS.index("A"), POINTS.index("P")

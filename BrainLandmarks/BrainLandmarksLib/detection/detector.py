@@ -23,7 +23,11 @@ import torch
 from torch import nn
 
 from BrainLandmarksLib import resources
-from BrainLandmarksLib.annotation.eye_landmarks import globes_of, on_globes
+from BrainLandmarksLib.annotation.eye_landmarks import (
+    globes_of,
+    on_globes,
+    without_lost_eyes,
+)
 from BrainLandmarksLib.detection import absent
 from BrainLandmarksLib.detection.plausibility import LOCATOR_LIMIT, Judge, weakened
 from BrainLandmarksLib.detection.refinement import MARGIN, PRIOR_MM, boxes, with_prior
@@ -285,9 +289,11 @@ class Detector:
             raise _no_head(seen.plausibility)
         points = self._averaged(work, seen)
         points = self._kept(work, points)
+        part = "fine"
         if work.chosen.refinement and self.model.spec.refinement is not None:
+            part = "refinement"
             points = self._kept(work, self._refined(work, seen.pose, points))
-        points, remarks = self._checked(work, points)
+        points, remarks = self._checked(work, points, part)
         points[[bool(remark) for remark in remarks]] = np.nan
         work.tell("detect", 1.0)
         confidence = weakened(self._confidence(seen.decoded), seen.plausibility)
@@ -421,18 +427,27 @@ class Detector:
             input_cube, decoded = self._see(work.head, grid, work.watch)
             if number + 1 < work.chosen.passes:
                 pose = self._pose(decoded, grid, pose)
-        points = _points(decoded, grid) + self._offset("fine", pose)
+        points = _points(decoded, grid)
         return _Seen(points, pose, grid, input_cube, decoded, self.judge(points))
 
-    def _checked(self, work: _Work, points: FloatArray) -> tuple[FloatArray, list[str]]:
-        """The points, those of eyes on the globes, and why the image does not show each.
+    def _checked(self, work: _Work, points: FloatArray, part: str) -> tuple[FloatArray, list[str]]:
+        """The points where they belong, and why the image does not show each, "" where it does.
 
-        The points are (K, 3) RAS mm, NaN where missing; the K remarks are "" for what is there.
+        Those of eyes go onto the globes that the image shows, the others to where annotated scans
+        taught that the points of the network ``part`` belong.
+
+        Returns:
+            (K, 3) RAS mm, NaN where missing, and K remarks.
         """
         protocol = self.model.protocol
         with work.watch.stage("check"):
             globes = globes_of(protocol, work.head, points, self.model.spec.mean_shape)
             points = on_globes(protocol, points, globes)
+            if self.model.correction is not None:
+                seen = without_lost_eyes(protocol, points, globes)
+                corrected = self.model.correction(seen, part)
+                points = np.where(np.isfinite(seen), corrected, points)
+                points = on_globes(protocol, constrained(protocol, points), globes)
             points[~work.volume.grid.contains(points)] = np.nan
             return points, list(absent.reasons(protocol, work.head, points, globes))
 
@@ -445,7 +460,7 @@ class Detector:
             # Every second one as in a mirror: what the network does on one side it then does on
             # the other.
             _, other = self._see(work.head, aside, work.watch, mirrored=number % 2 == 1)
-            every.append(_points(other, aside) + self._offset("fine", seen.pose))
+            every.append(_points(other, aside))
         return np.asarray(np.mean(every, axis=0))
 
     def _kept(self, work: _Work, points: FloatArray) -> FloatArray:
@@ -473,12 +488,7 @@ class Detector:
                 decoded = self._run("refinement", input_cube, expected=expected)
             seen[rows] = _points(decoded, grid)
             done += len(rows)
-        return seen + self._offset("refinement", pose)
-
-    def _offset(self, part: str, pose: FloatArray) -> FloatArray:
-        """What a network's points usually lack, (K, 3) mm along the axes of the image."""
-        offset = self.model.spec.offsets.get(part, np.zeros_like(self.model.spec.mean_shape))
-        return np.asarray(offset @ pose[:3, :3].T)
+        return seen
 
     # The networks --------------------------------------------------------------------------------
 

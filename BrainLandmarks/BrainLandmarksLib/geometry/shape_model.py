@@ -107,7 +107,7 @@ class ShapeModel:
         return self.modes.T @ self.modes + self.residual_mm**2 * np.eye(self.mean.size)
 
     @cached_property
-    def _free_covariance(self) -> FloatArray:
+    def free_covariance(self) -> FloatArray:
         """The covariance with any small rigid motion added.
 
         Heads were aligned before they were compared, so a part that differs moved all other parts
@@ -155,7 +155,7 @@ class ShapeModel:
         rows = np.repeat(known, 3)
         noise = np.broadcast_to(np.asarray(sigma_mm, float), known.shape)[known]
         precision = np.linalg.inv(
-            self._free_covariance[np.ix_(rows, rows)] + np.diag(np.repeat(noise**2, 3))
+            self.free_covariance[np.ix_(rows, rows)] + np.diag(np.repeat(noise**2, 3))
         )
         # Conditional of one block given the rest: its precision is the diagonal block, and the
         # residual is block^-1 (precision @ offset) (e.g. Rasmussen & Williams 2006, eq. 5.12).
@@ -198,7 +198,7 @@ class ShapeModel:
         turn = self.pose(net, known / np.where(known, sigma, 1.0) ** 2)[:3, :3]
         certain = np.where(known, 1.0 / sigma**2, 0.0)
         posterior = np.linalg.inv(
-            np.linalg.inv(self._free_covariance) + np.diag(np.repeat(certain, 3))
+            np.linalg.inv(self.free_covariance) + np.diag(np.repeat(certain, 3))
         )
         # A point that the network did not find is compared with where the shape expects it.
         offset = (placed - np.where(known[:, None], net, self._expected(net, known)))[given]
@@ -212,7 +212,7 @@ class ShapeModel:
     def _expected(self, points: FloatArray, known: npt.NDArray[np.bool_]) -> FloatArray:
         """(K, 3) RAS mm: every landmark as the known ones lead to expect it."""
         rows = np.repeat(known, 3)
-        covariance = self._free_covariance
+        covariance = self.free_covariance
         offset = self._offset(points, known)
         system = covariance[np.ix_(rows, rows)] + CORRECTED_MM**2 * np.eye(rows.sum())
         expected = covariance[:, rows] @ np.linalg.solve(system, offset[rows])

@@ -7,6 +7,7 @@
       weights.safetensors   the fine network, which places the landmarks
       locator.safetensors   the locator, which finds the head and its pose
       refinement.safetensors    the refinement network, which looks again at small boxes; optional
+      correction.safetensors    what annotated scans taught about the points; optional
       protocol.json         only when the landmark protocol does not ship with the library
 
 Weights are safetensors, a format that holds numbers and nothing that runs. Nothing is believed
@@ -29,6 +30,7 @@ import numpy as np
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.geometry.correction import Correction, read_correction, write_correction
 from BrainLandmarksLib.geometry.shape_model import ShapeModel, read_shape, write_shape
 from BrainLandmarksLib.io.checksum import sha256
 from BrainLandmarksLib.json_file import read_json
@@ -54,6 +56,7 @@ OPTIONAL_NETWORKS = ("refinement",)
 _FORMERLY = {"refinement": "detail", "inverse_temperature": "sharpness"}
 """Names of today to those in models made before December 2026, which are still read."""
 SHAPE_FILE = "shape.safetensors"
+CORRECTION_FILE = "correction.safetensors"
 NORMALISATION = "foreground 99th percentile = 1, clipped to [0, 1.5]"
 
 
@@ -98,12 +101,6 @@ class ModelSpec:
     Where a heatmap loss has made the heatmaps peaks, more than 1 lets faint mass far from them
     count less; a network that has learnt from coordinates alone knows only the plain mean.
     """
-    offsets: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """What the points of a network, by its name, usually lack: ``(K, 3)`` mm in the canonical pose.
-
-    A network that has seen few real scans places some landmarks beside themselves in the same
-    direction on most heads. It is measured on annotated scans and added to what is found.
-    """
 
 
 @dataclass(frozen=True)
@@ -126,6 +123,8 @@ class Model:
     """How the landmarks vary together over heads; None for a model made without it."""
     refinement: HighRes3DNet | None = None
     """The refinement network, which sees small boxes in finer voxels."""
+    correction: Correction | None = None
+    """What annotated scans taught about the points of the networks; None before any."""
 
     @property
     def networks(self) -> dict[str, tuple[HighRes3DNet, CropSpec]]:
@@ -240,10 +239,10 @@ def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None =
             command=_get(data, folder, "command", str),
             refinement=crops.get("refinement"),
             inverse_temperature=_inverse_temperature(data, folder),
-            offsets=_offsets(data, folder, len(matched)),
         ),
         load_shape(folder, len(matched)),
         networks.get("refinement"),
+        _load_correction(folder, len(matched)),
     )
 
 
@@ -266,6 +265,17 @@ def load_shape(name_or_path: str | os.PathLike[str], landmarks: int) -> ShapeMod
     return shape
 
 
+def _load_correction(folder: Path, landmarks: int) -> Correction | None:
+    path = folder / CORRECTION_FILE
+    if not path.exists():
+        return None
+    correction = read_correction(path)
+    count = len(correction.shape.mean)
+    if count != landmarks:
+        raise _damaged(folder, f"{CORRECTION_FILE} has {count} landmarks, not {landmarks}")
+    return correction
+
+
 def model_weights(name_or_path: str | os.PathLike[str]) -> dict[str, Path]:
     """Weight file of each network, of a shipped model or of a folder.
 
@@ -285,7 +295,7 @@ def model_identity(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
     folder = _find(name_or_path)
     parts: list[str | Path] = []
     files = [path.name for path in model_weights(folder).values()]
-    optional = (SHAPE_FILE, PROTOCOL_FILE)
+    optional = (SHAPE_FILE, CORRECTION_FILE, PROTOCOL_FILE)
     for name in (SPEC_FILE, *files, *optional):
         path = folder / name
         if name in optional and not path.exists():
@@ -376,13 +386,8 @@ def _to_json(model: Model) -> dict[str, Any]:
         "held_out": dict(spec.held_out),
         "command": spec.command,
         "calibration": spec.calibration.to_dict() if spec.calibration else None,
-        "mean_shape": _rows(spec.mean_shape),
-        "offsets": {part: _rows(offset) for part, offset in spec.offsets.items()},
+        "mean_shape": [[round(float(x), 3) for x in p] for p in spec.mean_shape],
     }
-
-
-def _rows(points: np.ndarray) -> list[list[float]]:
-    return [[round(float(x), 3) for x in p] for p in points]
 
 
 def _write_parts(model: Model, data: dict[str, Any], folder: Path) -> None:
@@ -395,6 +400,8 @@ def _write_parts(model: Model, data: dict[str, Any], folder: Path) -> None:
         save_file(tensors, folder / WEIGHT_FILES[part])
     if model.shape is not None:
         write_shape(folder / SHAPE_FILE, model.shape)
+    if model.correction is not None:
+        write_correction(folder / CORRECTION_FILE, model.correction)
     if not is_shipped(model.protocol):
         (folder / PROTOCOL_FILE).write_text(model.protocol.to_json(), encoding="utf-8")
 
@@ -495,28 +502,14 @@ def _match_protocol(data: dict[str, Any], folder: Path, wanted: Protocol | None)
 
 
 def _mean_shape(data: dict[str, Any], folder: Path, count: int) -> np.ndarray:
-    return _points(_get(data, folder, "mean_shape", list), folder, count, "mean shape is")
-
-
-def _offsets(data: dict[str, Any], folder: Path, count: int) -> dict[str, np.ndarray]:
-    """Those of the networks that have some; models made before December 2026 have none."""
-    if "offsets" not in data:
-        return {}
-    given = _get(data, folder, "offsets", dict)
-    return {
-        part: _points(rows, folder, count, f"offsets of the {part} network are")
-        for part, rows in given.items()
-    }
-
-
-def _points(rows: Any, folder: Path, count: int, what: str) -> np.ndarray:
+    rows = _get(data, folder, "mean_shape", list)
     try:
-        points = np.asarray(rows, dtype=np.float64)
+        shape = np.asarray(rows, dtype=np.float64)
     except (TypeError, ValueError):
-        points = np.empty(0)
-    if points.shape != (count, 3) or not np.isfinite(points).all():
-        raise _damaged(folder, f"its {what} not {count} points of three numbers")
-    return points
+        shape = np.empty(0)
+    if shape.shape != (count, 3) or not np.isfinite(shape).all():
+        raise _damaged(folder, f"its mean shape is not {count} points of three numbers")
+    return shape
 
 
 def _inverse_temperature(data: dict[str, Any], folder: Path) -> float:

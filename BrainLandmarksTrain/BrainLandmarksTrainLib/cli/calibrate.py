@@ -22,10 +22,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "calibrate",
         help="fit a model to a scanner without training",
-        description="Measure on annotated scans in which direction the landmarks of a model lie "
-        "off on the usual head, and how far to trust them, and write a model that takes both into "
-        "account. This takes one detection per scan and no GPU. Scans of the training split give "
-        "the offsets, those of the validation split the confidence.",
+        description="Measure on annotated scans how heads vary, how the landmarks of a model lie "
+        "off on them, and how far to trust them, and write a model that takes this into account. "
+        "It takes two detections per scan and no GPU. Scans of the training split give the "
+        "correction, those of the validation split the confidence.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -36,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--name", help="of the new model (the old one's with -calibrated)")
     parser.add_argument(
-        "--heads", type=int, default=24, metavar="N", help="scans that give the offsets (24)"
+        "--heads", type=int, default=24, metavar="N", help="scans that errors are measured on (24)"
     )
     add_device(parser)
     parser.set_defaults(run=run)
@@ -51,14 +51,15 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from BrainLandmarksLib.dataset import Dataset
+    from BrainLandmarksLib.geometry.correction import FEWEST_HEADS
     from BrainLandmarksLib.io.tables import Table
     from BrainLandmarksLib.network.model_files import load_model, save_model
-    from BrainLandmarksTrainLib.pipeline.calibrate import FEWEST, calibrate_model
+    from BrainLandmarksTrainLib.pipeline.calibrate import calibrate_model
 
     if arguments.output.exists():
         raise UserError(f"{arguments.output} exists already; choose another folder.")
-    if arguments.heads < FEWEST:
-        raise UserError(f"--heads {arguments.heads} is too few; {FEWEST} are needed.")
+    if arguments.heads < FEWEST_HEADS:
+        raise UserError(f"--heads {arguments.heads} is too few; {FEWEST_HEADS} are needed.")
     model = calibrate_model(
         load_model(arguments.model),
         Dataset.open(arguments.dataset),
@@ -68,9 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
         progress=terminal.progress,
     )
     save_model(model, arguments.output)
+    assert model.correction is not None
     rows = []
-    for part, offsets in model.spec.offsets.items():
-        length = np.linalg.norm(offsets, axis=1)
+    for part, errors in model.correction.errors.items():
+        length = np.linalg.norm(errors.offset, axis=1)
         largest = model.protocol.labels[int(length.argmax())]
         rows.append((part, float(length.mean()), float(length.max()), largest))
     print(Table(("network", "mean offset mm", "largest mm", "of"), rows).plain())

@@ -1,9 +1,9 @@
 """A model fitted to the scans of a scanner without training: minutes instead of hours.
 
-Two things about a model depend on the scans that it meets and need no gradient: in which direction
-its points lie off on the usual head, and how far to trust them. Both are measured here on annotated
-scans, the first on those of the training split, the second on scans that the first was not taken
-from.
+Three things about a model depend on the heads and scans that it meets and need no gradient: how
+landmarks vary over these heads, how its points lie off on them, alone and together, and how far to
+trust them. The first two are measured here on annotated scans of the training split, the third on
+scans that those were not taken from.
 
 >>> better = calibrate_model(load_model("brain88"), Dataset.open("my_set"), name="mine")
 >>> save_model(better, "mine")
@@ -21,6 +21,8 @@ from BrainLandmarksLib.dataset import Dataset, Entry
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.alignment import rigid_fit
+from BrainLandmarksLib.geometry.correction import FEWEST_HEADS, Correction, PointErrors
+from BrainLandmarksLib.geometry.shape_model import ShapeModel
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksTrainLib.evaluation.comparison import true_points
 from BrainLandmarksTrainLib.evaluation.held_out import HeldOut, evaluate_scans
@@ -29,14 +31,15 @@ if TYPE_CHECKING:
     from BrainLandmarksLib.network.model_files import Model
 
 HEADS = 24
-"""Scans that offsets are measured on by default: the median of so many heads is off by less than a
-third of a millimetre where the heads scatter by 1.5 mm."""
+"""Scans that errors are measured on by default; each counts twice, as it is and as in a mirror."""
 
-FEWEST = 5
-"""An offset needs so many heads, each of which counts twice, as it is and as in a mirror."""
+HEADS_OF_A_SHAPE = 30
+"""So many heads say more of how heads vary than the shape model that comes with the model."""
 
 _QUALITY = {"fine": "fast", "refinement": "standard"}
 """The cheapest quality whose points are those of a network, in the order of the networks."""
+
+_MODES = 60
 
 Progress = Callable[[int, int, str], None]
 """Called before each scan with the number done, of all, and what it is for."""
@@ -51,17 +54,17 @@ def calibrate_model(
     device: str = "auto",
     progress: Progress = lambda done, total, what: None,
 ) -> Model:
-    """Measure the offsets of a model on scans of a dataset, and what its confidence means.
+    """Measure how a model errs on scans of a dataset, and what its confidence means.
 
     Args:
-        dataset: Its training split, or all of it if it is not split, gives the offsets; its
-            validation split, if there is one, gives the confidence.
+        dataset: Its training split, or all of it if it is not split, tells how heads vary and how
+            points err; its validation split, if there is one, gives the confidence.
         name: Of the new model; by default the old one's with "-calibrated".
-        heads: How many scans give the offsets, spread over the split.
+        heads: How many scans the errors are measured on, spread over the split.
 
     Raises:
         UserError: the model finds other landmarks than the dataset has, there are fewer than
-            `FEWEST` scans, or a scan cannot be read.
+            `FEWEST_HEADS` scans, or a scan cannot be read.
     """
     if model.protocol.hash != dataset.protocol.hash:
         raise UserError(
@@ -70,18 +73,19 @@ def calibrate_model(
         )
     split = any(entry.split for entry in dataset.entries)
     entries = [e for e in dataset.entries if e.split == "train" or not split]
-    if len(entries) < FEWEST:
+    if len(entries) < FEWEST_HEADS:
         raise UserError(
             f"{len(entries)} scans of {dataset.folder} are there to calibrate on; "
-            f"{FEWEST} are needed."
+            f"{FEWEST_HEADS} are needed."
         )
     chosen = [entries[k] for k in np.unique(np.linspace(0, len(entries) - 1, heads).astype(int))]
     checking = [entry for entry in dataset.entries if entry.split == "validation"]
     parts = [part for part in _QUALITY if part in model.networks]
     scans = _Scans(dataset, progress, len(parts) * len(chosen) + len(checking))
-    for part in parts:
-        result = scans.detected(model, chosen, device, _QUALITY[part])
-        model = with_offsets(model, part, result)
+    bare = replace(model, correction=None)
+    results = {part: scans.detected(bare, chosen, device, _QUALITY[part]) for part in parts}
+    truth = [true_points(dataset.read_landmarks(entry).current)[0] for entry in entries]
+    model = replace(model, correction=correction_of(model, truth, results))
     calibration = model.spec.calibration
     if checking:
         result = scans.detected(model, checking, device, "standard")
@@ -93,32 +97,32 @@ def calibrate_model(
     return replace(model, spec=spec)
 
 
-def with_offsets(model: Model, part: str, result: HeldOut) -> Model:
-    """A model whose network adds what its points lacked on the median head.
-
-    Left and right are the mirror images of each other, so both sides count for both. A landmark
-    that fewer than `FEWEST` heads have keeps the offset that it had.
+def correction_of(
+    model: Model, truth: Sequence[FloatArray], results: dict[str, HeldOut]
+) -> Correction:
+    """What scans teach about the points of a model.
 
     Args:
-        part: The network that the points of ``result`` come from.
+        truth: (K, 3) true landmarks of heads, RAS mm, NaN missing; `HEADS_OF_A_SHAPE` or more of
+            them make the shape, fewer leave that of the model.
+        results: Name of a network to what it found, without any correction.
     """
-    mean = model.spec.mean_shape
+    mirror, mean = model.protocol.mirror_permutation(), model.spec.mean_shape
+    if len(truth) >= HEADS_OF_A_SHAPE or model.shape is None:
+        shape = ShapeModel.fit(truth, mirror, mean, _MODES)
+    else:
+        shape = model.shape
+    errors = {part: PointErrors.fit(_lacks(r, shape), mirror) for part, r in results.items()}
+    return Correction(shape, errors)
+
+
+def _lacks(result: HeldOut, shape: ShapeModel) -> FloatArray:
+    """Truth less found points of each head, in the canonical pose, (n, K, 3) mm."""
     lacks = np.full_like(result.found, np.nan)
     for row, (found, truth) in enumerate(zip(result.found, result.truth, strict=True)):
         if np.isfinite(found).all(1).sum() > 3:
-            lacks[row] = (truth - found) @ rigid_fit(mean, found)[:3, :3]
-    mirrored = (lacks * [-1.0, 1.0, 1.0])[:, model.protocol.mirror_permutation()]
-    both = np.concatenate([lacks, mirrored])
-    enough = np.isfinite(both).all(2).sum(0) >= 2 * FEWEST
-    offset = np.array(model.spec.offsets.get(part, np.zeros_like(mean)))
-    if enough.any():
-        offset[enough] += _median(both[:, enough])
-    spec = replace(model.spec, offsets={**model.spec.offsets, part: offset})
-    return replace(model, spec=spec)
-
-
-def _median(values: FloatArray) -> FloatArray:
-    return np.asarray(np.nanmedian(values, axis=0))
+            lacks[row] = (truth - found) @ rigid_fit(shape.mean, found)[:3, :3]
+    return lacks
 
 
 class _Scans:

@@ -1,0 +1,190 @@
+"""What annotated scans teach about a network's points: how heads vary, and how the points err.
+
+A network is wrong in a way of its own. It places some landmarks beside themselves in the same
+direction on most heads, and points whose common plane or outline it has misjudged are wrong
+together. Both can be measured on annotated scans, without training. Then the best guess of where
+the landmarks of a new head are is the mean of what the shape of heads and the points together leave
+possible (Gaussian conditioning, Rasmussen & Williams 2006, eq. 2.24).
+
+>>> correction = Correction(ShapeModel.fit(heads, mirror, mean), {"fine": PointErrors.fit(lacks)})
+>>> better = correction(points, "fine")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.geometry.affine import FloatArray, apply_affine
+from BrainLandmarksLib.geometry.shape_model import ShapeModel
+
+FEWEST_HEADS = 5
+"""Of a landmark that fewer heads have nothing is learnt."""
+
+UNKNOWN_MM = 2.0
+"""Error along each axis of a landmark of which nothing is known."""
+
+TOGETHER = 0.5
+"""Share of the measured correlation of errors that is believed; so few heads exaggerate it."""
+
+FAMILIAR = 2.0
+"""Mean square of the standardised points up to which a head is one that the shape model knows.
+Usual ones have about 1; of a head beyond it, the shape model has the less to say."""
+
+_LEAST_MM = 0.4
+_MOST_SIGMAS = 4.0
+_MODES = 24
+
+
+@dataclass(frozen=True)
+class PointErrors:
+    """What the points of a network lack, in the canonical pose of a head, mm.
+
+    The covariance of the errors is ``modes.T @ modes + diag(residual**2)``.
+
+    Args:
+        offset: (K, 3) what they lack on the usual head.
+        modes: (M, 3 K) how errors go together, coordinates of a landmark side by side.
+        residual: (K, 3) standard deviation of what is left, along each axis.
+    """
+
+    offset: FloatArray
+    modes: FloatArray
+    residual: FloatArray
+
+    def __post_init__(self) -> None:
+        count = self.offset.size
+        if self.offset.shape[1:] != (3,) or self.residual.shape != self.offset.shape:
+            raise ValueError("the errors of points need three numbers for each landmark")
+        if self.modes.shape[1:] != (count,):
+            raise ValueError("the modes of point errors need three numbers for each landmark")
+        if not all(np.isfinite(a).all() for a in (self.offset, self.modes, self.residual)):
+            raise ValueError("the errors of points must be finite")
+        if not (self.residual > 0).all():
+            raise ValueError("the residual of point errors must be above zero")
+
+    @classmethod
+    def fit(cls, lacks: FloatArray, mirror: npt.NDArray[np.int64]) -> PointErrors:
+        """The errors of a network, each head counted together with its mirror image.
+
+        Args:
+            lacks: (n, K, 3) truth less found points of each head in the canonical pose, NaN where
+                either is missing.
+            mirror: (K,) index of each landmark's left-right partner.
+        """
+        both = np.concatenate([lacks, (lacks * [-1.0, 1.0, 1.0])[:, mirror]])
+        known = np.isfinite(both).all(2)
+        enough = known.sum(0) >= 2 * FEWEST_HEADS
+        offset = np.zeros(lacks.shape[1:])
+        variance = np.full(offset.shape, UNKNOWN_MM**2)
+        if not enough.any():
+            return cls(offset, np.zeros((0, offset.size)), np.sqrt(variance))
+        offset[enough] = np.nanmedian(both[:, enough], axis=0)
+        rest = np.where(known[..., None] & enough[:, None], both - offset, np.nan)
+        # One head that went wrong must not make all of them doubtful.
+        scale = np.full(offset.shape, UNKNOWN_MM)
+        scale[enough] = 1.48 * np.nanmedian(np.abs(rest[:, enough]), axis=0)
+        limit = _MOST_SIGMAS * np.maximum(scale, _LEAST_MM)
+        rest = np.clip(rest, -limit, limit)
+        variance[enough] = np.nanmean(rest[:, enough] ** 2, axis=0)
+        variance = np.maximum(variance, _LEAST_MM**2)
+        rows = np.nan_to_num(rest).reshape(len(rest), -1)
+        _, lengths, directions = np.linalg.svd(rows, full_matrices=False)
+        modes = (lengths * np.sqrt(TOGETHER / len(rows)))[:_MODES, None] * directions[:_MODES]
+        explained = (modes**2).sum(0).reshape(offset.shape)
+        least = (1 - TOGETHER) * variance
+        return cls(offset, modes, np.sqrt(np.maximum(variance - explained, least)))
+
+    @property
+    def covariance(self) -> FloatArray:
+        """(3 K, 3 K), mm^2."""
+        return np.asarray(self.modes.T @ self.modes + np.diag(self.residual.ravel() ** 2))
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Puts the points of a network where annotated scans say that they belong.
+
+    Args:
+        shape: How landmarks vary over heads.
+        errors: Name of a network to the errors of its points.
+    """
+
+    shape: ShapeModel
+    errors: Mapping[str, PointErrors]
+
+    def __call__(self, points: FloatArray, part: str) -> FloatArray:
+        """The points of a network, (K, 3) RAS mm; what is missing, NaN, stays missing.
+
+        Points of an unknown network and sets of fewer than four points stay as they are.
+        """
+        known = np.isfinite(points).all(1)
+        if part not in self.errors or known.sum() < 4:
+            return points
+        errors, shape = self.errors[part], self.shape
+        try:
+            pose = shape.pose(points)
+        except ValueError:  # all points in one place or on one line
+            return points
+        placed = apply_affine(np.linalg.inv(pose), points) + errors.offset
+        rows = np.repeat(known, 3)
+        unusual = (placed - shape.mean).ravel()[rows]
+        prior = shape.free_covariance[np.ix_(rows, rows)]
+        weights = np.linalg.solve(prior + errors.covariance[np.ix_(rows, rows)], unusual)
+        # What is likely of a head is not forced upon one that is like no other.
+        strange = float(unusual @ weights) / len(unusual)
+        share = min(1.0, FAMILIAR / max(strange, 1e-9))
+        expected = shape.mean[known] + (prior @ weights).reshape(-1, 3)
+        result = points.copy()
+        result[known] = apply_affine(pose, placed[known] + share * (expected - placed[known]))
+        return result
+
+
+def write_correction(path: Path, correction: Correction) -> None:
+    """Write a correction as a safetensors file of float32 arrays."""
+    from safetensors.numpy import save_file
+
+    shape = correction.shape
+    arrays = {
+        "shape.mean": shape.mean,
+        "shape.modes": shape.modes,
+        "shape.residual_mm": np.array([shape.residual_mm]),
+    }
+    for part, errors in correction.errors.items():
+        arrays[f"{part}.offset"] = errors.offset
+        arrays[f"{part}.modes"] = errors.modes
+        arrays[f"{part}.residual"] = errors.residual
+    save_file({k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()}, path)
+
+
+def read_correction(path: Path) -> Correction:
+    """Read a file of `write_correction`.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        data = {name: array.astype(float) for name, array in load_file(path).items()}
+        shape = ShapeModel(
+            data["shape.mean"], data["shape.modes"], float(data["shape.residual_mm"][0])
+        )
+        parts = [name.removesuffix(".offset") for name in data if name.endswith(".offset")]
+        errors = {
+            part: PointErrors(*(data[f"{part}.{of}"] for of in ("offset", "modes", "residual")))
+            for part in parts
+        }
+        if any(e.offset.shape != shape.mean.shape for e in errors.values()):
+            raise ValueError("shape and errors are of different landmarks")
+        return Correction(shape, errors)
+    except (OSError, SafetensorError, KeyError, IndexError, ValueError):
+        raise UserError(
+            f"{path.name} of the model {path.parent.name} is damaged; install the model again."
+        ) from None
