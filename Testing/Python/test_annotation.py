@@ -7,6 +7,7 @@ them only the made-up head is tested.
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -192,3 +193,24 @@ def test_an_image_is_refused():
         annotate(Volume(rng.random((60, 60, 60), np.float32), grid))
     with pytest.raises(UserError, match="hemisphere"):
         annotate(Volume(np.full((60, 60, 60), 16, np.float32), grid))
+
+
+@pytest.mark.parametrize("opening", [60.0, 90.0, 130.0])
+@pytest.mark.parametrize("turn", [-20.0, 0.0, 35.0])
+def test_a_rounded_notch_is_read_as_the_corner_that_it_was(opening, turn):
+    """The outline of a smoothed wedge ends before its corner; nothing is invented on a straight."""
+    stem = importlib.import_module("BrainLandmarksLib.annotation.brain_stem")
+    t = np.linspace(-15.0, 15.0, 601)
+    half = np.deg2rad(opening / 2)
+    # A hyperbola is a wedge with a rounded corner; its asymptotes meet in the origin.
+    away = np.sqrt(t**2 + 1.0)
+    wedge = np.stack([away * np.cos(half), t * np.sin(half)], 1)
+    angle = np.deg2rad(turn)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    curve = wedge @ rotation.T + [-14.0, -16.0]
+    bottom = curve[300]
+    corner = stem._corner(curve, bottom)
+    before, after = (np.linalg.norm(p - [-14.0, -16.0]) for p in (bottom, corner))
+    assert after < 0.35 * before
+    straight = np.stack([np.zeros(601), t], 1)
+    assert np.array_equal(stem._corner(straight, straight[300]), straight[300])

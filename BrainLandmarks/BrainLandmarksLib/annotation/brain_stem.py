@@ -39,6 +39,13 @@ SHORTEST_PONS_MM = 15.0
 NOTCH_MM = 8.0
 """How far above or below the end of a pons of its own the notch may lie."""
 
+CORNER_MM = (1.5, 5.0)
+"""How far from the bottom of a notch its two sides are straight: nearer, smoothing rounds them."""
+
+FARTHEST_CORNER_MM = 4.0
+SHARPEST_COSINE = 0.87
+"""Sides that meet at less than 30 degrees, or farther away, are no corner."""
+
 OBEX_ABOVE_MM = 3.0
 """The obex is at most so much higher than the pontomedullary notch."""
 
@@ -105,7 +112,8 @@ def _upper_notch(anatomy: Anatomy, pons: np.ndarray) -> np.ndarray | None:
     if not anatomy.inside(on_midline(front)):
         return None
     extent = _pons_extent(anatomy)
-    return _deepest(front, None if extent is None else extent[1])
+    bottom = _deepest(front, None if extent is None else extent[1])
+    return None if bottom is None else _corner(front, bottom)
 
 
 def _lower_notch(anatomy: Anatomy, curve: np.ndarray, pons: np.ndarray) -> np.ndarray | None:
@@ -185,6 +193,30 @@ def _deepest(curve: np.ndarray, level: float | None) -> np.ndarray | None:
     index = np.arange(first, last + 1)
     position = np.average(arc(even)[index], weights=depth[index] - depth[k] + 0.5 + 1e-6)
     return along(even, position)
+
+
+def _corner(curve: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """Where the two sides of a notch meet, or its bottom where they make no corner.
+
+    The field of a label map rounds a sharp notch, so its bottom lies 2 mm in front of the corner
+    in which experts see it.
+    """
+    even = resampled(curve, 0.25)
+    away = arc(even) - nearest(even, bottom)[1]
+    near, far = CORNER_MM
+    sides = [even[(away > -far) & (away < -near)], even[(away > near) & (away < far)]]
+    if min(map(len, sides)) < 8:
+        return bottom
+    middles = [side.mean(axis=0) for side in sides]
+    axes = [
+        np.linalg.svd(side - middle, full_matrices=False)[2][0]
+        for side, middle in zip(sides, middles, strict=True)
+    ]
+    if abs(axes[0] @ axes[1]) > SHARPEST_COSINE:
+        return bottom
+    along_first, _ = np.linalg.solve(np.stack([axes[0], -axes[1]], 1), middles[1] - middles[0])
+    corner = middles[0] + along_first * axes[0]
+    return corner if np.linalg.norm(corner - bottom) <= FARTHEST_CORNER_MM else bottom
 
 
 def _upper_hull(curve: np.ndarray, inward: np.ndarray) -> list[int]:

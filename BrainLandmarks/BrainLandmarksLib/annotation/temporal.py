@@ -31,6 +31,8 @@ OUTLINE_CLOSING_MM = 8.0
 MEDIAL_CLOSING_MM = 3.0
 """The same on the medial side, where wide gaps are cisterns."""
 
+HORN_TIP_MM = 3.0
+
 SMALLEST_HIPPOCAMPUS_MM3 = 200.0
 
 SHORTEST_HIPPOCAMPUS_MM = 28.0
@@ -116,18 +118,22 @@ def _common_axis(both: dict[str, Hippocampus]) -> np.ndarray:
 
 
 def _horn_tip(anatomy: Anatomy, side: str, amygdala: np.ndarray | None) -> np.ndarray | None:
-    """Front end of the temporal horn: middle of its most anterior 2 mm.
+    """Front end of the temporal horn: the outer half of its most anterior 3 mm.
 
-    The horn is thin and its label often falls into pieces; crumbs and pieces far from the amygdala
-    do not count as its tip.
+    In front the horn is a slit that bends round the amygdala, and labels reach far up its inner
+    side; experts put the tip where it ends outside. The horn is thin and its label often falls into
+    pieces; crumbs and pieces far from the amygdala do not count as its tip.
     """
     best: np.ndarray | None = None
     for piece in anatomy.head.pieces(TEMPORAL_HORN[side]):
         points = anatomy.frame.to_head(piece)
         if len(points) * anatomy.head.voxel_mm3 < CRUMB_MM3:
             continue
+        outwards = points @ lateral(side)
         front = points[:, 1].max()
-        tip = np.average(points, axis=0, weights=np.clip(points[:, 1] - (front - 2.0), 0, None))
+        weight = np.clip(points[:, 1] - (front - HORN_TIP_MM), 0, None)
+        middle = np.average(outwards, weights=weight)
+        tip = np.average(points, axis=0, weights=weight * (outwards >= middle))
         tip[1] = front
         if best is None or tip[1] > best[1]:
             best = tip
