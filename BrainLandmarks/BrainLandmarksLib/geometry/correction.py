@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,19 +27,21 @@ from BrainLandmarksLib.geometry.shape_model import ShapeModel
 FEWEST_HEADS = 5
 """Of a landmark that fewer heads have nothing is learnt."""
 
-UNKNOWN_MM = 2.0
-"""Error along each axis of a landmark of which nothing is known."""
-
 TOGETHER = 0.5
 """Share of the measured correlation of errors that is believed; so few heads exaggerate it."""
 
-FAMILIAR = 2.0
+FAMILIAR = 1.0
 """Mean square of the standardised points up to which a head is one that the shape model knows.
-Usual ones have about 1; of a head beyond it, the shape model has the less to say."""
+Usual heads have about a half; the farther one is beyond it, the less the shape model has to say."""
+
+GROWTH, STRETCH = 0.1, 0.04
+"""Heads of other people than those that were learnt from differ by these shares in size, and along
+each axis besides; it must not cost them anything."""
 
 _LEAST_MM = 0.4
 _MOST_SIGMAS = 4.0
 _MODES = 24
+_ARRAYS = ("offset", "modes", "residual", "heads")
 
 
 @dataclass(frozen=True)
@@ -51,19 +54,23 @@ class PointErrors:
         offset: (K, 3) what they lack on the usual head.
         modes: (M, 3 K) how errors go together, coordinates of a landmark side by side.
         residual: (K, 3) standard deviation of what is left, along each axis.
+        heads: (K,) how many heads each landmark's are of; with fewer than `FEWEST_HEADS` they mean
+            nothing.
     """
 
     offset: FloatArray
     modes: FloatArray
     residual: FloatArray
+    heads: FloatArray
 
     def __post_init__(self) -> None:
         count = self.offset.size
         if self.offset.shape[1:] != (3,) or self.residual.shape != self.offset.shape:
             raise ValueError("the errors of points need three numbers for each landmark")
-        if self.modes.shape[1:] != (count,):
-            raise ValueError("the modes of point errors need three numbers for each landmark")
-        if not all(np.isfinite(a).all() for a in (self.offset, self.modes, self.residual)):
+        if self.modes.shape[1:] != (count,) or self.heads.shape != self.offset.shape[:1]:
+            raise ValueError("the errors of points must all be of the same landmarks")
+        every = (self.offset, self.modes, self.residual, self.heads)
+        if not all(np.isfinite(array).all() for array in every):
             raise ValueError("the errors of points must be finite")
         if not (self.residual > 0).all():
             raise ValueError("the residual of point errors must be above zero")
@@ -78,19 +85,20 @@ class PointErrors:
             mirror: (K,) index of each landmark's left-right partner.
         """
         both = np.concatenate([lacks, (lacks * [-1.0, 1.0, 1.0])[:, mirror]])
-        known = np.isfinite(both).all(2)
-        enough = known.sum(0) >= 2 * FEWEST_HEADS
-        offset = np.zeros(lacks.shape[1:])
-        variance = np.full(offset.shape, UNKNOWN_MM**2)
+        heads = np.isfinite(lacks).all(2).sum(0)
+        heads = np.minimum(heads, heads[mirror])
+        enough = heads >= FEWEST_HEADS
+        offset, variance = np.zeros(lacks.shape[1:]), np.ones(lacks.shape[1:])
         if not enough.any():
-            return cls(offset, np.zeros((0, offset.size)), np.sqrt(variance))
+            return cls(offset, np.zeros((0, offset.size)), variance, heads.astype(float))
         offset[enough] = np.nanmedian(both[:, enough], axis=0)
-        rest = np.where(known[..., None] & enough[:, None], both - offset, np.nan)
+        rest = np.where(
+            np.isfinite(both).all(2)[..., None] & enough[:, None], both - offset, np.nan
+        )
         # One head that went wrong must not make all of them doubtful.
-        scale = np.full(offset.shape, UNKNOWN_MM)
-        scale[enough] = 1.48 * np.nanmedian(np.abs(rest[:, enough]), axis=0)
+        scale = 1.48 * np.nanmedian(np.abs(rest[:, enough]), axis=0)
         limit = _MOST_SIGMAS * np.maximum(scale, _LEAST_MM)
-        rest = np.clip(rest, -limit, limit)
+        rest[:, enough] = np.clip(rest[:, enough], -limit, limit)
         variance[enough] = np.nanmean(rest[:, enough] ** 2, axis=0)
         variance = np.maximum(variance, _LEAST_MM**2)
         rows = np.nan_to_num(rest).reshape(len(rest), -1)
@@ -98,7 +106,8 @@ class PointErrors:
         modes = (lengths * np.sqrt(TOGETHER / len(rows)))[:_MODES, None] * directions[:_MODES]
         explained = (modes**2).sum(0).reshape(offset.shape)
         least = (1 - TOGETHER) * variance
-        return cls(offset, modes, np.sqrt(np.maximum(variance - explained, least)))
+        residual = np.sqrt(np.maximum(variance - explained, least))
+        return cls(offset, modes, residual, heads.astype(float))
 
     @property
     def covariance(self) -> FloatArray:
@@ -121,12 +130,15 @@ class Correction:
     def __call__(self, points: FloatArray, part: str) -> FloatArray:
         """The points of a network, (K, 3) RAS mm; what is missing, NaN, stays missing.
 
-        Points of an unknown network and sets of fewer than four points stay as they are.
+        Points of an unknown network, landmarks of which nothing has been learnt, and sets of fewer
+        than four others stay as they are.
         """
-        known = np.isfinite(points).all(1)
-        if part not in self.errors or known.sum() < 4:
+        if part not in self.errors:
             return points
         errors, shape = self.errors[part], self.shape
+        known = np.isfinite(points).all(1) & (errors.heads >= FEWEST_HEADS)
+        if known.sum() < 4:
+            return points
         try:
             pose = shape.pose(points)
         except ValueError:  # all points in one place or on one line
@@ -134,7 +146,7 @@ class Correction:
         placed = apply_affine(np.linalg.inv(pose), points) + errors.offset
         rows = np.repeat(known, 3)
         unusual = (placed - shape.mean).ravel()[rows]
-        prior = shape.free_covariance[np.ix_(rows, rows)]
+        prior = self._prior[np.ix_(rows, rows)]
         weights = np.linalg.solve(prior + errors.covariance[np.ix_(rows, rows)], unusual)
         # What is likely of a head is not forced upon one that is like no other.
         strange = float(unusual @ weights) / len(unusual)
@@ -143,6 +155,14 @@ class Correction:
         result = points.copy()
         result[known] = apply_affine(pose, placed[known] + share * (expected - placed[known]))
         return result
+
+    @cached_property
+    def _prior(self) -> FloatArray:
+        """(3 K, 3 K) how landmarks vary over heads of any people, in any pose, mm^2."""
+        arm = self.shape.mean - self.shape.mean.mean(0)
+        along = [STRETCH * np.where(np.arange(3) == axis, arm, 0.0).ravel() for axis in range(3)]
+        modes = np.array([GROWTH * arm.ravel(), *along])
+        return np.asarray(self.shape.free_covariance + modes.T @ modes)
 
 
 def write_correction(path: Path, correction: Correction) -> None:
@@ -156,9 +176,7 @@ def write_correction(path: Path, correction: Correction) -> None:
         "shape.residual_mm": np.array([shape.residual_mm]),
     }
     for part, errors in correction.errors.items():
-        arrays[f"{part}.offset"] = errors.offset
-        arrays[f"{part}.modes"] = errors.modes
-        arrays[f"{part}.residual"] = errors.residual
+        arrays |= {f"{part}.{of}": getattr(errors, of) for of in _ARRAYS}
     save_file({k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()}, path)
 
 
@@ -177,10 +195,7 @@ def read_correction(path: Path) -> Correction:
             data["shape.mean"], data["shape.modes"], float(data["shape.residual_mm"][0])
         )
         parts = [name.removesuffix(".offset") for name in data if name.endswith(".offset")]
-        errors = {
-            part: PointErrors(*(data[f"{part}.{of}"] for of in ("offset", "modes", "residual")))
-            for part in parts
-        }
+        errors = {part: PointErrors(*(data[f"{part}.{of}"] for of in _ARRAYS)) for part in parts}
         if any(e.offset.shape != shape.mean.shape for e in errors.values()):
             raise ValueError("shape and errors are of different landmarks")
         return Correction(shape, errors)
