@@ -31,7 +31,8 @@ from BrainLandmarksLib.network.model_files import (
 )
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
-from BrainLandmarksTrainLib.pipeline.calibrate import calibrate_model
+from BrainLandmarksTrainLib.evaluation.held_out import HeldOut
+from BrainLandmarksTrainLib.pipeline.calibrate import calibrate_model, correction_of
 
 __all__ = ["ball_protocol"]
 
@@ -87,7 +88,11 @@ def correction(model):
     mirror = model.protocol.mirror_permutation()
     heads = [mean * (1 + 0.05 * rng.normal()) for _ in range(60)]
     shape = ShapeModel.fit(heads, mirror, mean)
-    return Correction(shape, {"fine": PointErrors.fit(lacking(60), mirror)})
+    lacks = lacking(60)
+    found = np.array([head - lack for head, lack in zip(heads, lacks)])
+    nothing = np.full(found.shape[:2], np.nan)
+    result = HeldOut(("x",) * 60, nothing, nothing, found, np.array(heads))
+    return correction_of(replace(model, shape=shape), heads, {"fine": result})
 
 
 def test_points_are_put_where_they_belong(model, correction):

@@ -30,9 +30,9 @@ FEWEST_HEADS = 5
 TOGETHER = 0.5
 """Share of the measured correlation of errors that is believed; so few heads exaggerate it."""
 
-FAMILIAR = 1.0
-"""Mean square of the standardised points up to which a head is one that the shape model knows.
-Usual heads have about a half; the farther one is beyond it, the less the shape model has to say."""
+FADES = 3
+"""How fast the shape model loses its say on heads that are less familiar than those learnt from:
+with this power of how much more unusual they are."""
 
 GROWTH, STRETCH = 0.1, 0.04
 """Heads of other people than those that were learnt from differ by these shares in size, and along
@@ -56,12 +56,14 @@ class PointErrors:
         residual: (K, 3) standard deviation of what is left, along each axis.
         heads: (K,) how many heads each landmark's are of; with fewer than `FEWEST_HEADS` they mean
             nothing.
+        familiar: `Correction.strangeness` up to which a head is like those that were learnt from.
     """
 
     offset: FloatArray
     modes: FloatArray
     residual: FloatArray
     heads: FloatArray
+    familiar: float = 1.0
 
     def __post_init__(self) -> None:
         count = self.offset.size
@@ -72,7 +74,7 @@ class PointErrors:
         every = (self.offset, self.modes, self.residual, self.heads)
         if not all(np.isfinite(array).all() for array in every):
             raise ValueError("the errors of points must be finite")
-        if not (self.residual > 0).all():
+        if not ((self.residual > 0).all() and 0 < self.familiar < np.inf):
             raise ValueError("the residual of point errors must be above zero")
 
     @classmethod
@@ -133,28 +135,43 @@ class Correction:
         Points of an unknown network, landmarks of which nothing has been learnt, and sets of fewer
         than four others stay as they are.
         """
-        if part not in self.errors:
+        seen = self._seen(points, part)
+        if seen is None:
             return points
+        pose, known, placed, expected, strangeness = seen
+        # What is likely of a head is not forced upon one that is like no other.
+        share = min(1.0, (self.errors[part].familiar / max(strangeness, 1e-9)) ** FADES)
+        result = points.copy()
+        result[known] = apply_affine(pose, placed + share * (expected - placed))
+        return result
+
+    def strangeness(self, points: FloatArray, part: str) -> float:
+        """Mean square of the standardised points of a head; NaN where nothing can be said."""
+        seen = self._seen(points, part)
+        return float("nan") if seen is None else seen[-1]
+
+    def _seen(
+        self, points: FloatArray, part: str
+    ) -> tuple[FloatArray, npt.NDArray[np.bool_], FloatArray, FloatArray, float] | None:
+        """Pose, which points count, where they are and are expected in the canonical pose, and how
+        strange that is; None where nothing can be said."""
+        if part not in self.errors:
+            return None
         errors, shape = self.errors[part], self.shape
         known = np.isfinite(points).all(1) & (errors.heads >= FEWEST_HEADS)
         if known.sum() < 4:
-            return points
+            return None
         try:
             pose = shape.pose(points)
         except ValueError:  # all points in one place or on one line
-            return points
-        placed = apply_affine(np.linalg.inv(pose), points) + errors.offset
+            return None
+        placed = (apply_affine(np.linalg.inv(pose), points) + errors.offset)[known]
         rows = np.repeat(known, 3)
-        unusual = (placed - shape.mean).ravel()[rows]
+        unusual = (placed - shape.mean[known]).ravel()
         prior = self._prior[np.ix_(rows, rows)]
         weights = np.linalg.solve(prior + errors.covariance[np.ix_(rows, rows)], unusual)
-        # What is likely of a head is not forced upon one that is like no other.
-        strange = float(unusual @ weights) / len(unusual)
-        share = min(1.0, FAMILIAR / max(strange, 1e-9))
         expected = shape.mean[known] + (prior @ weights).reshape(-1, 3)
-        result = points.copy()
-        result[known] = apply_affine(pose, placed[known] + share * (expected - placed[known]))
-        return result
+        return pose, known, placed, expected, float(unusual @ weights) / len(unusual)
 
     @cached_property
     def _prior(self) -> FloatArray:
@@ -177,6 +194,7 @@ def write_correction(path: Path, correction: Correction) -> None:
     }
     for part, errors in correction.errors.items():
         arrays |= {f"{part}.{of}": getattr(errors, of) for of in _ARRAYS}
+        arrays[f"{part}.familiar"] = np.array([errors.familiar])
     save_file({k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()}, path)
 
 
@@ -195,7 +213,12 @@ def read_correction(path: Path) -> Correction:
             data["shape.mean"], data["shape.modes"], float(data["shape.residual_mm"][0])
         )
         parts = [name.removesuffix(".offset") for name in data if name.endswith(".offset")]
-        errors = {part: PointErrors(*(data[f"{part}.{of}"] for of in _ARRAYS)) for part in parts}
+        errors = {
+            part: PointErrors(
+                *(data[f"{part}.{of}"] for of in _ARRAYS), float(data[f"{part}.familiar"][0])
+            )
+            for part in parts
+        }
         if any(e.offset.shape != shape.mean.shape for e in errors.values()):
             raise ValueError("shape and errors are of different landmarks")
         return Correction(shape, errors)

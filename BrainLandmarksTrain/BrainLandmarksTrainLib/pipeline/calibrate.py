@@ -41,6 +41,9 @@ _QUALITY = {"fine": "fast", "refinement": "standard"}
 
 _MODES = 60
 
+_MARGIN = 1.25
+"""Heads that nothing was learnt from are so much stranger than those that were, though as usual."""
+
 Progress = Callable[[int, int, str], None]
 """Called before each scan with the number done, of all, and what it is for."""
 
@@ -113,6 +116,12 @@ def correction_of(
     else:
         shape = model.shape
     errors = {part: PointErrors.fit(_lacks(r, shape), mirror) for part, r in results.items()}
+    correction = Correction(shape, errors)
+    for part, result in results.items():
+        strange = [correction.strangeness(found, part) for found in result.found]
+        if np.isfinite(strange).any():
+            usual = float(np.nanquantile(strange, 0.9))
+            errors[part] = replace(errors[part], familiar=_MARGIN * max(usual, 1e-3))
     return Correction(shape, errors)
 
 
