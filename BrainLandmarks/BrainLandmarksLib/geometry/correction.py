@@ -30,7 +30,7 @@ FEWEST_HEADS = 5
 TOGETHER = 0.5
 """Share of the measured correlation of errors that is believed; so few heads exaggerate it."""
 
-FADES = 3
+FADES = 6
 """How fast the shape model loses its say on heads that are less familiar than those learnt from:
 with this power of how much more unusual they are."""
 
