@@ -91,6 +91,13 @@ def test_a_few_points_that_are_far_off_do_not_matter(judge, shape):
     assert judge(points) > landmarks.PLAUSIBLE
 
 
+@pytest.mark.parametrize("size", [0.02, 0.5, 2.0])
+def test_a_head_of_no_head_s_size_is_implausible(judge, shape, size):
+    """Such points fit one another well: all in about one place, or voxels of a wrong size."""
+    points = size * heads(shape, 1)[0] + np.random.default_rng(9).normal(0, 0.5, (88, 3))
+    assert judge(points) < 0.2
+
+
 @pytest.mark.parametrize("kind", ["cloud", "one place", "one line", "ball", "mirrored", "half"])
 def test_what_is_no_head_is_implausible(judge, shape, kind):
     rng = np.random.default_rng(6)
