@@ -6,9 +6,9 @@ points lie to one another tells it: in a head each is about where all the others
 (`shape_model.ShapeModel.deviation`), in anything else hardly any is.
 
 The score is made of the deviation that 85 % of the points stay below, so a few points that are far
-off, as in a head with a lesion, do not matter. Points that all lie in one place fit one another, too,
-so the size of the whole counts besides. docs/plausibility.md has what was measured, and how to
-measure it anew.
+off, as in a head with a lesion, do not matter. Points that all lie in one place fit one another,
+too, so the size of the whole counts besides. docs/plausibility.md has what was measured, and how
+to measure it anew.
 """
 
 from __future__ import annotations
