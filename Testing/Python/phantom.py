@@ -25,6 +25,12 @@ def phantom_head(rotation: np.ndarray | None = None) -> Volume:
     return Volume(upright.data.copy(), upright.grid)
 
 
+def coarse_phantom_head() -> Volume:
+    """The upright phantom with 3 mm voxels, for tests that need no exact outlines."""
+    coarse = _upright().thinned(2 * VOXEL_MM)
+    return Volume(coarse.data.copy(), coarse.grid)
+
+
 @functools.cache
 def _upright() -> Volume:
     return _phantom_head(None)
@@ -106,7 +112,7 @@ def _phantom_head(rotation: np.ndarray | None) -> Volume:
     labels[ball((0, -18, -27), (15, 15, 15))] = 16
     labels[(np.hypot(x, y + 26 - 0.1 * (z + 27)) < 8) & (z < -27) & (z > -62)] = 16
     labels[(np.hypot(x, y + 26 - 0.1 * (z + 27)) < 7) & (z <= -62)] = 512
-    labels[ball((0, -37, -28), (7, 4.5, 14))] = 15
+    labels[ball((0, -36, -31), (7, 5, 19))] = 15
     labels[ball((31, 66, -22), (12.4, 12.4, 12.4), mirrored)] = 506
     return Volume(labels, grid)
 

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 import pytest
-from phantom import phantom_head
+from phantom import coarse_phantom_head, phantom_head
 
 from BrainLandmarksLib.annotation import annotate
 from BrainLandmarksLib.annotation.labelmap import HEMISPHERE, HIPPOCAMPUS, LabelMap
@@ -21,11 +21,7 @@ LABELS = load_protocol("brain88").labels
 @functools.cache
 def head():
     """The phantom with 3 mm voxels, in the library's numbers."""
-    fine = phantom_head()
-    affine = fine.grid.affine.copy()
-    affine[:3, :3] *= 2
-    data = fine.data[::2, ::2, ::2]
-    return LabelMap(Volume(data, Grid(data.shape, affine)), "freesurfer")
+    return LabelMap(coarse_phantom_head(), "freesurfer")
 
 
 def placed(labels, affine=None):
@@ -109,14 +105,14 @@ def check_outcome(labels):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_damage_gives_points_or_a_sentence(seed):
     check_outcome(damaged(seed))
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("seed", range(6, 206))
+@pytest.mark.parametrize("seed", range(4, 204))
 def test_any_damage_gives_points_or_a_sentence(seed):
     check_outcome(damaged(seed))
 
@@ -154,6 +150,13 @@ def test_a_hemisphere_without_cortex_has_no_outline():
     assert points.keys() >= {"FP_L", "GR_L", "TP_L", "TOH_L_L", "HIP_H_R", "CC_G", "PMN"}
 
 
+def test_a_fourth_ventricle_that_breaks_off_has_no_obex():
+    """Its lowest part that is left ends above the pontomedullary notch, where no obex is."""
+    z = head().grid.ijk_to_ras(np.moveaxis(np.indices(head().labels.shape), 0, -1))[..., 2]
+    labels = np.where((head().labels == 15) & (z < -34), 16, head().labels)
+    assert placed(labels).keys() == whole().keys() - {"OBEX"}
+
+
 @pytest.mark.parametrize("cropped", [False, True], ids=["emptied", "cropped"])
 def test_outlines_that_run_into_a_cut_give_no_points(cropped):
     middle = int(head().grid.ras_to_ijk([0.0, 10.0, 0.0])[1])
@@ -161,7 +164,7 @@ def test_outlines_that_run_into_a_cut_give_no_points(cropped):
     points = placed(labels[:, :middle] if cropped else labels)
     cut = {"CC_G", "CC_U1", "CC_L2", "BB_3", "BB_F", "FP_L", "FB_M", "GR_R", "AX_1_L", "AX_3_R"}
     assert not points.keys() & cut
-    for label in ("HIP_T_L", "HIP_T_R", "OBEX", "MB_T"):
+    for label in ("HIP_T_L", "HIP_T_R", "PONS_A", "OBEX", "MB_T"):
         assert np.linalg.norm(points[label] - whole()[label]) < 3.0, label
 
 
@@ -178,28 +181,27 @@ def test_a_map_that_is_cropped_to_the_brain_is_not_cut():
         assert np.linalg.norm(point - same[label]) < 1.0, label
 
 
-def with_class_of_callosum(extra):
-    """The phantom at 1.5 mm with a callosum of its own and, maybe, a thick fornix."""
-    volume = phantom_head()
-    ijk = np.stack(np.meshgrid(*map(np.arange, volume.data.shape), indexing="ij"), -1)
-    x, y, z = np.moveaxis(volume.grid.ijk_to_ras(ijk.astype(float)), -1, 0)
-    midline = (np.abs(x) < 4) & (np.abs(y) < 45)
-    callosum = midline & np.isin(volume.data, (2, 41))
-    if extra:
+def with_class_of_callosum(crowded):
+    """Callosal points of the phantom with their own class and, maybe, a thick fornix beside it."""
+    labels = head().labels.copy()
+    ijk = np.stack(np.meshgrid(*map(np.arange, labels.shape), indexing="ij"), -1)
+    x, y, z = np.moveaxis(head().grid.ijk_to_ras(ijk.astype(float)), -1, 0)
+    midline = (np.abs(x) < 5) & (np.abs(y) < 45)
+    callosum = midline & np.isin(labels, (2, 41))
+    if crowded:
         fornix = midline & (np.abs(y + 2) < 28) & (np.abs(z - 8) < 14) & ~callosum
-        volume.data[fornix] = np.where(x < 0, 2, 41)[fornix]
-    volume.data[callosum] = 251
-    return annotate(volume, "freesurfer").points
+        labels[fornix] = np.where(x < 0, 2, 41)[fornix]
+    labels[callosum] = 251
+    points = placed(labels)
+    return np.array([points[label] for label in LABELS if label.startswith("CC_")])
 
 
 def test_the_callosum_is_its_own_class_where_there_is_one():
     """White matter that crosses the midline beside it does not count."""
-    rows = [k for k, label in enumerate(LABELS) if label.startswith("CC_")]
     clean, crowded = with_class_of_callosum(False), with_class_of_callosum(True)
-    assert np.isfinite(clean[rows]).all()
-    assert np.abs(clean[rows] - crowded[rows]).max() < 0.2
-    white = annotate(phantom_head(), "freesurfer").points
-    assert np.linalg.norm(clean[rows] - white[rows], axis=1).max() < 2.0
+    assert np.abs(clean - crowded).max() < 0.2
+    white = np.array([whole()[label] for label in LABELS if label.startswith("CC_")])
+    assert np.linalg.norm(clean - white, axis=1).max() < 3.0
 
 
 def test_fields_follow_the_size_of_the_voxels():

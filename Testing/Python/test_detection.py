@@ -319,7 +319,7 @@ def test_auto_never_takes_mps(monkeypatch):
 
 
 def test_every_quality_finds_the_balls(detector, ball_protocol):
-    """Turned and mirrored looks come back to where they belong, left and right included."""
+    """Turned and mirrored passes come back to where they belong, left and right included."""
     networks = (SidedBallFinder(300.0), BallFinder(120.0))
     own = Detector(Model(ball_protocol, *networks, detector.model.spec), "cpu")
     pose = pose_of((8, -5, 12), (4, 0, -6))
@@ -334,7 +334,7 @@ def test_every_quality_finds_the_balls(detector, ball_protocol):
         assert distances(result.landmarks.points, apply_affine(pose, BALLS)).max() < 1.0
         assert [f for _, f in stages] == sorted(f for _, f in stages)
         assert stages[-1] == ("detect", 1.0)
-    assert seen == {name: q.looks + q.turned for name, q in QUALITIES.items()}
+    assert seen == {name: q.passes + q.turned for name, q in QUALITIES.items()}
     alone = own.detect(head, quality=Quality(1, 2)).landmarks.points
     assert distances(alone, apply_affine(pose, BALLS)).max() < 1.0
     with pytest.raises(UserError, match="no quality 'perfect'; choose fast, standard, best"):

@@ -8,7 +8,7 @@ import json
 import nibabel
 import numpy as np
 import pytest
-from phantom import phantom_head
+from phantom import coarse_phantom_head
 
 from BrainLandmarksLib.annotation import annotate, detect_scheme, load_scheme, scheme_names
 from BrainLandmarksLib.annotation.labelmap import LabelMap
@@ -77,9 +77,9 @@ def test_a_number_without_side_goes_to_the_nearer_half():
 @functools.cache
 def in_numbers_of(name):
     """The phantom told in another scheme; blocks of a structure take its numbers in turn."""
-    scheme, head = load_scheme(name), phantom_head()
+    scheme, head = load_scheme(name), coarse_phantom_head()
     labels = head.data.astype(int)
-    block = sum(axis // 12 for axis in np.indices(labels.shape))
+    block = sum(axis // 6 for axis in np.indices(labels.shape))
     data = np.zeros_like(head.data)
     for target in {int(n) for n in np.unique(labels)} - {0}:
         candidates = np.flatnonzero(scheme.table == target)
@@ -93,7 +93,7 @@ def in_numbers_of(name):
 def test_a_head_has_the_same_landmarks_in_every_scheme(name):
     head = LabelMap(in_numbers_of(name))
     assert head.scheme.name == name
-    plain = LabelMap(phantom_head())
+    plain = LabelMap(coarse_phantom_head())
     assert plain.scheme.name == "freesurfer"
     for structure in ("hippocampus", "cerebral cortex", "thalamus"):
         for number in PAIRED[structure]:
@@ -101,7 +101,7 @@ def test_a_head_has_the_same_landmarks_in_every_scheme(name):
 
 
 def test_annotating_takes_the_scheme_of_the_map():
-    head = phantom_head()
+    head = coarse_phantom_head()
     head.data[np.isin(head.data, (506, 512))] = 0  # GIF has neither eyes nor a spinal cord
     plain, told = annotate(head, "freesurfer"), annotate(in_numbers_of("gif"))
     assert np.array_equal(plain.missing, told.missing)
@@ -111,9 +111,9 @@ def test_annotating_takes_the_scheme_of_the_map():
 
 @pytest.mark.parametrize("name", scheme_names())
 def test_a_damaged_map_is_recognised_still(name):
-    volume = phantom_head() if name == "freesurfer" else in_numbers_of(name)
+    volume = coarse_phantom_head() if name == "freesurfer" else in_numbers_of(name)
     data = volume.data.astype(int)
-    for part in (data[: len(data) // 2], data[:, :70], data[:, :, 70:]):
+    for part in (data[: len(data) // 2], data[:, :35], data[:, :, 35:]):
         assert detect_scheme(part).name == name
     for gone in list(numbers(data))[1::2]:
         assert detect_scheme(np.where(data == gone, 0, data)).name == name
@@ -167,14 +167,11 @@ def test_names_and_files_that_are_not_there(tmp_path):
 
 
 def small_map(tmp_path):
-    """A map that is quickly refused or read: the phantom at 3 mm with a number of nobody's."""
-    head = phantom_head()
-    data = head.data[::2, ::2, ::2].copy()
-    data[0, 0, :3] = 700, 701, 701
-    affine = head.grid.affine.copy()
-    affine[:3, :3] *= 2
+    """The coarse phantom as a file, with numbers of nobody's in a corner."""
+    head = coarse_phantom_head()
+    head.data[0, 0, :3] = 700, 701, 701
     path = tmp_path / "labels.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(data.astype(np.int16), affine), path)
+    nibabel.save(nibabel.Nifti1Image(head.data.astype(np.int16), head.grid.affine), path)
     return path
 
 

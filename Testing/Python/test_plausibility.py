@@ -91,6 +91,13 @@ def test_a_few_points_that_are_far_off_do_not_matter(judge, shape):
     assert judge(points) > landmarks.PLAUSIBLE
 
 
+@pytest.mark.parametrize("size", [0.02, 0.5, 2.0])
+def test_a_head_of_no_head_s_size_is_implausible(judge, shape, size):
+    """Such points fit one another well: all in about one place, or voxels of a wrong size."""
+    points = size * heads(shape, 1)[0] + np.random.default_rng(9).normal(0, 0.5, (88, 3))
+    assert judge(points) < 0.2
+
+
 @pytest.mark.parametrize("kind", ["cloud", "one place", "one line", "ball", "mirrored", "half"])
 def test_what_is_no_head_is_implausible(judge, shape, kind):
     rng = np.random.default_rng(6)
@@ -215,6 +222,27 @@ def test_a_head_that_lies_wrong_is_found(finder, runs, number):
     # A plausible head costs no look more.
     looks = ["locator"] * (2 + 23 + 2 if found.notes else 2)
     assert runs == [*looks, "fine"]
+
+
+def test_an_orientation_that_the_locator_doubts_is_tried_before_a_refusal(finder, monkeypatch):
+    """It doubts the right one and prefers a wrong one, in which the fine network sees no head."""
+    located = finder._located
+    wrong = np.eye(4)
+    wrong[:3, :3] = axis_rotations()[9]
+
+    def in_doubt(work, pose):
+        return replace(located(work, pose), plausibility=0.3)
+
+    def wrongly_sure(work, first):
+        work.searched = True
+        return replace(first, pose=first.pose @ wrong, plausibility=0.9)
+
+    monkeypatch.setattr(finder, "_located", in_doubt)
+    monkeypatch.setattr(finder, "_from_all_sides", wrongly_sure)
+    found = finder.detect(phantom(head_grid((4, 4, 4)), radius=22.0), quality=FAST)
+    assert np.linalg.norm(found.landmarks.points - BALLS, axis=1).max() < 1.5
+    assert found.plausible
+    assert not found.notes
 
 
 def test_what_is_no_head_is_refused_unless_it_is_forced(finder, runs):

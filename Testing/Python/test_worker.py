@@ -47,8 +47,10 @@ def detect(worker, output, on_message, **changes):
 
 
 def until(worker, condition, timeout_s=PATIENCE_S):
+    """Poll until the condition holds; it never will where no request is left to bring it about."""
     end = time.monotonic() + timeout_s
     while not condition():
+        assert worker.busy, f"all has ended without it: {worker.diagnostics()}"
         assert time.monotonic() < end, worker.diagnostics()
         worker.poll()
         time.sleep(0.005)
@@ -205,7 +207,7 @@ def test_what_the_user_can_put_right_is_said_in_one_sentence(worker, tmp_path):
 def test_killed_in_mid_detection_it_says_so_and_the_next_click_works(worker, tmp_path):
     received = []
     detect(worker, tmp_path / "1.mrk.json", received.append)
-    until(worker, lambda: last(received).get("stage") in ("locate", "look"))
+    until(worker, lambda: last(received).get("stage") in ("locate", "detect"))
     os.kill(worker.pid, signal.SIGKILL)
     until(worker, lambda: not worker.busy)
     assert last(received)["type"] == "error"
@@ -234,7 +236,7 @@ def test_a_crash_is_reported_with_the_last_lines(worker, tmp_path):
 def test_cancel_takes_less_than_a_second_and_leaves_nothing(worker, tmp_path):
     received = []
     identity = detect(worker, tmp_path / "1.mrk.json", received.append, quality="standard")
-    until(worker, lambda: last(received).get("stage") == "look")
+    until(worker, lambda: last(received).get("stage") == "detect")
     start = time.monotonic()
     worker.cancel(identity)
     until(worker, lambda: not worker.busy)
@@ -355,7 +357,8 @@ def test_it_leaves_with_its_client(tmp_path):
         f"worker.request('detect', seen.append, image={str(resources.sample_head())!r},\n"
         f"    output={str(tmp_path / 'x.mrk.json')!r}, model='brain88', device='cpu',\n"
         "    quality='fast')\n"
-        "while not seen or seen[-1].get('stage') not in ('locate', 'look'):\n"
+        "while not seen or seen[-1].get('stage') not in ('locate', 'detect'):\n"
+        "    assert worker.busy, seen\n"
         "    worker.poll()\n"
         "print(worker.pid, flush=True)\n"
         "os._exit(1)\n"
@@ -441,7 +444,7 @@ def test_it_explains_and_remembers_what_it_saw(worker, tmp_path, head_file, tiny
     first = explained(worker, tmp_path / "maps", landmarks=["B_M"], **common)
     assert last(first)["type"] == "result", last(first)
     stages = dict.fromkeys(m["stage"] for m in first if m["type"] == "progress")
-    assert list(stages) == ["load", "read", "prepare", "locate", "look", "map"]
+    assert list(stages) == ["load", "read", "prepare", "locate", "detect", "map"]
     fractions = [m["fraction"] for m in first if m["type"] == "progress"]
     assert fractions == sorted(fractions)
     (written,) = last(first)["maps"]

@@ -17,7 +17,10 @@ from BrainLandmarksLib import resources
 from BrainLandmarksLib.gradcam.output import read_map
 from BrainLandmarksLib.mrml.export.volume import world_affine
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
+from BrainLandmarksLib.network.model_files import load_shape
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
+from BrainLandmarksLib.review import Review, write_review
 
 FOLDER = Path(__file__).parents[2] / "BrainLandmarks"
 MODULE, REVIEW = FOLDER / "BrainLandmarksGradCAM.py", FOLDER / "BrainLandmarks.py"
@@ -32,7 +35,7 @@ def models(tmp_path_factory):
     from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
     from BrainLandmarksLib.network.model_files import CropSpec, Model, ModelSpec, save_model
 
-    shape = np.random.default_rng(2).uniform(-9, 9, (len(PROTOCOL), 3))
+    shape = np.random.default_rng(2).uniform(-1, 1, (len(PROTOCOL), 3))
     folder = tmp_path_factory.mktemp("models")
     made = []
     for seed, name in enumerate(("one", "two")):
@@ -127,6 +130,7 @@ def maps(panel):
 # The shipped model --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_from_the_table_of_the_other_module_to_a_map(desktop, hosts, scene, tmp_path):
     """Detect there, look here: one process, one head, and both modules go together."""
     review = desktop.open(REVIEW).self()
@@ -195,6 +199,40 @@ def test_from_the_table_of_the_other_module_to_a_map(desktop, hosts, scene, tmp_
 
 
 # Small models -------------------------------------------------------------------------------------
+
+
+def test_the_other_module_and_the_views_choose_what_is_explained(
+    desktop, small, scene, tmp_path, monkeypatch
+):
+    # Nothing is detected here, so nobody needs to know how long it would take.
+    section = "BrainLandmarksLib.ui.landmarks.detecting.DetectSection"
+    monkeypatch.setattr(f"{section}.prepare", lambda *_: None)
+    landmarks = LandmarkSet.from_points(PROTOCOL, load_shape("brain88", len(PROTOCOL)).mean)
+    write_review(tmp_path / "head.mrk.json", Review.of(landmarks), {"model": "brain88"})
+    review = desktop.open(REVIEW).self()
+    desktop.dialogs.choose(tmp_path / "head.mrk.json")
+    review.ui.loadButton.click()
+    session = review.panel.session
+    assert session is not None, review.ui.messageLabel.text
+
+    # A row of the other module's table, while that module is in front.
+    review.panel.reviewing.activate("PONS_A")
+    made(desktop, small)
+    node = foreground()
+    assert node.GetName() == "Grad-CAM PONS_A"
+    assert small.panel.choosing.labels == ("PONS_A",)
+
+    # A click on a point in a view.
+    other = session.nodes.point("BB_7")
+    slicer.vtkMRMLSliceNode.JumpAllSlices(scene, *other, 1)
+    red = slicer.app.layoutManager().sliceWidget("Red")
+    desktop.app.processEvents()
+    red.sliceView().click(*red.pixel_of(other))
+    made(desktop, small)
+    assert foreground() is node
+    assert node.GetName() == "Grad-CAM BB_7"
+    assert session.selection.active == "BB_7"
+    assert not session.review.edits
 
 
 def test_a_scan_without_landmarks_is_explained_as_well(desktop, small, scene):

@@ -18,10 +18,9 @@ import slicer.util
 from polling import until
 
 from BrainLandmarksLib import resources
-from BrainLandmarksLib.detection import Detector
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
+from BrainLandmarksLib.mrml.landmarks.detection_run import Failure, Found
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
@@ -34,16 +33,35 @@ NAME, STATUS = 0, 2
 
 
 @pytest.fixture
-def panel(desktop):
+def asking_panel(desktop):
+    """It asks the worker how long a detection takes, which takes long itself."""
     return desktop.open(MODULE).self()
 
 
+@pytest.fixture
+def panel(desktop, monkeypatch):
+    """It does not ask."""
+    section = "BrainLandmarksLib.ui.landmarks.detecting.DetectSection"
+    monkeypatch.setattr(f"{section}.prepare", lambda *_: None)
+    return desktop.open(MODULE).self()
+
+
+SOURCE = {"model": "brain88", "device": "cpu", "plausibility": 0.99}
+
+
 @pytest.fixture(scope="module")
-def answer(tmp_path_factory):
-    """A file with the model's answer on the sample head, made once."""
-    found = Detector("brain88").detect(read_image(resources.sample_head()), quality="fast")
+def found():
+    """Landmarks of the sample head as a model's answer would be; some are surer than others."""
+    placed = read_landmarks(resources.sample_landmarks("brain88"), PROTOCOL)
+    confidence = np.random.default_rng(3).uniform(0.5, 1.0, len(PROTOCOL))
+    return LandmarkSet.from_points(PROTOCOL, placed.points, "model", confidence)
+
+
+@pytest.fixture(scope="module")
+def answer(tmp_path_factory, found):
+    """The same as a file."""
     path = tmp_path_factory.mktemp("answer") / "answer.mrk.json"
-    write_review(path, Review.of(found.landmarks), {"model": "brain88", "device": "cpu"})
+    write_review(path, Review.of(found), SOURCE)
     return path
 
 
@@ -59,6 +77,16 @@ def detected(desktop, panel, answer):
 
 
 def detect(desktop, panel):
+    panel.ui.detectButton.click()
+    until(desktop, lambda: panel.panel.detecting.run is None)
+
+
+def begin_to_detect(desktop, panel):
+    """A detection that the worker works on; what it brings is of other tests."""
+    panel.ui.detectButton.click()
+    until(desktop, lambda: panel.ui.progressBar.value > 0 or panel.ui.messageLabel.text)
+    assert panel.ui.messageLabel.text == ""
+    assert panel.panel.detecting.run is not None
     panel.ui.detectButton.click()
     until(desktop, lambda: panel.panel.detecting.run is None)
 
@@ -99,8 +127,8 @@ def test_another_module_detects_without_the_panel(desktop, scene):
             logic.detect(empty, model="brain99")
 
 
-def test_a_review_from_the_scan_to_the_file(desktop, panel, scene, tmp_path):
-    ui = panel.ui
+def test_a_review_from_the_scan_to_the_file(desktop, asking_panel, scene, tmp_path):
+    panel, ui = asking_panel, asking_panel.ui
     ui.sampleButton.click()
     volume = ui.inputSelector.currentNode()
     assert volume.GetName() == "Colin27"
@@ -188,30 +216,64 @@ def test_a_review_from_the_scan_to_the_file(desktop, panel, scene, tmp_path):
     assert rows(ui)["CC_G"].text(STATUS) == "edited"
 
 
-def test_what_is_no_head_is_shown_only_to_who_wants_it(desktop, panel, scene):
+def test_what_is_no_head_is_shown_only_to_who_wants_it(desktop, panel, found, monkeypatch):
+    """What the worker says of noise is test_detection_run's; here it is only asked and shown."""
+    from BrainLandmarksLib.ui.landmarks import detecting
+
+    runs = []
+
+    class Run:
+        over = False
+
+        def __init__(self, _worker, _volume, _protocol, _progress, on_end, *, force, **_options):
+            runs.append((force, on_end))
+
+        def cancel(self):
+            raise AssertionError("nobody cancelled")
+
+    monkeypatch.setattr(detecting, "DetectionRun", Run)
     ui = panel.ui
-    noise = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "noise")
-    values = np.random.default_rng(0).random((60, 60, 60)).astype(np.float32)
-    slicer.util.updateVolumeFromArray(noise, values)
-    noise.SetSpacing(3, 3, 3)
-    ui.inputSelector.setCurrentNode(noise)
-    ui.qualityCombo.currentText = "fast"
-    asked = len(desktop.dialogs.shown)
+    ui.sampleButton.click()
+    refused = Failure("no head was recognised in the image.", "", implausible=True)
     desktop.dialogs.answer(False)
-    detect(desktop, panel)
-    assert len(desktop.dialogs.shown) == asked + 1
+    ui.detectButton.click()
+    runs[-1][1](refused)
     assert panel.panel.session is None
-    assert "no head was recognised" in ui.messageLabel.text.lower()
+    assert "No head was recognised" in ui.messageLabel.text
+    assert ui.detectButton.text == "Detect landmarks"
+
     desktop.dialogs.answer(True)
-    detect(desktop, panel)
+    ui.detectButton.click()
+    runs[-1][1](refused)
+    assert [force for force, _ in runs] == [False, False, True]
+    assert ui.detectButton.text == "Cancel"
+    runs[-1][1](Found(found, {**SOURCE, "plausibility": 0.01}, (), 1.0))
     session = panel.panel.session
     assert is_implausible(session.source)
     assert all(node.GetName().endswith(" (implausible)") for node in session.nodes.lists)
     assert "implausible" in ui.messageLabel.text
-    assert np.nanmax(session.review.current.confidence) < 0.1
+    assert ui.detectButton.text == "Detect landmarks"
+
+    ui.detectButton.click()  # a plausible answer takes the mark away
+    runs[-1][1](Found(found, SOURCE, (), 1.0))
+    names = [node.GetName() for node in session.nodes.lists]
+    assert names == [group.name for group in PROTOCOL.groups]
 
 
-def test_detecting_again_asks_once_and_keeps_the_corrections(desktop, detected, scene):
+def test_detecting_again_asks_once_and_keeps_the_corrections(
+    desktop, detected, scene, found, monkeypatch
+):
+    from BrainLandmarksLib.ui.landmarks import detecting
+
+    class Run:
+        """A detection that is over at once."""
+
+        over = True
+
+        def __init__(self, _worker, _volume, _protocol, _progress, on_end, **_options):
+            on_end(Found(found, SOURCE, (), 1.0))
+
+    monkeypatch.setattr(detecting, "DetectionRun", Run)
     ui, session = detected.ui, detected.panel.session
     lists = session.nodes.lists
     choose(ui, "CC_G")
@@ -369,8 +431,7 @@ def test_cancelling_and_detecting_again(desktop, panel, scene):
     until(desktop, lambda: panel.panel.detecting.run is None, 10)
     assert ui.statusLabel.text == "Cancelled."
     assert not folder.exists()
-    detect(desktop, panel)
-    assert panel.panel.session is not None
+    begin_to_detect(desktop, panel)
 
 
 def test_every_sample_has_a_checksum(desktop, panel):
@@ -466,9 +527,7 @@ def test_a_broken_installation(desktop, panel, monkeypatch):
     # The next click just works.
     host.stop()
     monkeypatch.setattr(host.worker, "_command", works)
-    panel.ui.qualityCombo.currentText = "fast"
-    detect(desktop, panel)
-    assert panel.panel.session is not None
+    begin_to_detect(desktop, panel)
 
 
 def test_landmarks_that_lie_the_other_way_round_are_asked_about(desktop, panel, tmp_path):

@@ -365,11 +365,13 @@ class Detector:
         if not is_plausible(first.plausibility):
             located = self._from_all_sides(work, first)
         seen = self._upright(work, located.pose)
-        if not (work.searched or is_plausible(seen.plausibility)):
-            located = self._from_all_sides(work, first)
-            if located is not first:
-                again = self._upright(work, located.pose)
-                seen = max(seen, again, key=_plausibility)
+        if not is_plausible(seen.plausibility):
+            # The locator was sure of a wrong orientation, or in doubt about the right one.
+            other = first if work.searched else self._from_all_sides(work, first)
+            if other is not located:
+                again = self._upright(work, other.pose)
+                if again.plausibility > seen.plausibility:
+                    seen, located = again, other
         if located is not first and is_plausible(seen.plausibility):
             self._notes.append(TURNED_NOTE)
         return seen

@@ -6,7 +6,8 @@ points lie to one another tells it: in a head each is about where all the others
 (`shape_model.ShapeModel.deviation`), in anything else hardly any is.
 
 The score is made of the deviation that 85 % of the points stay below, so a few points that are far
-off, as in a head with a lesion, do not matter. docs/plausibility.md has what was measured, and how
+off, as in a head with a lesion, do not matter. Points that all lie in one place fit one another,
+too, so the size of the whole counts besides. docs/plausibility.md has what was measured, and how
 to measure it anew.
 """
 
@@ -44,6 +45,9 @@ made of a few heads that are alike would refuse all others."""
 _FEWEST_WAYS = 3.0
 """... and in so many independent ways."""
 
+_SIZES = 0.3
+"""Heads differ in size by this factor (of e): a newborn's has two thirds of an adult's."""
+
 _LEAST_MM = 2.0
 _FEWEST = 4
 
@@ -64,6 +68,7 @@ class Judge:
     """
 
     def __init__(self, shape: ShapeModel | None, mean: FloatArray) -> None:
+        self.mean = mean
         if shape is not None and _is_broad(shape):
             self.shapes = [shape, usual_shape(mean, _VARIES)]
         else:
@@ -91,7 +96,16 @@ class Judge:
             ]
         except ValueError:  # all points in one place or on one line
             return math.inf
-        return float(min(every))
+        return max(float(min(every)), self._size_misfit(points))
+
+    def _size_misfit(self, points: FloatArray) -> float:
+        """How much too small or too large the whole is, standard deviations.
+
+        Each landmark alone cannot tell: the others lead to expect it where a head of their size has
+        it, however small that is.
+        """
+        found, usual = _reach(points), _reach(self.mean)
+        return abs(math.log((found + SIGMA_MM) / (usual + SIGMA_MM))) / _SIZES
 
 
 def plausibility_of(misfit: float, limit: float = LIMIT) -> float:
@@ -126,6 +140,11 @@ def _arm(mean: FloatArray) -> FloatArray:
 def _size(mean: FloatArray) -> float:
     """Root mean square distance of landmarks from their middle, mm."""
     return float(np.sqrt((_arm(mean) ** 2).sum(axis=1).mean()))
+
+
+def _reach(points: FloatArray) -> float:
+    """Usual distance of landmarks from their middle, mm, whatever some of them do."""
+    return float(np.median(np.linalg.norm(_arm(points), axis=1)))
 
 
 def weakened(confidence: FloatArray, plausibility: float) -> FloatArray:
