@@ -59,7 +59,7 @@ class GuidelinesSection(Section):
         if review.current.missing.all():
             raise UserError("the case has no landmark to correct.")
         moved = _copy(review)
-        moved.reviewer = case.rater or str(self.panel.setting("reviewer"))
+        moved.reviewer = case.rater or str(self.panel.preference("reviewer"))
         edits = apply_guidelines(moved, primary=bool(self.ui.primaryCheck.checked))
         look = ", ".join(f"{d.label} {d.mm:.1f} mm" for d in uncertainties(moved))
         if not edits:
