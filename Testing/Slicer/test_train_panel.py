@@ -22,7 +22,7 @@ from BrainLandmarksLib.cli import build_parser
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.ui.common.preferences import preference, usable_models
-from BrainLandmarksTrainLib.background.run import RUN_FILE, STOPPED, BackgroundRun
+from BrainLandmarksLib.worker.background_run import RUN_FILE, STOPPED, BackgroundRun
 from BrainLandmarksTrainLib.config.recipe import load_recipe
 from BrainLandmarksTrainLib.mrml.training_plots import ERROR, LOSS
 

@@ -16,7 +16,7 @@ from importlib import metadata
 from types import ModuleType
 from typing import NoReturn
 
-from BrainLandmarksLib import __version__
+from BrainLandmarksLib import PROGRAM, __version__
 from BrainLandmarksLib.cli import (
     agreement,
     annotate,
@@ -32,7 +32,7 @@ from BrainLandmarksLib.cli import (
     protocol,
     serve,
 )
-from BrainLandmarksLib.cli.terminal import PROGRAM, report
+from BrainLandmarksLib.cli.terminal import report
 from BrainLandmarksLib.errors import UserError
 
 COMMANDS = (

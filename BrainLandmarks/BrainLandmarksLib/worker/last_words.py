@@ -178,6 +178,25 @@ class Ending:
             return self.crash.splitlines()[0].partition(": ")[2]
         return f"exit code {self.code}"
 
+    def cause(self, what: str) -> str:
+        """Why it ended, without a full stop; "" if it ended by itself, with an exit code.
+
+        >>> Ending(-9).cause("training")
+        'the training was killed from outside, most likely because memory ran out'
+
+        Args:
+            what: What the process did, such as "training".
+        """
+        if self.out_of_memory:
+            return f"memory ran out, and the system ended the {what}"
+        if self.killed:
+            return f"the {what} was killed from outside, most likely because memory ran out"
+        if self.terminated:
+            return f"the {what} was ended from outside ({self.name})"
+        if self.crash or (self.code is not None and self.code < 0):
+            return f"the {what} crashed ({self.name})"
+        return ""
+
 
 def began(path: Path) -> bool:
     """Whether a process has begun the file."""

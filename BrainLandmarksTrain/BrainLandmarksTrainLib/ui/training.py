@@ -10,13 +10,13 @@ from typing import Any
 import qt
 import slicer
 
-from BrainLandmarksLib.cli.terminal import PROGRAM
+from BrainLandmarksLib import PROGRAM
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network.model_files import summarise
 from BrainLandmarksLib.ui.common.preferences import title_of, usable_models
 from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
+from BrainLandmarksLib.worker.background_run import BackgroundRun
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
-from BrainLandmarksTrainLib.background.run import BackgroundRun
 from BrainLandmarksTrainLib.config.options import (
     Choices,
     arguments_of,
