@@ -27,9 +27,9 @@ _KNOWN = {
     "warmup_steps": 20,
     "freeze_norm_at": 0.0,
     "recalibration_batches": 0,
-    "average_decay": 0.99,
+    "ema_decay": 0.99,
 }
-_NEW = {"learning_rate": 1e-3, "warmup_steps": 50, "freeze_norm_at": 0.5, "average_decay": 0.995}
+_NEW = {"learning_rate": 1e-3, "warmup_steps": 50, "freeze_norm_at": 0.5, "ema_decay": 0.995}
 _LOCATOR_SHARE = 0.4
 """Steps of a new locator, as a share of those of the fine network."""
 _REFINEMENT_SHARE = 0.5
@@ -104,7 +104,7 @@ def finetune_recipe(
 
 
 def _cube(network: Mapping[str, Any]) -> dict[str, Any]:
-    """What a network looks at, and its width, as settings."""
+    """The cube that a network takes, and its width, as settings."""
     return {
         "size": network["size"],
         "field_of_view_mm": network["field_of_view_mm"],

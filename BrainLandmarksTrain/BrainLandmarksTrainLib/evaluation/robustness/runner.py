@@ -43,7 +43,7 @@ class Plan:
         scans: The scans; all conditions are made of the same ones.
         seed: What the corruptions are drawn from.
         families: Conditions; those that need label maps are left out where there are none.
-        quality: How carefully the model looks (`detection.QUALITIES`).
+        quality: One of `detection.QUALITIES`.
         device: As for `detection.Detector`.
     """
 
