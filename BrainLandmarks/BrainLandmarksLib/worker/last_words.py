@@ -215,12 +215,6 @@ def alive(path: Path) -> bool:
     return False
 
 
-def pid_of(path: Path) -> int | None:
-    """Number of the process that has begun the file."""
-    number = _read(path)[0].get("pid")
-    return number if isinstance(number, int) else None
-
-
 def ending(path: Path | None, exit_code: int | None) -> Ending:
     """How the process that kept the file ended; it must have.
 

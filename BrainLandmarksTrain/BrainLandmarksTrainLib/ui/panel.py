@@ -127,17 +127,6 @@ class TrainPanel(Messages):
         value = NOWHERE if self.parameters is None else self.parameters.getValue(name)
         return None if value == NOWHERE else value
 
-    def need_dataset(self) -> Path:
-        """The dataset folder.
-
-        Raises:
-            UserError: none is chosen.
-        """
-        folder = self.path("dataset")
-        if folder is None:
-            raise UserError("choose or make a dataset folder first, in the tab Dataset.")
-        return folder
-
     # Packages ------------------------------------------------------------------------------------
 
     def ready(self, *, training: bool = False) -> bool:
