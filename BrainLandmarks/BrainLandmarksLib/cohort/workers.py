@@ -24,7 +24,7 @@ _CONTEXT = multiprocessing.get_context("spawn")
 """Fresh processes: a fork of one that has run PyTorch's threads may hang."""
 
 
-class _Worker:
+class _JobProcess:
     """A process, and the pipe through which it gets jobs and answers.
 
     Not a pool of `concurrent.futures`: there the death of one process ends all of them, and does
@@ -55,12 +55,12 @@ def share(jobs: Sequence[J], count: int, work: Callable[[J], R]) -> Iterator[tup
     """
     waiting = deque(enumerate(jobs))
     deaths: Counter[int] = Counter()
-    idle: list[_Worker] = []
-    busy: dict[Any, tuple[_Worker, int, J]] = {}  # by their pipes
+    idle: list[_JobProcess] = []
+    busy: dict[Any, tuple[_JobProcess, int, J]] = {}  # by their pipes
     try:
         while waiting or busy:
             while waiting and len(busy) < count:
-                worker = idle.pop() if idle else _Worker(work)
+                worker = idle.pop() if idle else _JobProcess(work)
                 number, job = waiting.popleft()
                 with suppress(OSError):  # it has died, as its answer will show
                     worker.pipe.send(job)

@@ -91,7 +91,7 @@ class LastWords:
         with contextlib.suppress(OSError):
             os.utime(self._path)
 
-    def tell_sigterm(self) -> None:
+    def record_sigterm(self) -> None:
         """Say so when SIGTERM ends the process; at once, whatever its threads are busy with."""
         if self._file is not None and hasattr(faulthandler, "register"):
             faulthandler.register(signal.SIGTERM, self._file, all_threads=False, chain=True)
