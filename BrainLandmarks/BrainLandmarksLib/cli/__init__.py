@@ -58,7 +58,7 @@ ENTRY_POINTS = "brainlandmarks.commands"
 _EXAMPLE = """\
 examples:
   brainlandmarks detect head.nii.gz -o results    find the landmarks of a T1 image
-  brainlandmarks explain head.nii.gz -o maps      what the network looked at
+  brainlandmarks explain head.nii.gz -o maps      what the answer is based on
   brainlandmarks protocol                         what the landmarks are
   brainlandmarks COMMAND --help                   all options of a command, with examples
 """

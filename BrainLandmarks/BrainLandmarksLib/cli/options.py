@@ -44,9 +44,9 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:
-    """Add the choice to go on with what is no head."""
+    """Add the choice to keep what is no head."""
     parser.add_argument(
         "--force",
         action="store_true",
-        help="go on where no head was recognised; what is written says that it is implausible",
+        help="write the result even if no head was recognised; it is marked as implausible",
     )

@@ -1,4 +1,4 @@
-"""A model taught further by a dataset: after corrections, on another scanner, for other landmarks.
+"""A model fine-tuned on a dataset: after corrections, on another scanner, for other landmarks.
 
 The recipe is an ordinary one (:mod:`.recipe`) that starts from the model. Where the landmarks are
 the model's own, its locator stays and batch norm keeps its statistics: a few scans would spoil
@@ -33,7 +33,7 @@ _NEW = {"learning_rate": 1e-3, "warmup_steps": 50, "freeze_norm_at": 0.5, "ema_d
 _LOCATOR_SHARE = 0.4
 """Steps of a new locator, as a share of those of the fine network."""
 _REFINEMENT_SHARE = 0.5
-"""The same for a refinement network. It is always taught as well: one that was not would pull the
+"""The same for a refinement network. It is always trained as well: one that was not would pull the
 points back to where it has learnt them."""
 _PRIOR_MM = 3.5
 
@@ -48,7 +48,7 @@ def finetune_recipe(
     minutes: float | None = None,
     machine: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """The recipe that teaches a model further.
+    """The recipe that fine-tunes a model.
 
     Args:
         model: name or folder of the model to start from.
