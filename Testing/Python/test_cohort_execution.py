@@ -14,8 +14,9 @@ import pytest
 from bids_tree import write_dataset
 from distributed import Client, KilledWorker, LocalCluster
 
+from BrainLandmarksLib import processes
 from BrainLandmarksLib.cli import main
-from BrainLandmarksLib.cohort import execution, workers
+from BrainLandmarksLib.cohort import execution
 
 SCANS = 8
 PATIENCE_S = 120
@@ -112,7 +113,7 @@ def test_a_scan_is_given_up_when_three_workers_have_died_on_it(
     some = ["--participant-label", "01", "02", "03"]
     assert main([*arguments, *some, "--workers", "2"]) == 2
     assert mortal_work.deaths(output, "sub-01_T1w") == 2
-    assert mortal_work.deaths(output, "sub-02_T1w") == workers.ATTEMPTS == 3
+    assert mortal_work.deaths(output, "sub-02_T1w") == processes.ATTEMPTS == 3
     assert mortal_work.deaths(output) == 5
     assert main(["report", str(output), "--shown", "0"]) == 0
     assert [row["status"] for row in rows_of(output)] == ["ok", "failed", "ok"]
@@ -120,11 +121,11 @@ def test_a_scan_is_given_up_when_three_workers_have_died_on_it(
 
 
 def test_jobs_are_shared_and_errors_arrive():
-    found = dict(workers.share([1, 2, 4, 5], 2, mortal_work.square))
+    found = dict(processes.share([1, 2, 4, 5], 2, mortal_work.square))
     assert {job: square for job, (square, _) in found.items()} == {1: 1, 2: 4, 4: 16, 5: 25}
     assert 1 <= len({pid for _, pid in found.values()}) <= 2
     with pytest.raises(ValueError, match="three"):
-        list(workers.share([3], 2, mortal_work.square))
+        list(processes.share([3], 2, mortal_work.square))
 
 
 class LosingCluster:

@@ -4,8 +4,7 @@
 `bids`              which scans a BIDS dataset has
 `derivatives`       the folder of results: its names, its descriptions, what is done
 `work`              one scan, from image to files; can be done again at any time
-`execution`         many scans, here or on a Dask cluster
-`workers`           processes of this machine that do them
+`execution`         many scans, on this machine or on a Dask cluster
 `table`             one row for each scan
 `report`            the page with the uncertain scans first
 `viewer`            NiiVue in that page

@@ -1,8 +1,8 @@
 """Many jobs: one after the other in this process, in several of this machine, or on a Dask cluster.
 
 Dask distributed runs over SSH and under Slurm, PBS, LSF and SGE alike, and sends a job to another
-worker when one dies, as `workers` does. Everything they need from us is that a job can be done
-twice (`work`).
+worker when one dies, as `processes.share` does. Everything they need from us is that a job can be
+done twice (`work`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cohort.derivatives import Derivatives
 from BrainLandmarksLib.cohort.work import Job, Outcome, cores, do
-from BrainLandmarksLib.cohort.workers import share
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.processes import share
 
 if TYPE_CHECKING:
     from distributed import Client

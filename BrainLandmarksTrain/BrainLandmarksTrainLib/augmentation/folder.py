@@ -26,9 +26,9 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write, remove_unfinished
 from BrainLandmarksLib.io.checksum import sha256
 from BrainLandmarksLib.json_file import read_json
+from BrainLandmarksLib.processes import CONTEXT, process_pool
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.review import Review
-from BrainLandmarksTrainLib.processes import CONTEXT, process_pool
 
 from .augment import AugmentWithLandmarks
 from .config import AugmentationConfig, augmentation_from_dict

@@ -1,15 +1,20 @@
-"""Workers of this machine: processes that do one job after another, and may die of one.
+"""Processes that share the work of a command.
 
->>> for job, outcome in share(jobs, 4, do):
-...     print(job.scan.path, "given up" if outcome is None else outcome.state)
+Pools are for work that may fail as a whole; `share` is for jobs of which one may cost its process
+its life.
+
+>>> for job, result in share(jobs, 4, do):
+...     print(job, "given up" if result is None else result)
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
@@ -17,31 +22,20 @@ from typing import Any, TypeVar
 J = TypeVar("J")
 R = TypeVar("R")
 
-ATTEMPTS = 3
-"""A job whose worker died this often is given up; most likely the memory does not suffice."""
-
-_CONTEXT = multiprocessing.get_context("spawn")
+CONTEXT = multiprocessing.get_context("spawn")
 """Fresh processes: a fork of one that has run PyTorch's threads may hang."""
 
+ATTEMPTS = 3
+"""A job of which so many processes have died is given up; most likely memory does not suffice."""
 
-class _JobProcess:
-    """A process, and the pipe through which it gets jobs and answers.
 
-    Not a pool of `concurrent.futures`: there the death of one process ends all of them, and does
-    not say which job it was that the process died of.
-    """
-
-    def __init__(self, work: Callable[[J], R]) -> None:
-        self.pipe, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=_serve, args=(theirs, work), daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def end(self) -> None:
-        """End it, at once."""
-        self._process.kill()
-        self._process.join()
-        self.pipe.close()
+def process_pool(
+    workers: int | None = None,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> ProcessPoolExecutor:
+    """Fresh processes, each prepared by ``initializer``; by default one for each processor."""
+    return ProcessPoolExecutor(workers or os.cpu_count(), CONTEXT, initializer, initargs)
 
 
 def share(jobs: Sequence[J], count: int, work: Callable[[J], R]) -> Iterator[tuple[J, R | None]]:
@@ -60,34 +54,54 @@ def share(jobs: Sequence[J], count: int, work: Callable[[J], R]) -> Iterator[tup
     try:
         while waiting or busy:
             while waiting and len(busy) < count:
-                worker = idle.pop() if idle else _JobProcess(work)
+                process = idle.pop() if idle else _JobProcess(work)
                 number, job = waiting.popleft()
                 with suppress(OSError):  # it has died, as its answer will show
-                    worker.pipe.send(job)
-                busy[worker.pipe] = worker, number, job
+                    process.pipe.send(job)
+                busy[process.pipe] = process, number, job
             for pipe in wait(list(busy)):
-                worker, number, job = busy.pop(pipe)
+                process, number, job = busy.pop(pipe)
                 try:
-                    result, error = worker.pipe.recv()
+                    result, error = process.pipe.recv()
                 except (EOFError, OSError):
-                    worker.end()
+                    process.end()
                     deaths[number] += 1
                     if deaths[number] < ATTEMPTS:
                         waiting.appendleft((number, job))
                     else:
                         yield job, None
                     continue
-                idle.append(worker)
+                idle.append(process)
                 if error is not None:
                     raise error
                 yield job, result
     finally:
-        for worker in (*idle, *(worker for worker, _, _ in busy.values())):
-            worker.end()
+        for process in (*idle, *(process for process, _, _ in busy.values())):
+            process.end()
+
+
+class _JobProcess:
+    """A process, and the pipe through which it gets jobs and answers.
+
+    Not one of a pool: there the death of one process ends all of them, and does not say which job
+    it was that the process died of.
+    """
+
+    def __init__(self, work: Callable[[J], R]) -> None:
+        self.pipe, theirs = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(target=_serve, args=(theirs, work), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def end(self) -> None:
+        """End it, at once."""
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
 
 
 def _serve(pipe: Any, work: Callable[[J], R]) -> None:
-    """In a worker: answer until the other end is closed, or its process is gone."""
+    """In a process: answer until the other end is closed, or its process is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends us
     with suppress(EOFError, OSError):
         while True:
