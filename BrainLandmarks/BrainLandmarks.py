@@ -88,8 +88,8 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
         from BrainLandmarksLib.ui.common.host import shared_host
+        from BrainLandmarksLib.ui.common.preferences import preference
         from BrainLandmarksLib.ui.common.scene_binding import ScanBinding
-        from BrainLandmarksLib.ui.common.settings import setting
         from BrainLandmarksLib.ui.landmarks.panel import Panel
 
         root = slicer.util.loadUI(self.resourcePath("UI/BrainLandmarks.ui"))
@@ -98,8 +98,8 @@ class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         root.setMRMLScene(slicer.mrmlScene)
         self.logic = BrainLandmarksLogic()
         pictures = Path(self.resourcePath("Thumbnails"))
-        self.panel = Panel(self.ui, root, shared_host(), setting, pictures)
-        self.ui.reviewerEdit.setText(setting("reviewer") or "")
+        self.panel = Panel(self.ui, root, shared_host(), preference, pictures)
+        self.ui.reviewerEdit.setText(preference("reviewer") or "")
         self.binding = ScanBinding(self, self.ui.inputSelector)
         self.binding.bind()
 

@@ -43,7 +43,7 @@ class BrainLandmarksTrain(ScriptedLoadableModule):
         parent.contributors = ["The BrainLandmarks developers"]
         parent.helpText = _(
             "From corrected landmarks to a better model: datasets and agreement between raters, "
-            "augmentation with a preview, and training in the background, which goes on when "
+            "augmentation with a preview, and training in the background, which continues when "
             "Slicer is closed."
         )
         parent.acknowledgementText = _(

@@ -133,16 +133,18 @@ def draw_augmentation(found: LandmarkSet) -> None:
     """Draw every kind of variation of Colin27, each alone with the paper's ranges."""
     from BrainLandmarksTrainLib.augmentation import AugmentationConfig, AugmentWithLandmarks
     from BrainLandmarksTrainLib.augmentation.config import TRANSFORMS, Policy
-    from BrainLandmarksTrainLib.augmentation.contact_sheet import Row, draw_contact_sheet
+    from BrainLandmarksTrainLib.augmentation.contact_sheet import SheetRow, draw_contact_sheet
 
     volume = read_image(resources.sample_head())
-    rows = [Row("original", "Colin27", volume, found)]
+    rows = [SheetRow("original", "Colin27", volume, found)]
     for name in TRANSFORMS:
         # A policy of one step: the picture shows what that step does.
         config = AugmentationConfig(policies={"alone": Policy(1.0, (name,))})
         varied = AugmentWithLandmarks(config)(volume, found, seed=27)
-        row = Row.of(varied.record, varied.volume, varied.landmarks)
-        rows.append(Row(row.title, row.note.removeprefix("alone\n"), row.volume, row.landmarks))
+        row = SheetRow.of(varied.record, varied.volume, varied.landmarks)
+        rows.append(
+            SheetRow(row.title, row.note.removeprefix("alone\n"), row.volume, row.landmarks)
+        )
     draw_contact_sheet(rows, IMAGES / "augmentation.png")
 
 

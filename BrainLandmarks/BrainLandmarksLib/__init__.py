@@ -9,3 +9,6 @@ need them, when they need them.
 """
 
 __version__ = "0.1.0"
+
+PROGRAM = "brainlandmarks"
+"""Name of the command line."""

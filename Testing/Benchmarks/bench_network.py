@@ -76,10 +76,10 @@ def landmark_difference() -> float:
     Both see the same cube: the sample head in the pose in which the detector last looked at it.
     """
     detector = Detector(device="cpu")
-    look = detector.model.spec.fine
+    crop = detector.model.spec.fine
     volume = read_image(resources.sample_head())
     pose = detector.detect(volume).pose
-    grid = cube(pose[:3, 3], look.field_of_view_mm, look.size, pose[:3, :3])
+    grid = cube(pose[:3, 3], crop.field_of_view_mm, crop.size, pose[:3, :3])
     input_cube = torch.from_numpy(normalise(resample(volume, grid)))[None, None]
     folded = fold_batch_norm(detector.model.network)
     with torch.inference_mode():
@@ -87,7 +87,7 @@ def landmark_difference() -> float:
             decode(inference_heatmaps(folded, input_cube, precision)).coordinates[0]
             for precision in ("auto", "float32")
         )
-    return float((found - exact).norm(dim=1).max()) * look.voxel_mm
+    return float((found - exact).norm(dim=1).max()) * crop.voxel_mm
 
 
 if __name__ == "__main__":

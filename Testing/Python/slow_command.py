@@ -1,8 +1,8 @@
 """Commands that take long, for tests: each stands in for `brainlandmarks` in a process of its own.
 
-python slow_command.py attached WHAT       as `BrainLandmarksLib.cli.child`
-python -m slow_command FOLDER WHAT         as `BrainLandmarksTrainLib.background.child`
-python slow_command.py plain WHAT          as `PythonSlicer -m BrainLandmarksLib`
+python slow_command.py WHAT                        as `BrainLandmarksLib.cli.child`
+python -m slow_command --background FOLDER WHAT    as the same with this option
+python slow_command.py plain WHAT                  as `PythonSlicer -m BrainLandmarksLib`
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import faulthandler
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
-from BrainLandmarksLib.cli import child as attached
-from BrainLandmarksLib.worker import last_words, launcher
+from BrainLandmarksLib.cli import child
+from BrainLandmarksLib.worker import launcher
+from BrainLandmarksLib.worker.process_tree import BACKGROUND
 
 SAVING_S = 0.6
 """How long the checkpoint takes."""
@@ -45,15 +45,10 @@ def work(arguments) -> int:
 
 if __name__ == "__main__":
     kind, *rest = sys.argv[1:]
-    if kind == "attached":
-        words = last_words.begin()
-        launcher.stop_once()
-        threading.Thread(target=attached.stop_at_end_of_input, daemon=True).start()
-        sys.exit(last_words.spoken(words, lambda: work(rest)))
     if kind == "plain":
         sys.exit(launcher.run(lambda: work(rest)))
-    from BrainLandmarksTrainLib.background import child as background
-
-    background.main = work
+    child.main = work
     launcher.stop_once()
-    sys.exit(background.run(Path(kind), rest))
+    if kind == BACKGROUND:
+        sys.exit(child.run_in_background(Path(rest[0]), rest[1:]))
+    sys.exit(child.run_with_parent([kind, *rest]))

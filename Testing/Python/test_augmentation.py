@@ -26,7 +26,7 @@ from BrainLandmarksTrainLib.augmentation import (
 )
 from BrainLandmarksTrainLib.augmentation import transform as member
 from BrainLandmarksTrainLib.augmentation.config import TRANSFORMS, Policy, augmentation_from_dict
-from BrainLandmarksTrainLib.augmentation.contact_sheet import Row, draw_contact_sheet
+from BrainLandmarksTrainLib.augmentation.contact_sheet import SheetRow, draw_contact_sheet
 from BrainLandmarksTrainLib.augmentation.policies import allocate, choose
 
 PATIENT = {"elastic", "affine", "anisotropy"}
@@ -303,7 +303,7 @@ def test_the_contact_sheet_shows_every_row(tmp_path, tiny_protocol):
     rows = []
     for name in ("affine", "noise", "blur"):
         varied = AugmentWithLandmarks(only(name))(volume, landmarks, seed=1)
-        rows.append(Row.of(varied.record, varied.volume, varied.landmarks, "0001"))
+        rows.append(SheetRow.of(varied.record, varied.volume, varied.landmarks, "0001"))
     draw_contact_sheet(rows, tmp_path / "sheet.png", title="Three")
     draw_contact_sheet(rows[:1], tmp_path / "one.png")
     sheet, one = imread(tmp_path / "sheet.png"), imread(tmp_path / "one.png")

@@ -276,7 +276,7 @@ def test_detect_imports_nothing_it_does_not_need(tmp_path, head_file, tiny_model
     assert not modules & {"SimpleITK", "torchio", "matplotlib.pyplot"}
 
 
-def test_quality_decides_how_often_the_network_looks(head_file, tiny_model, tmp_path):
+def test_quality_decides_how_many_passes_the_networks_make(head_file, tiny_model, tmp_path):
     tables = set()
     for quality in ("fast", "standard", "best"):
         folder = tmp_path / quality

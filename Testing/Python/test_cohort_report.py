@@ -78,7 +78,7 @@ def test_a_case_is_judged_by_what_nobody_has_corrected(tiny_protocol):
     case = ReportedScan.of(
         record(landmarks, [1.0, 1.0, 6.4, 1.0, np.nan], Notes=["the GPU is full"])
     )
-    assert case.status == "look"
+    assert case.status == "check"
     assert case.worst == [2, 1, 0, 3]
     assert case.warnings == (
         "1 of 5 landmarks are missing (no eye here).",
@@ -95,7 +95,7 @@ def test_a_case_is_judged_by_what_nobody_has_corrected(tiny_protocol):
     order = sorted(
         [ReportedScan.of(record(fine, np.ones(5))), again, case, failed], key=lambda c: c.urgency
     )
-    assert [each.status for each in order] == ["failed", "look", "look", "ok"]
+    assert [each.status for each in order] == ["failed", "check", "check", "ok"]
     assert order[1] is case
 
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from BrainLandmarksLib import __version__
-from BrainLandmarksLib.worker.background import CommandRun
+from BrainLandmarksLib.worker.command_run import CommandRun
 
 TIMEOUT_S = 120.0
 

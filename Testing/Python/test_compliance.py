@@ -34,7 +34,7 @@ def truth(phantom_truth):
     return phantom_truth.points
 
 
-def test_an_annotation_by_rule_conforms(truth):
+def test_an_annotation_by_rule_complies(truth):
     off = compliance.off_plane(PROTOCOL, truth)
     assert np.nanmax(off) < 1e-6
     # Hippocampal points share a direction and no plane; two points alone make none either.

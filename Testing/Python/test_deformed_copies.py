@@ -1,4 +1,4 @@
-"""Offspring: deformed heads whose landmarks the rules place, not the deformation."""
+"""Deformed copies: heads whose landmarks the rules place, not the deformation."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def test_a_localizer_in_the_same_series_is_left_out(tmp_path, head):
     assert "3.2 (T1_MPRAGE, 3 slices)" in volume.notes[0]
 
 
-def test_a_t2_alone_is_read_and_doubted(tmp_path, head):
+def test_a_t2_alone_is_read_with_a_note(tmp_path, head):
     write_series(tmp_path, head, "1.2.3.1", planes(head), **T2)
     volume = read_image(tmp_path)
     assert volume.notes == (

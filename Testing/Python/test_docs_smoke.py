@@ -196,9 +196,9 @@ def small_model(tmp_path_factory, phantom_truth):
     shipped = load_model("brain88")
     heads = shipped.spec.held_out["heads"][:1]
     networks = [HighRes3DNet(out_channels=88, features=2).eval() for _ in range(2)]
-    looks = CropSpec(16, 208.0), CropSpec(16, 256.0)
+    crops = CropSpec(16, 208.0), CropSpec(16, 256.0)
     spec = ModelSpec(
-        "brain88", *looks, shipped.spec.mean_shape, held_out={"heads": heads},
+        "brain88", *crops, shipped.spec.mean_shape, held_out={"heads": heads},
         calibration=shipped.spec.calibration,
     )  # fmt: skip
     model = Model(shipped.protocol, *networks, spec, shipped.shape)

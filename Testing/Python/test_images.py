@@ -265,7 +265,7 @@ def test_subtract_background_understands_skull_stripped_scores(blob_head):
     assert out.min() == 0
 
 
-def test_a_very_large_image_is_thinned_where_it_is():
+def test_a_very_large_image_is_downsampled_where_it_is():
     """Blocks of 2 x 1 x 3 voxels; a linear image stays the same function of the place."""
     shape = (21, 20, 31)
     affine = np.array(

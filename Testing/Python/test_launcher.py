@@ -15,13 +15,11 @@ from pathlib import Path
 import pytest
 from launched import child_of, exists, make_launcher
 
-from BrainLandmarksLib.worker import background as command_module
-from BrainLandmarksLib.worker import last_words
-from BrainLandmarksLib.worker.background import CommandRun
+from BrainLandmarksLib.worker import background_run, command_run, last_words
+from BrainLandmarksLib.worker.background_run import RUN_FILE, WORDS_FILE, BackgroundRun
 from BrainLandmarksLib.worker.client import Worker
+from BrainLandmarksLib.worker.command_run import CommandRun
 from BrainLandmarksLib.worker.process_tree import ProcessTree
-from BrainLandmarksTrainLib.background import run as background_run
-from BrainLandmarksTrainLib.background.run import RUN_FILE, WORDS_FILE, BackgroundRun
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a script that is a program, and signals")
 
@@ -143,9 +141,9 @@ def slow(launcher, monkeypatch, tmp_path):
         def __init__(self, command, environment):
             program, _, _, *arguments = command
             assert program == str(launcher)
-            super().__init__([program, SLOW, "attached", *arguments], environment)
+            super().__init__([program, SLOW, *arguments], environment)
 
-    monkeypatch.setattr(command_module, "ProcessTree", Slow)
+    monkeypatch.setattr(command_run, "ProcessTree", Slow)
     return lambda what=str(tmp_path / SAVED): CommandRun([what])
 
 
@@ -233,8 +231,8 @@ def test_another_parent_may_go(tmp_path):
 @pytest.fixture
 def start(launcher, monkeypatch, tmp_path):
     """Starts a command in the background, behind the launcher; ends what is left of it."""
-    monkeypatch.setattr(background_run, "MODULE", "slow_command")
-    monkeypatch.setattr(background_run, "environment", lambda *_: dict(os.environ))
+    monkeypatch.setattr(background_run, "CHILD", "slow_command")
+    monkeypatch.setattr(background_run, "command_environment", lambda: dict(os.environ))
     runs = []
 
     def begin(what):
@@ -268,7 +266,7 @@ def test_how_a_training_ended(start, tmp_path, what, state, sentence):
 
 
 def test_a_training_that_does_not_even_start_has_failed(start, monkeypatch, tmp_path):
-    monkeypatch.setattr(background_run, "MODULE", "no_such_module")
+    monkeypatch.setattr(background_run, "CHILD", "no_such_module")
     run = start("wait")
     assert over(run) == "failed"
     assert BackgroundRun.attach(tmp_path / "run").state() == "failed"
@@ -368,6 +366,6 @@ def test_a_fork_does_not_hold_the_lock(tmp_path):
 
 def test_no_launcher_is_needed(tmp_path):
     assert shutil.which("PythonSlicer") is None
-    tree = ProcessTree([sys.executable, SLOW, "attached", "killed"])
+    tree = ProcessTree([sys.executable, SLOW, "killed"])
     assert tree.wait(MINUTE) == -signal.SIGKILL
     tree.close()

@@ -91,7 +91,7 @@ def test_round_trip(saved: Path, afids32: Protocol) -> None:
     ]
 
 
-def test_a_detail_network_is_kept_where_there_is_one(tmp_path: Path, afids32: Protocol) -> None:
+def test_a_refinement_network_is_kept_where_there_is_one(tmp_path: Path, afids32: Protocol) -> None:
     plain = tiny_model(afids32)
     spec = replace(plain.spec, refinement=CropSpec(8, 16.0))
     model = replace(plain, spec=spec, refinement=tiny_network(len(afids32), 2))
@@ -113,7 +113,29 @@ def test_a_detail_network_is_kept_where_there_is_one(tmp_path: Path, afids32: Pr
     assert model_files.model_identity(save_model(plain, tmp_path / "plain")) != before
 
 
-def test_look_knows_its_voxel() -> None:
+def test_names_of_earlier_versions_are_read(tmp_path: Path, afids32: Protocol) -> None:
+    plain = tiny_model(afids32)
+    spec = replace(plain.spec, refinement=CropSpec(8, 16.0))
+    folder = save_model(
+        replace(plain, spec=spec, refinement=tiny_network(len(afids32), 2)), tmp_path / "refined"
+    )
+    today = load_model(folder)
+    about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    about["networks"]["detail"] = about["networks"].pop("refinement")
+    about["sharpness"] = about.pop("inverse_temperature")
+    (folder / "model.json").write_text(json.dumps(about), encoding="utf-8")
+    (folder / "refinement.safetensors").rename(folder / "detail.safetensors")
+    again = load_model(folder)
+    assert again.spec.refinement == CropSpec(8, 16.0)
+    assert again.spec.inverse_temperature == spec.inverse_temperature == 1.25
+    cube = torch.rand(1, 1, 8, 8, 8)
+    assert again.refinement is not None
+    assert today.refinement is not None
+    with torch.no_grad():
+        assert torch.equal(again.refinement(cube), today.refinement(cube))
+
+
+def test_a_crop_knows_its_voxel() -> None:
     assert CropSpec(64, 208.0).voxel_mm == pytest.approx(3.25)
 
 

@@ -1,4 +1,4 @@
-"""What is shipped: the wheel, the Slicer extension's file lists and the catalogue entry."""
+"""What is shipped, the wheel first; what a file may import; pages that follow code and model."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_file_imports_nothing_of_slicer_and_only_downwards(path):
         assert "BrainLandmarksTrainLib" not in imported
 
 
-# Slicer extension ---------------------------------------------------------------------------------
+# Pages --------------------------------------------------------------------------------------------
 
 
 def load_docs_builder():

@@ -335,7 +335,7 @@ def test_a_cohort_has_a_row_with_the_reason(tmp_path, blob_head, lost_model):
     assert row()["status"] == "failed"
     assert "no head was recognised" in row()["warnings"]
     assert main([*command, "--force"]) == 0
-    assert row()["status"] == "look"
+    assert row()["status"] == "check"
     assert "implausible" in row()["warnings"]
     assert float(row()["plausibility"]) < 0.1
     record = Derivatives.open(output).records()[0]

@@ -219,6 +219,24 @@ def test_a_file_without_a_record_starts_a_review(tmp_path):
     assert not review.edits
 
 
+def test_a_record_of_an_earlier_version_is_read(tmp_path):
+    """Version 2 called a swap of two names "exchanged"."""
+    path = tmp_path / "head.mrk.json"
+    review = Review.of(detection())
+    review.move_many({"CC_G": [1, 2, 3], "CC_S": [4, 5, 6]}, "swapped")
+    write_review(path, review)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    record = content["brainlandmarks"]
+    kinds = [edit["kind"] for step in record["edits"] for edit in step]
+    assert set(kinds) == {"swapped"}
+    record["version"] = 2
+    for step in record["edits"]:
+        for edit in step:
+            edit["kind"] = "exchanged"
+    path.write_text(json.dumps(content))
+    assert [edit.kind for edit in read_review(path, PROTOCOL)[0].edits] == kinds
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [

@@ -145,7 +145,7 @@ def test_resuming_is_exact(tmp_path: Path, optimizer: str) -> None:
         assert result.finished is (stop is None)
         assert result.step == (12 if stop is None else stop + 1)
     assert same(straight.network, trainer.network)
-    assert same(straight.average.network, trainer.average.network)
+    assert same(straight.ema.network, trainer.ema.network)
     for name in ("log.csv", "epochs.csv"):
         assert curve(folder, name) == curve(tmp_path / "a", name)
 
@@ -232,7 +232,7 @@ def test_frozen_norm_trains_what_detection_evaluates(tmp_path: Path) -> None:
     assert not torch.allclose(frozen, moving)
     means = [m.running_mean for m in trainer.network.modules() if isinstance(m, nn.BatchNorm3d)]
     assert all(float(m.abs().max()) > 0 for m in means)
-    assert same(trainer.network, trainer.average.network)
+    assert same(trainer.network, trainer.ema.network)
 
 
 def test_learning_rate_warms_up_and_anneals(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_a_broken_sample_does_not_poison_the_weights(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, sampler=sampler, freeze_norm_at=0.0)
     trainer.train()
     assert trainer.state.step == 12
-    for network in (trainer.network, trainer.average.network):
+    for network in (trainer.network, trainer.ema.network):
         assert all(torch.isfinite(p).all() for p in network.parameters())
 
 
@@ -320,7 +320,7 @@ def test_weights_travel_to_a_larger_cube(tmp_path: Path) -> None:
     start = str(tmp_path / "small")
     grown = trainer_of(tmp_path / "large", tiny_network(seed=3), size=16, init_from=start)
     assert grown.state.step == 0
-    assert same(grown.network, first.average.network)
+    assert same(grown.network, first.ema.network)
     torch.testing.assert_close(
         averaged_weights(tmp_path / "small")["classifier.weight"], grown.network.classifier.weight
     )
@@ -405,7 +405,7 @@ def test_sigkill_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
         each.on_log = lambda row, each=each: each.stop() if row["step"] >= reached + 4 else None
         each.train()
     assert same(straight.network, trainer.network)
-    assert same(straight.average.network, trainer.average.network)
+    assert same(straight.ema.network, trainer.ema.network)
     for name in ("log.csv", "epochs.csv"):
         assert curve(tmp_path / "killed", name) == curve(tmp_path / "straight", name)
 
@@ -468,7 +468,7 @@ def test_validation_is_the_mean_error_of_the_averaged_network(tmp_path: Path) ->
     errors = []
     for index in range(5):
         cube, points = two_blobs(0, np.random.default_rng([0, 2**31, index]))
-        heatmaps = trainer.average.network(cube[None])[0]
+        heatmaps = trainer.ema.network(cube[None])[0]
         for heatmap, point in zip(heatmaps, points, strict=True):
             if torch.isfinite(point).all():
                 phi = heatmap.detach().flatten().softmax(0).view(12, 12, 12)
@@ -484,7 +484,7 @@ def test_training_stops_early_and_keeps_the_best(tmp_path: Path, monkeypatch) ->
     weights = []
 
     def validate() -> float:
-        weights.append(trainer.average.network.classifier.weight.clone())
+        weights.append(trainer.ema.network.classifier.weight.clone())
         return next(errors)
 
     monkeypatch.setattr(trainer, "validate", validate)
@@ -564,7 +564,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     for name, weight in averaged_weights(folder).items():
         # The softmax does not see a constant: what moves this bias is nothing but rounding.
         if name != "classifier.bias":
-            mine = one.average.network.state_dict()[name]
+            mine = one.ema.network.state_dict()[name]
             torch.testing.assert_close(weight, mine, rtol=1e-3, atol=1e-5, msg=name)
     gradients = torch.load(folder / "gradients.pt")
     for name, parameter in one.network.named_parameters():

@@ -94,6 +94,20 @@ def test_shipped_recipes_are_valid(name: str) -> None:
     assert recipe.name == name
 
 
+def test_names_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    network = {"steps": 5, "average_decay": 0.5}
+    box = {**network, "size": 24, "crop": [24, 24, 24], "prior_mm": 3.0}
+    path = written(
+        tmp_path, fine=network, detail=box, heads={"label_maps": ["m"], "offspring_per_head": 3}
+    )
+    recipe = load_recipe(path)
+    assert recipe.fine.ema_decay == 0.5
+    assert recipe.refinement is not None
+    assert (recipe.refinement.prior_mm, recipe.refinement.ema_decay) == (3.0, 0.5)
+    assert recipe.heads is not None
+    assert recipe.heads.deformed_copies_per_head == 3
+
+
 def test_every_setting_is_described() -> None:
     def check(group: dict[str, object], path: str) -> int:
         count = 0

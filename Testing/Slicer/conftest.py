@@ -157,7 +157,7 @@ def weak_model(tmp_path_factory, six_heads):
         start, six_heads, folder / "run", name="weak", steps=40, machine={"device": "cpu"}
     )
     fine = replace(
-        recipe.fine, learning_rate=4e-3, average_decay=0.9, freeze_norm_at=0.7, epoch_steps=40,
+        recipe.fine, learning_rate=4e-3, ema_decay=0.9, freeze_norm_at=0.7, epoch_steps=40,
         recalibration_batches=10, validation_scans=1, tensorboard=False,
     )  # fmt: skip
     recipe = replace(recipe, fine=fine, scans=replace(recipe.scans, augmented_share=0.0))

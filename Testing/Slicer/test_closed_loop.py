@@ -50,10 +50,10 @@ def new_heads(tmp_path, phantom, small_sample):
 def test_from_a_weak_model_to_a_better_one_in_use(desktop, scene, weak_model, new_heads, tmp_path):
     first = desktop.open(FIRST).self()
     ui, panel, dataset = first.ui, first.panel, tmp_path / "corrections"
-    panel.setting("models", "")
+    panel.preference("models", "")
 
     # The weak model is offered like any other that was added.
-    from BrainLandmarksLib.ui.common.settings import add_model
+    from BrainLandmarksLib.ui.common.preferences import add_model
 
     add_model(weak_model)
     panel.fill_models()
@@ -134,4 +134,4 @@ def test_from_a_weak_model_to_a_better_one_in_use(desktop, scene, weak_model, ne
     assert panel.session.source["model"] == panel.model()
     assert distance(review.current.points, truth) < 0.8 * weak_mm[split["test"]]
     for name in ("models", "model", "lastRun"):
-        panel.setting(name, "")
+        panel.preference(name, "")

@@ -370,7 +370,7 @@ def test_a_mistake_of_ours_is_said_and_the_next_map_comes(desktop, small, monkey
     assert foreground().GetName() == "Grad-CAM CC_S"
 
 
-def test_all_landmarks_on_one_click_and_one_more_look_in_between(desktop, small, scene):
+def test_all_landmarks_on_one_click_and_one_more_map_in_between(desktop, small, scene):
     ui, shown = small.ui, []
     ui.progressBar.connect("valueChanged(int)", shown.append)
     ui.allButton.click()

@@ -58,7 +58,7 @@ def parent_of(scene, node):
     return tree.GetItemName(tree.GetItemParent(tree.GetItemByDataNode(node)))
 
 
-def test_a_map_lies_where_the_network_looked(maps, data, grid):
+def test_a_map_lies_where_the_cube_of_the_network_lies(maps, data, grid):
     node = put(maps, data, grid, "CC_G")
     np.testing.assert_allclose(world_affine(node), grid.affine, atol=1e-9)
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), data.transpose(2, 1, 0))

@@ -32,8 +32,8 @@ def panel(desktop, heads):
     """Both modules, the training module with a dataset of six cases."""
     desktop.load(FIRST_MODULE)
     widget = desktop.open(MODULE).self()
-    widget.panel.setting("reviewer", "AB")
-    widget.panel.setting("lastRun", "")
+    widget.panel.preference("reviewer", "AB")
+    widget.panel.preference("lastRun", "")
     widget.logic.getParameterNode().dataset = heads
     return widget
 

@@ -21,8 +21,8 @@ from polling import until
 from BrainLandmarksLib.cli import build_parser
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.mrml import requirements
-from BrainLandmarksLib.ui.common.settings import setting, usable_models
-from BrainLandmarksTrainLib.background.run import RUN_FILE, STOPPED, BackgroundRun
+from BrainLandmarksLib.ui.common.preferences import preference, usable_models
+from BrainLandmarksLib.worker.background_run import RUN_FILE, STOPPED, BackgroundRun
 from BrainLandmarksTrainLib.config.recipe import load_recipe
 from BrainLandmarksTrainLib.mrml.training_plots import ERROR, LOSS
 
@@ -46,7 +46,7 @@ def panel(desktop, tmp_path):
 def forget():
     """As on the first day: no training before, no model added."""
     for name in (LAST_RUN, "models", "model"):
-        setting(name, "")
+        preference(name, "")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import slicer.util
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml import requirements
-from BrainLandmarksLib.ui.common.settings import setting
+from BrainLandmarksLib.ui.common.preferences import preference
 
 ROOT = Path(__file__).parents[2]
 MODULES = {
@@ -56,8 +56,8 @@ def version(name):
 metadata.version = version
 
 import slicer.util
-from BrainLandmarksLib.ui.common.settings import setting
-setting("lastRun", {run!r})
+from BrainLandmarksLib.ui.common.preferences import preference
+preference("lastRun", {run!r})
 panels = [desktop.open(module).self() for module in {modules!r}]
 print("info:", panels[0].ui.deviceInfoLabel.text)
 print("training:", panels[2].ui.statusLabel.text)
@@ -166,7 +166,7 @@ def test_nothing_can_be_clicked_during_an_installation(desktop, monkeypatch):
             return panel.installer.ready()
         return panel.ready() if hasattr(panel, "ready") else panel.detecting._installer.ready()
 
-    setting("lastRun", "")
+    preference("lastRun", "")
     panels = {name: desktop.open(module).self() for name, module in MODULES.items()}
     monkeypatch.setattr(requirements, "missing", lambda **_: lacking)
     monkeypatch.setattr(requirements, "install", install)

@@ -16,7 +16,7 @@ from importlib import metadata
 from types import ModuleType
 from typing import NoReturn
 
-from BrainLandmarksLib import __version__
+from BrainLandmarksLib import PROGRAM, __version__
 from BrainLandmarksLib.cli import (
     agreement,
     annotate,
@@ -33,7 +33,7 @@ from BrainLandmarksLib.cli import (
     protocol,
     serve,
 )
-from BrainLandmarksLib.cli.terminal import PROGRAM, report
+from BrainLandmarksLib.cli.terminal import report
 from BrainLandmarksLib.errors import UserError
 
 COMMANDS = (
@@ -60,7 +60,7 @@ ENTRY_POINTS = "brainlandmarks.commands"
 _EXAMPLE = """\
 examples:
   brainlandmarks detect head.nii.gz -o results    find the landmarks of a T1 image
-  brainlandmarks explain head.nii.gz -o maps      what the network looked at
+  brainlandmarks explain head.nii.gz -o maps      what the answer is based on
   brainlandmarks protocol                         what the landmarks are
   brainlandmarks COMMAND --help                   all options of a command, with examples
 """

@@ -17,8 +17,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of cohorts to those of `detect`."""
     group = parser.add_argument_group(
         "a BIDS dataset",
-        "Results are BIDS derivatives and one table of all scans, cohort.tsv. What is done already "
-        "for the same image and model is not done again, so a run that was stopped goes on.",
+        "Results are BIDS derivatives and one table of all scans, cohort.tsv. Scans that are done "
+        "already for the same image and model are skipped, so a run that was stopped resumes.",
     )
     group.add_argument(
         "--bids", type=Path, metavar="DIR", help="the dataset, in place of images; see above"

@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"primary points off their plane, which move with --primary only: {off}")
     else:
         rows = [_summary(path, review, edits, arguments.group) for path, review, _, edits in done]
-        header = ("head", "swapped", "projected", "respaced", "mean, mm", "largest, mm", "look")
+        header = ("head", "swapped", "projected", "respaced", "mean, mm", "largest, mm", "check")
         from BrainLandmarksLib.io.tables import Table
 
         print(Table(header, rows).plain())
@@ -142,7 +142,7 @@ def _summary(
 
     kinds = [edit.kind for edit in edits]
     moved = [edit.distance_mm or 0.0 for edit in edits]
-    look = [
+    check = [
         f"{uncertainty.label} {uncertainty.mm:.1f}"
         for uncertainty in uncertainties(review, groups)[:3]
     ]
@@ -151,7 +151,7 @@ def _summary(
         *(kinds.count(kind) for kind in ("swapped", "projected", "respaced")),
         float(np.mean(moved)) if moved else 0.0,
         float(max(moved, default=0.0)),
-        ", ".join(look) or "-",
+        ", ".join(check) or "-",
     )
 
 

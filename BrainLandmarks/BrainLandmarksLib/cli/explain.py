@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command to the command line."""
     parser = subparsers.add_parser(
         "explain",
-        help="show what the network looked at (Grad-CAM)",
+        help="show what the network's answer is based on (Grad-CAM)",
         description="Find the landmarks of a T1 image and write for each a 3-D map of what the "
         "network looked at, in the space of the image (.nii.gz), with a description (.json) and a "
         "picture (.png). A map is no measure of confidence.",
@@ -76,8 +76,8 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layer",
         metavar="NAME",
-        help="layer of the network (default: the last convolution that looks at neighbours, "
-        "stages.2.2.conv2 in the shipped model)",
+        help="layer of the network (default: the last convolution with a kernel larger than one "
+        "voxel, stages.2.2.conv2 in the shipped model)",
     )
     parser.add_argument(
         "--target",

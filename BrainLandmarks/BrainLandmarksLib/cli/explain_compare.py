@@ -1,4 +1,4 @@
-"""`brainlandmarks explain compare`: which of two models looks more closely at its landmarks."""
+"""`brainlandmarks explain compare`: which of two models is more focused on its landmarks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command to the command line."""
     parser = subparsers.add_parser(
         NAME,
-        help="measure which of two models looks more closely",
+        help="measure which of two models is more focused on the landmarks",
         description="Make the Grad-CAM maps of two models on the same images and measure them: how "
         "far they spread, how far from the landmark, how much neighbours overlap.",
         epilog=_EXAMPLE,

@@ -69,10 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
     detection = detector.detect(reading.read(path, arguments))
     explanation = explain(detector, detection, arguments.layer, target=arguments.target)
 
-    def tell(step: str, fraction: float) -> None:
+    def show(step: str, fraction: float) -> None:
         print(f"[{100 * fraction:3.0f} %] random down to {step}", file=sys.stderr, flush=True)
 
-    check = randomise(explanation, rows, seed=arguments.seed, progress=tell)
+    check = randomise(explanation, rows, seed=arguments.seed, progress=show)
     written = check.write(arguments.output, name)
     print(check.markdown())
     print()

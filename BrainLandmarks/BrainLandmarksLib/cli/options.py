@@ -32,20 +32,21 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_quality(parser: argparse.ArgumentParser) -> None:
-    """Add the choice of how carefully the network looks."""
+    """Add the choice of the quality level."""
     parser.add_argument(
         "--quality",
         default="standard",
         choices=("fast", "standard", "best"),
-        help="how carefully to look: fast looks once; standard looks twice, then at small boxes in "
-        "finer voxels; best also averages over more looks and takes longer (standard)",
+        help="quality level: fast makes one pass; standard makes two, then refines the landmarks "
+        "in small boxes of finer voxels; best also averages more passes, which takes longer "
+        "(standard)",
     )
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:
-    """Add the choice to go on with what is no head."""
+    """Add the choice to keep what is no head."""
     parser.add_argument(
         "--force",
         action="store_true",
-        help="go on where no head was recognised; what is written says that it is implausible",
+        help="write the result even if no head was recognised; it is marked as implausible",
     )

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-PROGRAM = "brainlandmarks"
+from BrainLandmarksLib import PROGRAM
 
 ERROR = f"{PROGRAM}: error: "
 """What an error sentence begins with."""

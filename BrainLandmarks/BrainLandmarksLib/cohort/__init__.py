@@ -4,7 +4,7 @@
 `bids`              which scans a BIDS dataset has
 `derivatives`       the folder of results: its names, its descriptions, what is done
 `work`              one scan, from image to files; can be done again at any time
-`engine`            many scans, here or on a Dask cluster
+`execution`         many scans, on this machine or on a Dask cluster
 `table`             one row for each scan
 `report`            the page with the uncertain scans first
 `viewer`            NiiVue in that page

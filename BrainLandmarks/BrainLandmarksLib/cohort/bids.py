@@ -84,7 +84,7 @@ class BidsScan:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundScans:
     """The scans of a dataset, and what might have been one.
 
     Args:
@@ -102,7 +102,7 @@ def find_scans(
     dataset: str | os.PathLike[str],
     suffix: str = DEFAULT_SUFFIX,
     participants: Sequence[str] = (),
-) -> Found:
+) -> FoundScans:
     """The images of one kind in a BIDS dataset, in the order of their names.
 
     Only the folders of subjects are looked into: not derivatives, sourcedata or code. Subjects are
@@ -164,7 +164,7 @@ def find_scans(
             f"{root} has no image sub-..._{suffix}.nii.gz in its anat folders; check --suffix and "
             "the labels."
         )
-    return Found([scans[entities] for entities in sorted(scans)], left_out, absent)
+    return FoundScans([scans[entities] for entities in sorted(scans)], left_out, absent)
 
 
 def _look(

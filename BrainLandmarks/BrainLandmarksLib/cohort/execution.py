@@ -1,28 +1,25 @@
-"""Many jobs: one after the other in this process, or on a Dask cluster.
+"""Many jobs: one after the other in this process, in several of this machine, or on a Dask cluster.
 
-Dask distributed is the engine because it runs on one machine, over SSH and under Slurm, PBS, LSF
-and SGE alike, and sends a job to another worker when one dies. Everything it needs from us is that
-a job can be done twice (`work`).
+Dask distributed runs over SSH and under Slurm, PBS, LSF and SGE alike, and sends a job to another
+worker when one dies, as `processes.share` does. Everything they need from us is that a job can be
+done twice (`work`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cohort.derivatives import Derivatives
 from BrainLandmarksLib.cohort.work import Job, Outcome, cores, do
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.processes import share
 
 if TYPE_CHECKING:
     from distributed import Client
-
-ATTEMPTS = 3
-"""A scan whose worker died this often is given up; most likely the memory does not suffice."""
 
 
 def run(jobs: Sequence[Job], workers: int = 1, scheduler: str = "") -> Iterator[Outcome]:
@@ -33,20 +30,27 @@ def run(jobs: Sequence[Job], workers: int = 1, scheduler: str = "") -> Iterator[
         scheduler: Address or scheduler file of a Dask cluster that runs already.
 
     Raises:
-        UserError: Dask is missing, the cluster does not answer, or the output cannot be written.
+        UserError: the cluster does not answer, Dask is missing, or the output cannot be written.
     """
     if workers < 1:
         raise UserError("--workers must be 1 or more.")
     workers = min(workers, len(jobs))
-    if not scheduler and workers <= 1:
+    if scheduler:
+        with closing(_connect(scheduler)) as client:
+            yield from _on_cluster(client, jobs)
+    elif workers <= 1:
         yield from map(do, jobs)
-        return
-    with ExitStack() as stack:
-        client = _connect(scheduler) if scheduler else _start(workers, stack)
-        stack.callback(client.close)
-        if not scheduler:
-            jobs = [replace(job, threads=max(1, cores() // workers)) for job in jobs]
-        yield from _on_cluster(client, jobs)
+    else:
+        shared = [replace(job, threads=max(1, cores() // workers)) for job in jobs]
+        for job, outcome in share(shared, workers, do):
+            yield outcome or _given_up(job)
+
+
+def _given_up(job: Job) -> Outcome:
+    """What becomes of a scan of which one worker after the other has died."""
+    sentence = "every process that worked on it died; use fewer workers, or more memory for each."
+    Derivatives.open(job.output).write_failure(job.scan, sentence)
+    return Outcome(job.scan, "failed", sentence)
 
 
 def _on_cluster(client: Client, jobs: Sequence[Job]) -> Iterator[Outcome]:
@@ -59,13 +63,7 @@ def _on_cluster(client: Client, jobs: Sequence[Job]) -> Iterator[Outcome]:
         try:
             outcome = future.result()
         except KilledWorker:
-            job = by_key[future.key]
-            outcome = Outcome(
-                job.scan,
-                "failed",
-                "every process that worked on it died; use fewer workers, or more memory for each.",
-            )
-            Derivatives.open(job.output).write_failure(job.scan, outcome.sentence)
+            outcome = _given_up(by_key[future.key])
         except ModuleNotFoundError as error:
             raise UserError(
                 f"the cluster's workers have no module {error.name}; install the same version of "
@@ -75,36 +73,13 @@ def _on_cluster(client: Client, jobs: Sequence[Job]) -> Iterator[Outcome]:
         yield outcome
 
 
-def _start(workers: int, stack: ExitStack) -> Client:
-    """A cluster of processes on this machine, which ends with the stack."""
-    distributed = _dask()
-    import dask
-
-    stack.enter_context(
-        dask.config.set(
-            {
-                "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
-                # What is sent is a few texts; a worker's memory is the network's.
-                "distributed.worker.memory.target": False,
-                "distributed.worker.memory.spill": False,
-                "distributed.worker.memory.pause": False,
-                "distributed.worker.memory.terminate": False,
-            }
-        )
-    )
-    cluster = stack.enter_context(
-        distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            dashboard_address=None,
-            silence_logs="ERROR",
-        )
-    )
-    return distributed.Client(cluster)
-
-
 def _connect(scheduler: str) -> Client:
-    distributed = _dask()
+    try:
+        import distributed
+    except ImportError:
+        raise UserError(
+            "--scheduler needs Dask; run pip install 'brainlandmarks[cohort]'."
+        ) from None
     try:
         if Path(scheduler).is_file():
             return distributed.Client(scheduler_file=scheduler)
@@ -114,13 +89,3 @@ def _connect(scheduler: str) -> Client:
             f"no Dask scheduler answers at {scheduler}; start one with dask scheduler, and workers "
             "with dask worker."
         ) from None
-
-
-def _dask() -> ModuleType:
-    try:
-        import distributed
-    except ImportError:
-        raise UserError(
-            "more than one worker needs Dask; run pip install 'brainlandmarks[cohort]'."
-        ) from None
-    return distributed

@@ -160,7 +160,7 @@ def _render(results: Derivatives, cases: Sequence[dict[str, Any]], bundle: Bundl
     )
     counts = {
         status: sum(case["status"] == status for case in cases)
-        for status in ("failed", "look", "ok")
+        for status in ("failed", "check", "ok")
     }
     return environment.get_template("cohort.html").render(
         cases=cases,

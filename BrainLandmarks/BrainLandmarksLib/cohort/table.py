@@ -39,7 +39,7 @@ _COLUMNS: dict[str, dict[str, Any]] = {
         "Description": "What became of the scan.",
         "Levels": {
             "ok": "landmarks were found",
-            "look": "landmarks were found, and there is a warning",
+            "check": "landmarks were found, and there is a warning",
             "failed": "there are no landmarks; the warning says why",
         },
     },
@@ -98,10 +98,10 @@ class ReportedScan:
 
     @property
     def status(self) -> str:
-        """ "ok", "look" or "failed"."""
+        """ "ok", "check" or "failed"."""
         if self.record.landmarks is None:
             return "failed"
-        return "look" if self.warnings else "ok"
+        return "check" if self.warnings else "ok"
 
     @property
     def worst(self) -> list[int]:
@@ -112,7 +112,7 @@ class ReportedScan:
     @property
     def urgency(self) -> tuple[int, float]:
         """What worst-first sorting goes by: failed, then warned, then the greatest uncertainty."""
-        rank = ("failed", "look", "ok").index(self.status)
+        rank = ("failed", "check", "ok").index(self.status)
         return rank, -float(self.uncertainties[self.worst[0]]) if self.worst else 0.0
 
 

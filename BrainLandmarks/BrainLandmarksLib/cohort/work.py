@@ -40,7 +40,7 @@ class Job:
         force: Keep what was found even where it is no head.
         threads: CPU threads to compute with; 0 leaves it to PyTorch.
         assume_orientation: As for `images.read_image`.
-        quality: How carefully to look, one of `detection.QUALITIES`.
+        quality: One of `detection.QUALITIES`.
     """
 
     raw: str

@@ -85,7 +85,7 @@ class _Tissue:
 
     @classmethod
     def of(cls, head: Volume) -> _Tissue:
-        thin = head.thinned(_VOXEL_MM)
+        thin = head.downsampled(_VOXEL_MM)
         values = np.ascontiguousarray(thin.data)
         return cls(values, foreground(Volume(values, thin.grid)), thin.grid)
 

@@ -617,7 +617,7 @@ def head_center(volume: Volume) -> FloatArray:
     Raises:
         UserError: there is no tissue at all.
     """
-    coarse = volume.thinned(_COARSE_MM)
+    coarse = volume.downsampled(_COARSE_MM)
     tissue = foreground(coarse)
     if not tissue.any():
         raise UserError("the image shows nothing but air; give a T1 image of a head.")

@@ -1,4 +1,4 @@
-"""Two models side by side: which one looks more closely where its landmarks are (paper IV-D)."""
+"""Two models side by side: which one is more focused on its landmarks (paper IV-D)."""
 
 from __future__ import annotations
 

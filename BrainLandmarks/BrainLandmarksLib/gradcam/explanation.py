@@ -31,7 +31,7 @@ class Explanation:
     >>> explanation.map("CC_G").grid.spacing
     array([3.25, 3.25, 3.25])
 
-    Maps lie on the cube that the network saw in its last look, upright with the head; its affine
+    Maps lie on the cube that the network saw in its last pass, upright with the head; its affine
     says where that is in the world.
     """
 
@@ -76,7 +76,7 @@ def explain(
     target: str = "argmax",
     progress: NetworkProgress | None = None,
 ) -> Explanation:
-    """Look once more at what was detected, and keep what the maps of all landmarks need.
+    """Pass a detection's cube through the network once more; keep what all landmarks' maps need.
 
     The network computes in float32, on the detector's device or, if its memory does not suffice, on
     the CPU.
@@ -96,18 +96,18 @@ def explain(
     if target not in TARGETS:
         raise UserError(f"there is no target {target!r}; did you mean {nearest(target, TARGETS)}?")
 
-    def look(device: torch.device) -> Observation:
+    def observed(device: torch.device) -> Observation:
         # The model's own network stays where it is.
         own = network if device.type == "cpu" else copy.deepcopy(network).to(device)
         cube = torch.from_numpy(detection.input_cube.data)[None, None].to(device)
         return observe(own, cube, layer or None, target=target, progress=progress)
 
     try:
-        seen = look(detector.device)
+        seen = observed(detector.device)
     except torch.OutOfMemoryError:
         if detector.device.type == "cpu":
             raise
-        seen = look(torch.device("cpu"))
+        seen = observed(torch.device("cpu"))
         note = "the GPU's memory does not suffice for the maps, so the CPU makes them"
         detection = replace(detection, notes=(*detection.notes, note))
     return Explanation(detector.model, detection, seen)

@@ -42,7 +42,7 @@ def default_layer(network: HighRes3DNet) -> str:
 
 @dataclass(frozen=True)
 class Observation:
-    """One look of the network at one cube, from which the map of any landmark follows at once.
+    """One pass of the network on one cube, from which the map of any landmark follows at once.
 
     >>> seen = observe(model.network, cube)
     >>> maps = seen.maps([24, 30])
@@ -116,7 +116,7 @@ def observe(
     points: Tensor | None = None,
     progress: NetworkProgress | None = None,
 ) -> Observation:
-    """Let the network look at a cube and keep what Grad-CAM needs of it.
+    """Pass a cube through the network and keep what Grad-CAM needs of it.
 
     Args:
         network: in eval mode or not; its running statistics count.

@@ -35,7 +35,7 @@ class Volume:
         if self.data.shape != self.grid.shape:
             raise ValueError(f"data of shape {self.data.shape} on a grid of {self.grid.shape}")
 
-    def thinned(self, voxel_mm: float) -> Volume:
+    def downsampled(self, voxel_mm: float) -> Volume:
         """Single voxels (a view), about so far apart; all along axes with coarser ones.
 
         Unlike means, as `resample` makes them, single voxels keep what is constant constant.

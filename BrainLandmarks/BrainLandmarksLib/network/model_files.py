@@ -6,7 +6,7 @@
       model.json            name, protocol and its hash, networks, mean shape, calibration, errors
       weights.safetensors   the fine network, which places the landmarks
       locator.safetensors   the locator, which finds the head and its pose
-      refinement.safetensors    the refinement network, which looks again at small boxes; optional
+      refinement.safetensors    the refinement network, which works on small boxes; optional
       correction.safetensors    what annotated scans taught about the points; optional
       protocol.json         only when the landmark protocol does not ship with the library
 
@@ -62,7 +62,7 @@ NORMALISATION = "foreground 99th percentile = 1, clipped to [0, 1.5]"
 
 @dataclass(frozen=True)
 class CropSpec:
-    """The cube that one of the networks looks at."""
+    """The cube that one of the networks takes."""
 
     size: int
     """Voxels along each side, N."""
@@ -128,7 +128,7 @@ class Model:
 
     @property
     def networks(self) -> dict[str, tuple[HighRes3DNet, CropSpec]]:
-        """Every network that there is, by its name, and what it looks at."""
+        """Every network that there is, by its name, and the cube that it takes."""
         parts = {
             "fine": (self.network, self.spec.fine),
             "locator": (self.locator, self.spec.locator),

@@ -29,7 +29,7 @@ from BrainLandmarksLib.worker.messages import (
     decode,
     encode,
 )
-from BrainLandmarksLib.worker.process_tree import ProcessTree
+from BrainLandmarksLib.worker.process_tree import LINE_BY_LINE, ProcessTree
 
 CANCEL_S = 0.6
 """A job that has not ended this long after its cancellation is ended with its process."""
@@ -202,7 +202,7 @@ class Worker:
     def _start(self) -> None:
         self._log.clear()
         environment = dict(os.environ if self._environment is None else self._environment)
-        environment |= {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "PYTHONFAULTHANDLER": "1"}
+        environment |= {**LINE_BY_LINE, "PYTHONFAULTHANDLER": "1"}
         try:
             tree = ProcessTree(self._command, environment)
         except OSError as error:
@@ -245,21 +245,13 @@ class Worker:
             self._fail_all("not_started", f"{self._last_end}.")
             return
         self._log.extend(ending.crash.splitlines())
-        relief = "close other programs, or crop or resample the volume."
-        if ending.out_of_memory:
-            self._end("killed", f"Memory ran out, and the system ended the worker; {relief}")
-        elif ending.killed:
-            self._end(
-                "killed",
-                f"The worker was ended from outside, most likely because memory ran out; {relief}",
-            )
-        elif ending.terminated:
-            self._end(
-                "killed",
-                f"The worker was ended from outside ({ending.name}); the next click starts it.",
-            )
-        else:
-            self._end("crashed", f"The worker crashed ({ending.name}); the next click starts it.")
+        # One that ends by itself while it is needed has crashed, whatever it says.
+        cause = ending.cause("worker") or f"the worker crashed ({ending.name})"
+        advice = "the next click starts it."
+        if ending.killed:
+            advice = "close other programs, or crop or resample the volume."
+        code = "killed" if ending.killed or ending.terminated else "crashed"
+        self._end(code, f"{cause[0].upper()}{cause[1:]}; {advice}")
 
     def _end(self, code: str, sentence: str) -> None:
         """End the process, whatever is left of it, and with an error every request sent to it."""

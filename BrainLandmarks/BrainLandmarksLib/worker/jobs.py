@@ -102,7 +102,7 @@ class Jobs:
         key = (message["model"], message["device"], message["quality"])
         usual = self._seconds.get(key)
 
-        def tell(stage: str, fraction: float) -> None:
+        def report(stage: str, fraction: float) -> None:
             passed = time.monotonic() - start
             left = None if usual is None else round(max(usual - passed, 0.0), 1)
             progress(stage, _LOADING_SHARE + (1 - _LOADING_SHARE) * fraction, left)
@@ -113,13 +113,13 @@ class Jobs:
 
         model = self._warm(message["model"], message["device"])
         warm = time.monotonic()
-        tell("read", 0.0)
+        report("read", 0.0)
         volume = read_image(message["image"])
         detection = model.detector.detect(
             volume,
             quality=message["quality"],
             force=message.get("force", False),
-            progress=tell,
+            progress=report,
         )
         write_landmarks(
             Path(message["output"]), detection.landmarks, plausibility=detection.plausibility
@@ -156,7 +156,7 @@ class Jobs:
         written = []
         with atomic_writes(message["output"]) as unfinished:
             for number, row in enumerate(rows):
-                seen.tell("map", _SEEN + (1 - _SEEN) * number / len(rows))
+                seen.report("map", _SEEN + (1 - _SEEN) * number / len(rows))
                 maps, maxima = normalised(explanation.maps([row]))
                 entry = entry_of(explanation, row, float(maxima[0]))
                 name = f"{entry['label']}.nii"
@@ -180,7 +180,7 @@ class Jobs:
 
         folder, name, sets = Path(message["output"]), message["name"], message["files"]
         seen = self._explained(message, progress)
-        seen.tell("map", _SEEN)
+        seen.report("map", _SEEN)
         with atomic_writes(folder) as unfinished:
             files = write_maps(unfinished, seen.explanation, seen.rows, image=name, sets=sets)
         seen.over()
@@ -203,14 +203,14 @@ class Jobs:
         key = (message["type"], message["model"], message["device"], layer, kept, len(rows))
         usual = self._seconds.get(key)
 
-        def tell(stage: str, fraction: float) -> None:
+        def report(stage: str, fraction: float) -> None:
             left = None if usual is None else max(usual - (time.monotonic() - warm), 0.0)
             progress(stage, fraction, None if left is None else round(left, 1))
 
         def over() -> None:
             self._seconds[key] = time.monotonic() - warm
 
-        return _Explained(_explanation(model, image, layer, tell), rows, kept, tell, over)
+        return _Explained(_explanation(model, image, layer, report), rows, kept, report, over)
 
     def _warm(self, model: str, device: str) -> _Warm:
         from BrainLandmarksLib.detection import Detector
@@ -226,17 +226,17 @@ class Jobs:
 
 @dataclass(frozen=True)
 class _Explained:
-    """An explanation, what of it is asked for, and whom to tell."""
+    """An explanation, what of it is asked for, and who hears how far it is."""
 
     explanation: Explanation
     rows: list[int]
     kept: str
-    tell: Callable[[str, float], None]
+    report: Callable[[str, float], None]
     over: Callable[[], None]
 
 
 def _explanation(
-    model: _Warm, image: Path, layer: str, tell: Callable[[str, float], None]
+    model: _Warm, image: Path, layer: str, report: Callable[[str, float], None]
 ) -> Explanation:
     """The explanation of an image, remembered or made."""
     from BrainLandmarksLib.gradcam.explanation import explain
@@ -248,11 +248,11 @@ def _explanation(
         return known
     detection = cache.detection(image)
     if detection is None:
-        tell("read", _LOADING_SHARE)
+        report("read", _LOADING_SHARE)
         share = _DETECTED - _LOADING_SHARE
         detection = model.detector.detect(
             read_image(image),
-            progress=lambda stage, done: tell(stage, _LOADING_SHARE + share * done),
+            progress=lambda stage, done: report(stage, _LOADING_SHARE + share * done),
         )
         cache.keep_detection(image, detection)
     cache.forget_explanation()  # the new one needs its memory
@@ -260,7 +260,7 @@ def _explanation(
         model.detector,
         detection,
         layer,
-        progress=lambda done: tell("map", _DETECTED + (_SEEN - _DETECTED) * done),
+        progress=lambda done: report("map", _DETECTED + (_SEEN - _DETECTED) * done),
     )
     cache.keep_explanation(image, made)
     return made

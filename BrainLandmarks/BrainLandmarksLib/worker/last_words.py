@@ -91,7 +91,7 @@ class LastWords:
         with contextlib.suppress(OSError):
             os.utime(self._path)
 
-    def tell_sigterm(self) -> None:
+    def record_sigterm(self) -> None:
         """Say so when SIGTERM ends the process; at once, whatever its threads are busy with."""
         if self._file is not None and hasattr(faulthandler, "register"):
             faulthandler.register(signal.SIGTERM, self._file, all_threads=False, chain=True)
@@ -178,6 +178,25 @@ class Ending:
             return self.crash.splitlines()[0].partition(": ")[2]
         return f"exit code {self.code}"
 
+    def cause(self, what: str) -> str:
+        """Why it ended, without a full stop; "" if it ended by itself, with an exit code.
+
+        >>> Ending(-9).cause("training")
+        'the training was killed from outside, most likely because memory ran out'
+
+        Args:
+            what: What the process did, such as "training".
+        """
+        if self.out_of_memory:
+            return f"memory ran out, and the system ended the {what}"
+        if self.killed:
+            return f"the {what} was killed from outside, most likely because memory ran out"
+        if self.terminated:
+            return f"the {what} was ended from outside ({self.name})"
+        if self.crash or (self.code is not None and self.code < 0):
+            return f"the {what} crashed ({self.name})"
+        return ""
+
 
 def began(path: Path) -> bool:
     """Whether a process has begun the file."""
@@ -194,12 +213,6 @@ def alive(path: Path) -> bool:
     with contextlib.suppress(OSError):
         return time.time() - path.stat().st_mtime < SILENT_S
     return False
-
-
-def pid_of(path: Path) -> int | None:
-    """Number of the process that has begun the file."""
-    number = _read(path)[0].get("pid")
-    return number if isinstance(number, int) else None
 
 
 def ending(path: Path | None, exit_code: int | None) -> Ending:

@@ -18,8 +18,20 @@ from typing import Any, BinaryIO, cast
 from BrainLandmarksLib.worker import last_words
 from BrainLandmarksLib.worker.last_words import Ending
 
-_END_S = 5.0
+END_S = 5.0
 """How long a process that was ended may take to be gone."""
+
+LINE_BY_LINE = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+"""Environment with which Python prints line by line and in UTF-8, whatever the system's habits."""
+
+LIBRARIES = ("BrainLandmarksLib", "BrainLandmarksTrainLib")
+"""The libraries that have commands."""
+
+CHILD = "BrainLandmarksLib.cli.child"
+"""The module that runs a command in a process of its own."""
+
+BACKGROUND = "--background"
+"""Its option, before the folder of a run that outlives this program."""
 
 
 def interpreter() -> str:
@@ -43,6 +55,38 @@ def environment(*libraries: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
+def command_environment() -> dict[str, str]:
+    """The environment of a command in a process of its own."""
+    return {**environment(*LIBRARIES), **LINE_BY_LINE}
+
+
+def own_group() -> dict[str, Any]:
+    """Options of `subprocess.Popen` for a process that no signal to our group reaches."""
+    if sys.platform == "win32":
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+        return {"creationflags": flags}
+    return {"start_new_session": True}  # nor is a terminal its own
+
+
+def kill_family(pid: int) -> None:
+    """End a process that leads a group of its own, and all it started; its launcher with it."""
+    if sys.platform == "win32":
+        with contextlib.suppress(OSError):
+            subprocess.run(
+                ["taskkill", "/T", "/F", "/PID", str(pid)],
+                check=False,
+                capture_output=True,
+                creationflags=subprocess.CREATE_NO_WINDOW,
+            )
+        return
+    with contextlib.suppress(OSError):
+        group = os.getpgid(pid)
+        if group == os.getsid(pid) and group != os.getpgrp():
+            os.killpg(group, signal.SIGKILL)
+        else:  # started by hand, in a group with others
+            os.kill(pid, signal.SIGKILL)
+
+
 class ProcessTree:
     """A child process and its descendants, with pipes for all three streams.
 
@@ -57,13 +101,6 @@ class ProcessTree:
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None):
-        options: dict[str, Any] = {}
-        if sys.platform == "win32":
-            options["creationflags"] = (
-                subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-            )
-        else:
-            options["start_new_session"] = True
         self._words = _new_file()
         variables = dict(os.environ if environment is None else environment)
         if self._words is not None:
@@ -75,7 +112,7 @@ class ProcessTree:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=variables,
-                **options,
+                **own_group(),
             )
         except OSError:
             self._forget()
@@ -122,19 +159,14 @@ class ProcessTree:
             if self._job is not None:
                 _end_job(self._job)
             else:
-                subprocess.run(
-                    ["taskkill", "/T", "/F", "/PID", str(self.pid)],
-                    check=False,
-                    capture_output=True,
-                    creationflags=subprocess.CREATE_NO_WINDOW,
-                )
+                kill_family(self.pid)
         else:
             # The group outlives its leader, so this also ends what a crashed child left behind.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(OSError):
             self._process.kill()
-        self.wait(_END_S)
+        self.wait(END_S)
 
     def close(self) -> None:
         """Close the pipes; reading threads end. Its last words are known, and go as well."""

@@ -174,7 +174,7 @@ def serve() -> None:
     """
     words = last_words.begin()
     if words is not None:
-        words.tell_sigterm()
+        words.record_sigterm()
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     requests = os.fdopen(os.dup(sys.stdin.fileno()), "rb")

@@ -4,9 +4,9 @@
 >>> varied = AugmentWithLandmarks()(volume, landmarks, seed=7)
 
 From what is drawn to what is written: `config` (policies and ranges), `patient_side` and
-`machine_side` (the transforms), `policies` (which one), `augment` (image and landmarks), `moving`
-(where points go), `algorithm1` (the paper's literal way), `record` (doing it again), `folder`
-(whole datasets) and `contact_sheet` (the picture).
+`machine_side` (the transforms), `policies` (which one), `augment` (image and landmarks),
+`landmark_transform` (where points go), `faux_volumes` (the paper's Algorithm 1), `record` (doing it
+again), `folder` (whole datasets) and `contact_sheet` (the picture).
 
 Settings are read without PyTorch: what needs it is imported when it is first asked for.
 """

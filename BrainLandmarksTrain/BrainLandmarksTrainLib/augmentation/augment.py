@@ -34,8 +34,8 @@ class Augmented:
 class AugmentWithLandmarks:
     """Varies scans the way patients and scanners do, and moves the landmarks along.
 
-    Landmarks go through the very map that resampled the image (`moving`); the paper's own way, one
-    faux volume per landmark, is `algorithm1`.
+    Landmarks go through the very map that resampled the image (`landmark_transform`); the
+    paper's own way, one faux volume per landmark, is `algorithm1`.
 
     >>> augment = AugmentWithLandmarks()
     >>> varied = augment(volume, landmarks, seed=7)

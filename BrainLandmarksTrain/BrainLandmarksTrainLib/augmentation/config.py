@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksTrainLib.settings import from_values, read_settings, schema, setting, to_values
 
 from .machine_side import BiasField, Blur, Ghosting, Motion, Noise, Spikes
@@ -49,7 +50,7 @@ def _paper_policies() -> dict[str, Policy]:
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Policies, members of the two sides, and the ranges of every transform.
+    """Policies, transforms of the two sides, and the ranges of every transform.
 
     >>> config = AugmentationConfig()                              # the paper's
     >>> config = AugmentationConfig(affine=Affine(rotation_deg=(-5, 5)))
@@ -98,7 +99,7 @@ class AugmentationConfig:
                 f"the probabilities of the policies add up to {total:g}; they must add up to 1."
             )
 
-    def member(self, name: str) -> Transform:
+    def transform(self, name: str) -> Transform:
         """The ranges of a transform by its name, such as "affine"."""
         found = getattr(self, name)
         assert isinstance(found, Transform)
@@ -189,24 +190,28 @@ def file(name: str) -> Path:
 def markdown() -> str:
     """The default policies and ranges as two tables."""
     config = AugmentationConfig()
-    lines = ["| policy | p | what it does |", "|---|---|---|"]
+    policies = []
     for name, policy in config.policies.items():
         steps = [
             f"one of the {s} side" if s in SIDES else TRANSFORMS[s].title for s in policy.apply
         ]
-        lines.append(f"| {name} | {policy.probability:g} | {', then '.join(steps)} |")
-    lines += ["", "| side | transform | setting | default | meaning |", "|---|---|---|---|---|"]
+        policies.append((name, f"{policy.probability:g}", ", then ".join(steps)))
+    ranges = []
     for side in SIDES:
         for name in getattr(config, side):
-            member = config.member(name)
-            for field in fields(member):  # type: ignore[arg-type]
-                value = getattr(member, field.name)
+            transform = config.transform(name)
+            for field in fields(transform):  # type: ignore[arg-type]
+                value = getattr(transform, field.name)
                 text = " to ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else value
-                lines.append(
-                    f"| {side} | {member.title} | `{name}.{field.name}` | {text} "
-                    f"| {field.metadata['text']} |"
-                )
-    return "\n".join(lines)
+                key = f"`{name}.{field.name}`"
+                ranges.append((side, transform.title, key, str(text), field.metadata["text"]))
+    header = ("side", "transform", "setting", "default", "meaning")
+    return "\n\n".join(
+        (
+            Table(("policy", "p", "what it does"), policies).markdown(),
+            Table(header, ranges).markdown(),
+        )
+    )
 
 
 def _check_name(name: str, where: str, known: Any) -> None:

@@ -41,7 +41,7 @@ _RED = "#ff3030"
 
 
 @dataclass(frozen=True)
-class Row:
+class SheetRow:
     """One row: a scan, its landmarks, a title and what was done in a few words."""
 
     title: str
@@ -50,7 +50,7 @@ class Row:
     landmarks: LandmarkSet
 
     @classmethod
-    def of(cls, record: Record, volume: Volume, landmarks: LandmarkSet, name: str = "") -> Row:
+    def of(cls, record: Record, volume: Volume, landmarks: LandmarkSet, name: str = "") -> SheetRow:
         """The row of a varied scan; its note gives the name and the main parameters."""
         title = ", ".join(TRANSFORMS[step.transform].title for step in record.steps)
         notes = [f"{record.policy}, {name}" if name else record.policy]
@@ -59,14 +59,15 @@ class Row:
 
 
 def draw_contact_sheet(
-    rows: Sequence[Row], path: str | os.PathLike[str], *, title: str = ""
+    rows: Sequence[SheetRow], path: str | os.PathLike[str], *, title: str = ""
 ) -> None:
     """Draw a sagittal, a coronal and an axial slice of every scan and save a PNG.
 
     The slices are upright in the world, so a turned head looks turned; each is where most landmarks
     lie within `NEAR_MM`.
 
-    >>> draw_contact_sheet([Row.of(varied.record, varied.volume, varied.landmarks)], "sheet.png")
+    >>> row = SheetRow.of(varied.record, varied.volume, varied.landmarks)
+    >>> draw_contact_sheet([row], "sheet.png")
 
     Raises:
         UserError: the file cannot be written.
@@ -107,7 +108,7 @@ def draw_contact_sheet(
 
 
 def _best_slice(
-    row: Row,
+    row: SheetRow,
     orientation: str,
     axis: int,
     right: tuple[float, float, float],
@@ -123,7 +124,7 @@ def _best_slice(
     return Slice(orientation, orientation, center, np.array(right), np.array(up))
 
 
-def _draw(axes: Axes, plane: Slice, row: Row) -> None:
+def _draw(axes: Axes, plane: Slice, row: SheetRow) -> None:
     low, high = grey_window(row.volume)
     half = VIEW_MM / 2
     axes.imshow(

@@ -26,13 +26,13 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write, remove_unfinished
 from BrainLandmarksLib.io.checksum import sha256
 from BrainLandmarksLib.json_file import read_json
+from BrainLandmarksLib.processes import CONTEXT, process_pool
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.review import Review
-from BrainLandmarksTrainLib.processes import CONTEXT, process_pool
 
 from .augment import AugmentWithLandmarks
 from .config import AugmentationConfig, augmentation_from_dict
-from .contact_sheet import Row, draw_contact_sheet
+from .contact_sheet import SheetRow, draw_contact_sheet
 from .policies import allocate
 from .record import Record
 
@@ -383,7 +383,7 @@ def summary(dataset: Dataset) -> str:
     return "\n".join(lines)
 
 
-def _sheet_rows(dataset: Dataset) -> Iterator[Row]:
+def _sheet_rows(dataset: Dataset) -> Iterator[SheetRow]:
     """One scan for each kind of transform, alone where there is one, in the order of Table II."""
     config, _ = settings_of(dataset.folder)
     made = records(dataset)
@@ -393,4 +393,4 @@ def _sheet_rows(dataset: Dataset) -> Iterator[Row]:
             identity = min(with_it, key=lambda i: len(made[i].steps))
             entry = next(e for e in dataset.entries if e.identity == identity)
             sample = dataset.read(entry)
-            yield Row.of(made[identity], sample.volume, sample.review.current, identity)
+            yield SheetRow.of(made[identity], sample.volume, sample.review.current, identity)

@@ -50,5 +50,5 @@ def draw_steps(
     for name in config.policies[policy].apply:
         if name in SIDES:
             name = str(rng.choice(getattr(config, name)))
-        steps.append(Step(name, config.member(name).draw(rng, volume)))
+        steps.append(Step(name, config.transform(name).draw(rng, volume)))
     return tuple(steps)

@@ -24,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="measure what dropout, corrected annotations, augmentation and the loss bring",
         description="Train eight networks on a dataset, with and without dropout and corrected "
         "ground truth, augmentation, and the mixed loss, and write the paper's Table III. A "
-        "stopped command goes on when it is given again.",
+        "command that was stopped resumes when it is run again.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -24,8 +24,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="make varied scans of a dataset, landmarks included",
         description="Write a dataset of varied scans: other heads and poses, thick slices, ghosts, "
         "spikes, shading, noise, motion, blur, in the paper's proportions. The landmarks move with "
-        "the anatomy; the record of every scan is in the manifest. A stopped command goes on when "
-        "it is given again.",
+        "the anatomy; the record of every scan is in the manifest. A command that was "
+        "stopped resumes when it is run again.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

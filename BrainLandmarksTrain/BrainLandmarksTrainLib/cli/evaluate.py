@@ -136,7 +136,7 @@ def _of_dataset(arguments: argparse.Namespace) -> str:
     from BrainLandmarksLib.network.model_files import load_model
     from BrainLandmarksTrainLib.evaluation.comparison import Comparison
     from BrainLandmarksTrainLib.evaluation.model_comparison import (
-        told_apart,
+        distinct_names,
         write_model_comparison,
     )
     from BrainLandmarksTrainLib.evaluation.report import write_comparison
@@ -151,7 +151,7 @@ def _of_dataset(arguments: argparse.Namespace) -> str:
         return page
     old = load_model(arguments.before)
     before = Comparison.of_model(old, dataset, entries, *how)
-    names = told_apart(old, model)
+    names = distinct_names(old, model)
     return page + "\n\n" + write_model_comparison(before, comparison, names, arguments.output)
 
 

@@ -1,4 +1,4 @@
-"""`brainlandmarks finetune`: teach a model further with a dataset."""
+"""`brainlandmarks finetune`: fine-tune a model on a dataset."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command to the command line."""
     parser = subparsers.add_parser(
         "finetune",
-        help="teach a model further with a dataset",
-        description="Train a model further on the scans of a dataset, then measure it beside the "
-        "old one. Where the dataset has other landmarks than the model, the last layer is made "
-        "anew, but for the landmarks that both know. Ctrl-C writes a checkpoint; the same command "
-        "goes on from it.",
+        help="fine-tune a model on a dataset",
+        description="Fine-tune a model on the scans of a dataset, then compare it with the old "
+        "one. If the dataset has other landmarks than the model, only the landmarks that both "
+        "share keep their weights in the last layer. Ctrl-C writes a checkpoint; the same command "
+        "resumes from it.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -12,7 +12,7 @@ from BrainLandmarksLib.errors import UserError
 _EXAMPLE = """\
 examples:
   brainlandmarks robustness --label-maps maps -o report
-      held-out heads as T1 scans in all conditions; again: goes on with a stopped run
+      held-out heads as T1 scans in all conditions; again: resumes a stopped run
   brainlandmarks robustness --dataset oasis --split test -o report
       real scans with true landmarks; contrast and skull-stripping need label maps
   brainlandmarks robustness --label-maps maps -o report --conditions noise motion rotation

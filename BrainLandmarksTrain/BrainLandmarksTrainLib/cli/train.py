@@ -19,7 +19,7 @@ examples:
   brainlandmarks train brain88 --label-maps maps -o runs/brain88    train the shipped model further
   brainlandmarks train paper --dataset scans -o runs/paper          the paper's method on your scans
   brainlandmarks train quick --dataset scans -o runs/quick          the same in minutes, to try it
-  brainlandmarks train my_recipe.yaml     a model of your own; again: goes on with a stopped run
+  brainlandmarks train my_recipe.yaml     a model of your own; again: resumes a stopped run
   brainlandmarks train my_recipe.yaml --devices 4                   four GPUs, or CPU processes
   brainlandmarks train my_recipe.yaml --dry-run                     check it and show all settings
   brainlandmarks train --schema > recipe.schema.json                for an editor
@@ -33,9 +33,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "train",
         help="train a model",
-        description="Train a model from a recipe: label maps or a dataset in, a measured model "
-        "folder out. A model that starts from another one is measured beside it. Ctrl-C writes a "
-        "checkpoint; the same command goes on from it.",
+        description="Train a model from a recipe: label maps or a dataset in, an evaluated model "
+        "folder out. A model that starts from another one is compared with it. Ctrl-C writes a "
+        "checkpoint; the same command resumes from it.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -74,7 +74,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options of a command that trains: how it starts, and where it runs."""
     parser.add_argument(
         "--resume", choices=("auto", "no"), default="auto",
-        help="auto goes on from the last checkpoint in the output folder; no refuses a folder that "
+        help="auto: resume from the last checkpoint in the output folder; no: refuse a folder that "
         "holds one (auto)",
     )  # fmt: skip
     parser.add_argument("--device", choices=DEVICES, help="instead of the recipe's")
@@ -84,7 +84,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=int, metavar="N", help="machines, instead of the recipe's")
     parser.add_argument(
         "--workers", type=int, metavar="N",
-        help="further processes that make samples, instead of the recipe's",
+        help="additional processes that make samples, instead of the recipe's",
     )  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def train(recipe: Recipe, arguments: argparse.Namespace, command: str) -> int:
 
 
 def _tell_change(recipe: Recipe, model: Path) -> None:
-    """Measure a model that was taught further beside the old one, where both find the landmarks."""
+    """Compare a fine-tuned model with the old one, where both find the landmarks."""
     from BrainLandmarksLib.dataset import Dataset
     from BrainLandmarksLib.network.model_files import load_model
     from BrainLandmarksTrainLib.evaluation.model_comparison import PAGE, compare_models

@@ -1,4 +1,4 @@
-"""A model taught further by a dataset: after corrections, on another scanner, for other landmarks.
+"""A model fine-tuned on a dataset: after corrections, on another scanner, for other landmarks.
 
 The recipe is an ordinary one (:mod:`.recipe`) that starts from the model. Where the landmarks are
 the model's own, its locator stays and batch norm keeps its statistics: a few scans would spoil
@@ -27,13 +27,13 @@ _KNOWN = {
     "warmup_steps": 20,
     "freeze_norm_at": 0.0,
     "recalibration_batches": 0,
-    "average_decay": 0.99,
+    "ema_decay": 0.99,
 }
-_NEW = {"learning_rate": 1e-3, "warmup_steps": 50, "freeze_norm_at": 0.5, "average_decay": 0.995}
+_NEW = {"learning_rate": 1e-3, "warmup_steps": 50, "freeze_norm_at": 0.5, "ema_decay": 0.995}
 _LOCATOR_SHARE = 0.4
 """Steps of a new locator, as a share of those of the fine network."""
 _REFINEMENT_SHARE = 0.5
-"""The same for a refinement network. It is always taught as well: one that was not would pull the
+"""The same for a refinement network. It is always trained as well: one that was not would pull the
 points back to where it has learnt them."""
 _PRIOR_MM = 3.5
 
@@ -48,7 +48,7 @@ def finetune_recipe(
     minutes: float | None = None,
     machine: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """The recipe that teaches a model further.
+    """The recipe that fine-tunes a model.
 
     Args:
         model: name or folder of the model to start from.
@@ -104,7 +104,7 @@ def finetune_recipe(
 
 
 def _cube(network: Mapping[str, Any]) -> dict[str, Any]:
-    """What a network looks at, and its width, as settings."""
+    """The cube that a network takes, and its width, as settings."""
     return {
         "size": network["size"],
         "field_of_view_mm": network["field_of_view_mm"],

@@ -1,8 +1,8 @@
 """What a model is made of: one file, read, checked and described by the same dataclasses.
 
-``brainlandmarks train RECIPE`` runs it (:mod:`.cooking`). Recipes that come with the library lie in
-``recipes/``; ``brainlandmarks train --schema`` prints the JSON schema that an editor can check and
-complete a recipe with.
+``brainlandmarks train RECIPE`` runs it (:mod:`~.pipeline.train`). Recipes that come with the
+library lie in ``recipes/``; ``brainlandmarks train --schema`` prints the JSON schema that an editor
+can check and complete a recipe with.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ class HeadsConfig:
     """Label maps of whole heads: scans of any contrast are rendered from them, without end."""
 
     label_maps: tuple[str, ...] = setting(
-        (), "Label maps with FreeSurfer's numbers, or folders of them; --label-maps gives others."
+        (), "Label maps with FreeSurfer's numbers, or folders of them; --label-maps overrides them."
     )
     held_out: tuple[str, ...] = setting(
-        (), "Names of the label maps that training never sees; the model is measured on them."
+        (), "Names of the label maps that training never sees; the model is evaluated on them."
     )
     deformed_copies_per_head: int = setting(
-        30, "Deformed copies of each head, annotated by rule, that training sees.", low=0,
+        30, "Deformed copies of each head that are annotated by rule and used in training.", low=0,
         formerly="offspring_per_head",
     )  # fmt: skip
     samples_per_head: int = setting(
-        10, "Unseen scans of each held-out head that the model is measured on, and of as many "
-        "deformed copies of it.", low=1,
+        10, "Number of scans of each held-out head, and of its deformed copies, that the model is "
+        "evaluated on.", low=1,
     )  # fmt: skip
     t1_share: float = setting(
-        0.5, "Share of the scans with the contrasts of a T1; the others have any.", low=0, high=1
+        0.5, "Share of the scans with T1 contrast; the others have random contrasts.", low=0, high=1
     )
     void_share: float = setting(
-        0.0, "Share of the scans in which boxes show no signal.", low=0, high=1
+        0.0, "Share of the scans in which some boxes have no signal.", low=0, high=1
     )
 
 
@@ -61,16 +61,16 @@ class HeadsConfig:
 class ScansConfig:
     """A dataset of scans that people have annotated."""
 
-    dataset: str = setting("", "Dataset folder; --dataset gives another.")
+    dataset: str = setting("", "Dataset folder; --dataset overrides it.")
     augmentation: AugmentationConfig = setting(
         AugmentationConfig(), "The policies of section III-D and their ranges."
     )
     augmented_share: float = setting(
-        0.5, "Share of the samples that a policy is applied to; the paper varies each scan once."
+        0.5, "Share of the samples that are augmented; the paper augments each scan once."
        , low=0, high=1,
     )  # fmt: skip
     share: float = setting(
-        0.5, "Share of the samples that are scans, where there are heads as well.", low=0, high=1
+        0.5, "Share of the samples that are scans, if there are heads as well.", low=0, high=1
     )
 
 
@@ -88,32 +88,34 @@ class Recipe:
     name: str = setting(REQUIRED, "Name of the model.")
     output: str = setting(
         "",
-        "Folder of the runs and, in it, of the model; --output gives another.",
+        "Folder of the run and its model; --output overrides it.",
     )
     protocol: str | None = setting(
         None, "Landmark protocol, a name or a file; by default the dataset's, or brain88."
     )
     start_from: str | None = setting(
-        None, "Model whose weights the networks start from, a name or a folder. Where it finds "
-        "other landmarks, the last layer is made anew but for those that both know. By default the "
-        "locator starts from nothing and each other network from the one before.",
+        None, "Model whose weights the networks start from, a name or a folder. If it has other "
+        "landmarks, only the shared ones keep their weights in the last layer. By default the "
+        "locator starts from random weights, and each other network from the one before it.",
     )  # fmt: skip
-    seed: int = setting(0, "Of everything random; another seed, another model.", low=0)
-    heads: HeadsConfig | None = setting(None, "Rendered scans.")
-    scans: ScansConfig | None = setting(None, "Scans of people.")
+    seed: int = setting(
+        0, "Seed of all random numbers; a different seed gives a different model.", low=0
+    )
+    heads: HeadsConfig | None = setting(None, "Scans rendered from label maps.")
+    scans: ScansConfig | None = setting(None, "Scans of a dataset.")
     locator: TrainingConfig | None = setting(
-        REQUIRED, "The network that finds the head's pose, in a coarse cube round all of it; null "
-        "keeps that of the model to start from.",
+        REQUIRED, "The network that finds the head's pose in a coarse cube around the whole head; "
+        "null keeps the one of the model to start from.",
     )  # fmt: skip
     fine: TrainingConfig = setting(
         REQUIRED, "The network that finds the landmarks, in a cube in the head's pose."
     )
     refinement: TrainingConfig | None = setting(
-        None, "The network that looks again at small boxes: size and field_of_view_mm give its "
-        "voxels, crop a box; prior_mm has to be there. Without it the model has none.",
+        None, "The network that refines the landmarks in small boxes: size and field_of_view_mm "
+        "give its voxels, crop gives a box; prior_mm is required. null: no refinement.",
         formerly="detail",
     )  # fmt: skip
-    machine: MachineConfig = setting(MachineConfig(), "Where it runs.")
+    machine: MachineConfig = setting(MachineConfig(), "Hardware and processes.")
 
     def __post_init__(self) -> None:
         if self.heads is None and self.scans is None:

@@ -54,7 +54,7 @@ class TrainingState:
 
     Args:
         network: As the last step left it.
-        average: Its averaged weights.
+        ema: Its averaged weights.
         optimizer: With its moments.
         step: Steps taken.
         seconds: Training time over all sessions of the run.
@@ -65,7 +65,7 @@ class TrainingState:
     """
 
     network: HighRes3DNet
-    average: ExponentialMovingAverage
+    ema: ExponentialMovingAverage
     optimizer: Optimizer
     step: int = 0
     seconds: float = 0.0
@@ -77,14 +77,14 @@ class TrainingState:
     def to_checkpoint(self, config: TrainingConfig) -> Checkpoint:
         """All of it, with the settings it came about by."""
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.network.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.ema.network.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in values.items()}
         state = {
             "step": self.step,
             "seconds": self.seconds,
             "norm_frozen": self.norm_frozen,
-            "average_updates": self.average.updates,
+            "average_updates": self.ema.updates,
             "watch": self.plateau.to_dict(),
             "epoch_sums": self.epoch_sums,
             "unlogged": self.unlogged,
@@ -102,7 +102,7 @@ class TrainingState:
         checkpoint = read_checkpoint(folder)
         try:
             self.network.load_state_dict(checkpoint.part("network"))
-            self.average.network.load_state_dict(checkpoint.part("average"))
+            self.ema.network.load_state_dict(checkpoint.part("average"))
         except RuntimeError:
             raise UserError(
                 f"checkpoint {folder} belongs to another network than these settings describe; "
@@ -118,7 +118,7 @@ class TrainingState:
         self.step = state["step"]
         self.seconds = state["seconds"]
         self.norm_frozen = state["norm_frozen"]
-        self.average.updates = state["average_updates"]
+        self.ema.updates = state["average_updates"]
         self.plateau = PlateauMonitor.from_dict(state["watch"])
         self.epoch_sums = state["epoch_sums"]
         self.unlogged = state["unlogged"]

@@ -34,14 +34,16 @@ class TrainingConfig:
     )
     crop: tuple[int, int, int] | None = setting(
         None, "Voxels of the cube that are trained on, all by default. The network is fully "
-        "convolutional: a box round the landmarks teaches the same at less cost.", low=8,
+        "convolutional: a box around the landmarks trains it as well at a lower cost.", low=8,
     )  # fmt: skip
     features: int = setting(16, "Features of the network's first stage.", low=1)
-    dropout: float = setting(0.0, "Share of the last features left out in a step.", low=0, high=1)
+    dropout: float = setting(
+        0.0, "Share of the last features that are dropped in a step.", low=0, high=1
+    )
 
     steps: int | None = setting(None, "Steps of the whole run.", low=1)
     minutes: float | None = setting(
-        None, "Minutes of training of the whole run, resumed sessions added up.", low=0.001
+        None, "Minutes of training of the whole run, summed over its sessions.", low=0.001
     )
     batch_size: int = setting(1, "Scans in a step, over all processes together.", low=1)
     epoch_steps: int | None = setting(
@@ -49,11 +51,13 @@ class TrainingConfig:
         "of a dataset is seen once, or 200 steps.", low=1,
     )  # fmt: skip
     validation_scans: int = setting(
-        16, "Scans that the validation error of each epoch is the mean of; 0 leaves it out.", low=0
+        16,
+        "Scans over which the validation error of each epoch is averaged; 0: no validation.",
+        low=0,
     )
     patience: int | None = setting(
         None, "Epochs without a better validation error after which training stops early; the best "
-        "weights are kept. By default it goes on to the end.", low=1,
+        "weights are kept. By default training runs to the end.", low=1,
     )  # fmt: skip
 
     optimizer: str = setting(
@@ -62,24 +66,28 @@ class TrainingConfig:
     )  # fmt: skip
     learning_rate: float = setting(2e-3, "Highest learning rate.", low=1e-9)
     schedule: str = setting(
-        "cosine", "cosine: down to final_learning_rate at the end of the run; plateau: a third, "
-        "whenever the validation error has not improved for plateau_patience epochs.",
+        "cosine", "cosine: falls to final_learning_rate at the end of the run; plateau: falls to a "
+        "third whenever the validation error has not improved for plateau_patience epochs.",
         choices=("cosine", "plateau"),
     )  # fmt: skip
-    plateau_patience: int = setting(5, "Epochs that schedule plateau waits.", low=1)
+    plateau_patience: int = setting(
+        5, "Epochs without improvement that schedule plateau waits for.", low=1
+    )
     warmup_steps: int = setting(100, "Steps in which the learning rate rises from 0.", low=0)
     final_learning_rate: float = setting(
         0.01, "Lowest learning rate, as a fraction of the highest.", low=0, high=1
     )
     weight_decay: float = setting(1e-2, "Decay of the convolution kernels.", low=0)
-    clip_norm: float = setting(1.0, "Longest gradient; a longer one is shortened.", low=1e-9)
-    average_decay: float = setting(
-        0.998, "Decay of the exponential moving average of the weights, which is what ships.",
-        low=0, high=1,
+    clip_norm: float = setting(
+        1.0, "Maximum norm of the gradient; a longer one is scaled down.", low=1e-9
+    )
+    ema_decay: float = setting(
+        0.998, "Decay of the exponential moving average (EMA) of the weights, which is what ships.",
+        low=0, high=1, formerly="average_decay",
     )  # fmt: skip
     freeze_norm_at: float = setting(
-        0.75, "Fraction of the run after which batch norm uses fixed statistics; 0 from the start.",
-        low=0, high=1,
+        0.75, "Fraction of the run after which batch norm uses fixed statistics; 0: from the "
+        "start.", low=0, high=1,
     )  # fmt: skip
     recalibration_batches: int = setting(
         30, "Batches whose statistics are averaged when batch norm is frozen.", low=0
@@ -91,8 +99,8 @@ class TrainingConfig:
     )  # fmt: skip
     sigma: float = setting(1.5, "Standard deviation of the target Gaussian, in voxels.", low=0.1)
     prior_mm: float | None = setting(
-        None, "Standard deviation of the prior round a guess of each landmark, which is added to "
-        "the heatmaps of the refinement network; needed there, and without meaning elsewhere.",
+        None, "Standard deviation of the prior around an initial estimate of each landmark, which "
+        "is added to the heatmaps of the refinement network; required there, unused elsewhere.",
         low=0.1,
     )  # fmt: skip
     coordinate_loss: str = setting(
@@ -101,12 +109,14 @@ class TrainingConfig:
     )  # fmt: skip
 
     init_from: str | None = setting(
-        None, "Start weights: a .safetensors file, or the folder of another run."
+        None, "Initial weights: a .safetensors file, or the folder of another run."
     )
     checkpoint_minutes: float = setting(
-        5.0, "A checkpoint is written after so many minutes, and after every epoch.", low=0
+        5.0, "Minutes between checkpoints; one is also written after every epoch.", low=0
     )
-    keep_checkpoints: int = setting(3, "Newest checkpoints that are kept.", low=1)
+    keep_checkpoints: int = setting(
+        3, "Number of checkpoints that are kept, the newest ones.", low=1
+    )
     log_every: int = setting(20, "Steps between two rows of the log.", low=1)
     tensorboard: bool = setting(True, "Whether the losses are written for TensorBoard as well.")
 
@@ -136,7 +146,7 @@ class TrainingConfig:
 class MachineConfig:
     """Where training runs. None of these settings changes what is learnt, apart from rounding."""
 
-    device: str = setting("auto", "auto takes a GPU that works, else the CPU.", choices=DEVICES)
+    device: str = setting("auto", "auto: a GPU that works, otherwise the CPU.", choices=DEVICES)
     devices: int | None = setting(
         None, "Processes on each node, each with its GPU or its share of the CPU. By default all "
         "GPUs, one process on a CPU, or what torchrun or Slurm has started.", low=1,
@@ -150,10 +160,10 @@ class MachineConfig:
     )  # fmt: skip
     threads: int | None = setting(None, "CPU threads of each process.", low=1)
     prefetch: int | None = setting(
-        None, "Steps whose samples are made ahead; 0 makes them in the loop. By default 2 on a GPU "
-        "and 0 on a CPU.", low=0,
+        None, "Steps whose samples are made in advance; 0 makes them in the loop. By default 2 on "
+        "a GPU and 0 on a CPU.", low=0,
     )  # fmt: skip
     workers: int = setting(
-        0, "Further processes that make samples, for each process that trains; 0 makes them in a "
-        "thread of it.", low=0,
+        0, "Additional processes that make samples, for each process that trains; 0: a thread of "
+        "that process makes them.", low=0,
     )  # fmt: skip

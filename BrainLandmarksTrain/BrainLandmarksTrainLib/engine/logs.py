@@ -25,7 +25,7 @@ STEPS_FILE = "log.csv"
 EPOCHS_FILE = "epochs.csv"
 TENSORBOARD_FOLDER = "tensorboard"
 
-Row = Mapping[str, float]
+LogRow = Mapping[str, float]
 
 
 class Log:
@@ -42,10 +42,10 @@ class Log:
     ) -> None:
         self.close()
 
-    def step(self, row: Row) -> None:
+    def step(self, row: LogRow) -> None:
         """One step."""
 
-    def epoch(self, row: Row) -> None:
+    def epoch(self, row: LogRow) -> None:
         """One epoch."""
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class RunLog(Log):
             # Of one step the later event counts, so a resumed run hides what it takes again.
             self._events = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=step + 1)
 
-    def step(self, row: Row) -> None:
+    def step(self, row: LogRow) -> None:
         """One step; the mean of every few is written."""
         self._rows.append(dict(row))
         if int(row["step"]) % self._every:
@@ -105,7 +105,7 @@ class RunLog(Log):
         if self._on_row is not None:
             self._on_row(mean)
 
-    def epoch(self, row: Row) -> None:
+    def epoch(self, row: LogRow) -> None:
         """One epoch."""
         self._epochs.write(row)
         self._event(row, "validation", ("validation_mm",))
@@ -117,7 +117,7 @@ class RunLog(Log):
         if self._events is not None:
             self._events.close()
 
-    def _event(self, row: Row, group: str, names: Sequence[str]) -> None:
+    def _event(self, row: LogRow, group: str, names: Sequence[str]) -> None:
         if self._events is None:
             return
         for name in names:
@@ -137,7 +137,7 @@ class _Table:
         if self._file.tell() == 0:
             self._writer.writeheader()
 
-    def write(self, row: Row) -> None:
+    def write(self, row: LogRow) -> None:
         self._writer.writerow({k: _text(row.get(k)) for k in self._fields})
         self._file.flush()
 

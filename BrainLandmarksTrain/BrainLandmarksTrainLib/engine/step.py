@@ -77,7 +77,7 @@ class TrainingStep:
         # One broken sample (an overflow in bfloat16) must not poison the weights for good.
         if math.isfinite(norm):
             self._optimizer.step()
-            state.average.update(state.network)
+            state.ema.update(state.network)
         state.step += 1
         return {"step": float(state.step), **sums, "learning_rate": rate, "gradient_norm": norm}
 

@@ -71,7 +71,7 @@ class Trainer:
     >>> trainer.train().finished
     True
 
-    ``trainer.average.network`` is the network to ship. A checkpoint in ``folder`` is resumed;
+    ``trainer.ema.network`` is the network to ship. A checkpoint in ``folder`` is resumed;
     Ctrl-C and SIGTERM write one and return.
 
     Args:
@@ -126,10 +126,10 @@ class Trainer:
         self.network = channels_last(network.to(self.device))
         if config.init_from:
             load_weights(self.network, config.init_from)
-        self.average = ExponentialMovingAverage(self.network, config.average_decay)
+        self.ema = ExponentialMovingAverage(self.network, config.ema_decay)
         optimizer = make_optimizer(self.network, config)
         self.state = TrainingState(
-            self.network, self.average, optimizer, epoch_sums=dict.fromkeys(SUMS, 0.0)
+            self.network, self.ema, optimizer, epoch_sums=dict.fromkeys(SUMS, 0.0)
         )
         self.take_step = TrainingStep(self.state, config, self.fabric, seed)
         self.epoch_steps = config.epoch_steps or EPOCH_STEPS
@@ -244,7 +244,7 @@ class Trainer:
         )
         average_statistics(self.network, cubes, self.fabric)
         self.state.norm_frozen = True
-        self.average.restart(self.network)
+        self.ema.restart(self.network)
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -253,7 +253,7 @@ class Trainer:
         for index in share(self.fabric, self.config.validation_scans):
             batches = make_batches(self.validation, self.seed, VALIDATION_STEP, [index])
             for batch in batches:
-                parts = self.take_step.loss(self.average.network, batch)
+                parts = self.take_step.loss(self.ema.network, batch)
                 distance += float(parts.radial_error) * parts.count
                 count += parts.count
         distance, count = summed(self.fabric, [distance, count])
@@ -265,7 +265,7 @@ class Trainer:
             patience = self.config.plateau_patience if self.config.schedule == "plateau" else None
             better = self.state.plateau.see(error, patience)
             if better and self.config.patience and self.fabric.is_global_zero:
-                write_best(self.folder, self.average.network)
+                write_best(self.folder, self.ema.network)
         sums = self.state.epoch_sums
         epoch = {
             **row,

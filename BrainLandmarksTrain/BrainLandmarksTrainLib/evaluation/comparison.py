@@ -92,7 +92,7 @@ class Comparison:
         Args:
             entries: Which scans.
             on_scan: Called before each scan with the number done, of all, and its name.
-            quality: How carefully the model looks (`detection.QUALITIES`).
+            quality: One of `detection.QUALITIES`.
 
         Raises:
             UserError: the model finds other landmarks, a scan cannot be read, or nothing true is

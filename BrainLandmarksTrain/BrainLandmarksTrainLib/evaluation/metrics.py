@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,29 +42,26 @@ class ErrorTable:
     def markdown(self) -> str:
         """A Markdown table, millimetres and per cent."""
         rates = [f"SDR@{limit:g} mm" for limit in DETECTION_RATES_MM]
-        lines = [
-            f"| {self.kind} | n | mean | median | p90 | " + " | ".join(rates) + " |",
-            "|---|---|---|---|---|" + "---|" * len(rates),
+        rows = [
+            (
+                name,
+                int(v["count"]),
+                *(v.get(key, math.nan) for key in ("mean", "median", "p90")),
+                *(_per_cent(v, f"sdr_{limit:g}") for limit in DETECTION_RATES_MM),
+            )
+            for name, v in self.rows
         ]
-        for name, v in self.rows:
-            cells = [f"{v['count']:.0f}"]
-            cells += [_number(v, key) for key in ("mean", "median", "p90")]
-            cells += [_per_cent(v, f"sdr_{limit:g}") for limit in DETECTION_RATES_MM]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        return "\n".join(lines)
+        header = (self.kind, "n", "mean", "median", "p90", *rates)
+        return Table(header, rows, words=1).markdown()
 
     def numbers(self) -> Table:
         """All numbers, shares from 0 to 1, as a table for a spreadsheet."""
         names = ["mean", "std", "median", "p90", *(f"sdr_{mm:g}" for mm in DETECTION_RATES_MM)]
         rows = [
-            (name, int(v["count"]), *(v.get(key, float("nan")) for key in names))
+            (name, int(v["count"]), *(v.get(key, math.nan) for key in names))
             for name, v in self.rows
         ]
         return Table((self.kind, "n", *names), rows)
-
-
-def _number(values: dict[str, float], key: str) -> str:
-    return f"{values[key]:.2f}" if key in values else "-"
 
 
 def _per_cent(values: dict[str, float], key: str) -> str:

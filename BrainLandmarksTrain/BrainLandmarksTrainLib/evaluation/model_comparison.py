@@ -66,10 +66,10 @@ def compare_models(
     before, after = (
         Comparison.of_model(model, dataset, entries, device, on_scan) for model in (old, new)
     )
-    return write_model_comparison(before, after, told_apart(old, new), folder, which)
+    return write_model_comparison(before, after, distinct_names(old, new), folder, which)
 
 
-def told_apart(old: Model, new: Model) -> tuple[str, str]:
+def distinct_names(old: Model, new: Model) -> tuple[str, str]:
     """Names of two models that may have the same."""
     names = (old.spec.name, new.spec.name)
     return names if names[0] != names[1] else (f"{names[0]} (before)", f"{names[1]} (after)")

@@ -158,7 +158,7 @@ def held_out_report(
 
     Args:
         heads: stems of the label maps to use; by default those the model says were held out.
-        quality: How carefully the model looks (`detection.QUALITIES`).
+        quality: One of `detection.QUALITIES`.
 
     Returns:
         The error tables, and last that of the corrections, as Markdown.

@@ -22,12 +22,13 @@ from typing import Any
 
 import slicer
 
+from BrainLandmarksLib import PROGRAM
 from BrainLandmarksLib.cli import build_parser, joined
-from BrainLandmarksLib.cli.terminal import PROGRAM, report
+from BrainLandmarksLib.cli.terminal import report
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.mrml.landmarks.scene_files import SEPARATOR, export_scene, is_scene
-from BrainLandmarksLib.worker.background import CommandRun
+from BrainLandmarksLib.worker.command_run import CommandRun
 from BrainLandmarksLib.worker.launcher import Launcher
 
 from .c_output import flush
@@ -93,13 +94,9 @@ def _run_command(arguments: Sequence[str]) -> int:
                 time.sleep(POLL_S)
         finally:
             command.kill()
-    ending = command.ending
-    if ending is not None and ending.out_of_memory:
-        report("memory ran out, and the system ended the command.")
-    elif ending is not None and ending.killed:
-        report("the command was ended from outside (killed), perhaps because memory ran out.")
-    elif ending is not None and (ending.crash or (ending.code or 0) < 0):
-        report(f"the command crashed ({ending.name}).")
+    cause = command.ending.cause("command") if command.ending is not None else ""
+    if cause:
+        report(f"{cause}.")
     return code
 
 

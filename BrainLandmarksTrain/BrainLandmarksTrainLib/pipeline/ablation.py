@@ -170,13 +170,13 @@ def run_ablation(
     assert recipe.scans is not None
     dataset = Dataset.open(recipe.scans.dataset)
     dataset.of_split("test")
-    tell = report if leads() else lambda line: None
+    announce = report if leads() else lambda line: None
     output = Path(recipe.output)
     results: dict[str, dict[str, FloatArray]] = {row: {} for row in CONFIGURATIONS}
     first: Path | None = None
     for number, cell in enumerate(cells(), start=1):
         folder = output / cell.folder
-        tell(f"[{number}/8] {cell.configuration}, {cell.condition}")
+        announce(f"[{number}/8] {cell.configuration}, {cell.condition}")
         if not (folder / "test.npz").is_file():
             if first is not None and not (folder / "locator").is_dir():
                 _copy_whole(first / "locator", folder / "locator")

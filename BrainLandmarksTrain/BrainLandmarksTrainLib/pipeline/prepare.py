@@ -37,7 +37,7 @@ OVERSAMPLING = {"locator": 3, "fine": 2, "refinement": 2}
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a recipe is cooked from, read and ready."""
+    """What a recipe trains on, read and ready."""
 
     protocol: Protocol
     base: Model | None

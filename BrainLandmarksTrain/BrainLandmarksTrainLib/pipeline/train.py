@@ -45,15 +45,15 @@ def train_model(
         UserError: the data, the settings or a checkpoint cannot be used.
     """
     fabric = make_fabric(recipe.machine)
-    tell: Report = report if fabric.is_global_zero else lambda line: None
+    announce: Report = report if fabric.is_global_zero else lambda line: None
     output = Path(recipe.output)
     with fabric.rank_zero_first():
-        data = prepare(recipe, fabric.device.type, tell)
+        data = prepare(recipe, fabric.device.type, announce)
     for part in PARTS:
         config: TrainingConfig | None = getattr(recipe, part)
         if config is None:
             continue
-        tell(f"training the {part} network")
+        announce(f"training the {part} network")
         sampler, validation = samplers(vary(part, data), recipe, part, config)
         trainer = Trainer(
             network_of(data, recipe, part, config),
@@ -67,7 +67,7 @@ def train_model(
             on_log=None if on_log is None else lambda row, part=part: on_log(part, row),  # type: ignore[misc]
         )
         if not trainer.train().finished:
-            tell("interrupted; the same command goes on from here")
+            announce("interrupted; the same command goes on from here")
             return None
     folder = output / "model"
     if fabric.is_global_zero:

@@ -23,7 +23,7 @@ from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
-from BrainLandmarksTrainLib.processes import process_pool
+from BrainLandmarksLib.processes import process_pool
 
 from .deformation import Deformation
 from .head import Head, nearest_voxels

@@ -22,10 +22,10 @@ from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.landmarks import write_landmarks
 from BrainLandmarksLib.network.model_files import load_model
+from BrainLandmarksLib.processes import process_pool
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
-from BrainLandmarksTrainLib.processes import process_pool
 
 from .deformed_copies import deformed
 from .label_maps import AnnotatedMap, find_label_maps, read_annotated

@@ -19,7 +19,7 @@ from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
-from BrainLandmarksLib.worker.background import CommandRun
+from BrainLandmarksLib.worker.command_run import CommandRun
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig, Record, load_augmentation
 from BrainLandmarksTrainLib.augmentation.config import SIDES, TRANSFORMS, Policy
 from BrainLandmarksTrainLib.augmentation.policies import choose

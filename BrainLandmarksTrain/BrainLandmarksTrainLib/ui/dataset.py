@@ -245,7 +245,7 @@ class DatasetTab(Section):
             ):
                 return False
             landmarks_module.release(old.volume)
-        case = Case.load(dataset, entry, rater, str(self.panel.setting("reviewer")))
+        case = Case.load(dataset, entry, rater, str(self.panel.preference("reviewer")))
         slicer.util.setSliceViewerLayers(background=case.volume, fit=True)
         self.panel.case_changed()
         return True

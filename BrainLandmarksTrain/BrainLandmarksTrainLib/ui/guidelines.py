@@ -59,15 +59,17 @@ class GuidelinesSection(Section):
         if review.current.missing.all():
             raise UserError("the case has no landmark to correct.")
         moved = _copy(review)
-        moved.reviewer = case.rater or str(self.panel.setting("reviewer"))
+        moved.reviewer = case.rater or str(self.panel.preference("reviewer"))
         edits = apply_guidelines(moved, primary=bool(self.ui.primaryCheck.checked))
-        look = ", ".join(f"{d.label} {d.mm:.1f} mm" for d in uncertainties(moved))
+        off_plane = ", ".join(f"{d.label} {d.mm:.1f} mm" for d in uncertainties(moved))
         if not edits:
-            raise UserError("nothing to move; the case keeps to the guidelines." + _seen(look))
+            raise UserError(
+                "nothing to move; the case keeps to the guidelines." + _named(off_plane)
+            )
         landmarks_module.release(case.volume)
         case.nodes.show(moved.current)
         self._case, self._before, self._moved = case, review, (moved, source)
-        self._fill(edits, look)
+        self._fill(edits, off_plane)
 
     @reports_errors
     def apply(self) -> None:
@@ -91,7 +93,7 @@ class GuidelinesSection(Section):
         case.nodes.show(before.current)
         landmarks_module.take_up(case.volume)
 
-    def _fill(self, edits: Sequence[Edit], look: str) -> None:
+    def _fill(self, edits: Sequence[Edit], off_plane: str) -> None:
         table = self.ui.movesTable
         table.setRowCount(len(edits))
         for row, edit in enumerate(edits):
@@ -103,14 +105,14 @@ class GuidelinesSection(Section):
         known = [edit.distance_mm or 0.0 for edit in edits]
         self.ui.movesLabel.setText(
             f"{len(edits)} moves, {np.mean(known):.1f} mm on average and {max(known):.1f} mm at "
-            "most; the views show where the points would go." + _seen(look)
+            "most; the views show where the points would go." + _named(off_plane)
         )
         self.ui.movesBar.setVisible(True)
         self.ui.guidelinesButton.setEnabled(False)
 
 
-def _seen(look: str) -> str:
-    return f" Primary points off their plane, to look at: {look}." if look else ""
+def _named(off_plane: str) -> str:
+    return f" Primary points off their plane, to be checked: {off_plane}." if off_plane else ""
 
 
 def _copy(review: Review) -> Review:

@@ -14,7 +14,7 @@ from BrainLandmarksLib.cli.terminal import ERROR
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.review import read_review
 from BrainLandmarksLib.ui.common.section import Section, reports_errors
-from BrainLandmarksLib.worker.background import CommandRun
+from BrainLandmarksLib.worker.command_run import CommandRun
 from BrainLandmarksLib.worker.messages import Message
 
 from . import landmarks_module

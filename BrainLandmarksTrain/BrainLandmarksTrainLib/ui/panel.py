@@ -15,8 +15,8 @@ from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.ui.common.busy import installing, need_no_installation
 from BrainLandmarksLib.ui.common.host import WorkerHost
 from BrainLandmarksLib.ui.common.messages import Messages
+from BrainLandmarksLib.ui.common.preferences import preference
 from BrainLandmarksLib.ui.common.section import heard
-from BrainLandmarksLib.ui.common.settings import setting
 
 from .augmenting import AugmentationTab
 from .dataset import DatasetTab
@@ -49,7 +49,7 @@ class TrainPanel(Messages):
 
     def __init__(self, ui: Any, host: WorkerHost) -> None:
         super().__init__(ui, host)
-        self.setting = setting
+        self.preference = preference
         self.parameters: Any = None
         self._known: dict[str, Any] = {}
         self.report = ReportSection(self)
@@ -126,17 +126,6 @@ class TrainPanel(Messages):
         """A path of the parameter node; None where it is empty."""
         value = NOWHERE if self.parameters is None else self.parameters.getValue(name)
         return None if value == NOWHERE else value
-
-    def need_dataset(self) -> Path:
-        """The dataset folder.
-
-        Raises:
-            UserError: none is chosen.
-        """
-        folder = self.path("dataset")
-        if folder is None:
-            raise UserError("choose or make a dataset folder first, in the tab Dataset.")
-        return folder
 
     # Packages ------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network.model_files import summarise
+from BrainLandmarksLib.ui.common.preferences import add_model
 from BrainLandmarksLib.ui.common.section import Section, reports_errors
-from BrainLandmarksLib.ui.common.settings import add_model
 
 MODEL, REPORT = "model", "report"
 PAGE, PICTURE = "before_after.md", "before_after.png"

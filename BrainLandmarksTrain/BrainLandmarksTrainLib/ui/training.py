@@ -10,13 +10,13 @@ from typing import Any
 import qt
 import slicer
 
-from BrainLandmarksLib.cli.terminal import PROGRAM
+from BrainLandmarksLib import PROGRAM
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network.model_files import summarise
+from BrainLandmarksLib.ui.common.preferences import title_of, usable_models
 from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
-from BrainLandmarksLib.ui.common.settings import title_of, usable_models
+from BrainLandmarksLib.worker.background_run import BackgroundRun
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
-from BrainLandmarksTrainLib.background.run import BackgroundRun
 from BrainLandmarksTrainLib.config.options import (
     Choices,
     arguments_of,
@@ -101,7 +101,7 @@ class TrainingTab(Section):
     def bind(self) -> None:
         """Show what the scene's parameter node says, and a training that runs."""
         parameters = self.panel.parameters
-        last = self.panel.setting(LAST_RUN)
+        last = self.panel.preference(LAST_RUN)
         # A training that is followed or waits is shown in a new scene as well.
         if (last and self.panel.path("output") is None) and (
             self.run is not None or self._paused or self._attach(Path(last))
@@ -355,7 +355,7 @@ class TrainingTab(Section):
 
     def _follow(self, run: BackgroundRun) -> None:
         self.run, self._paused = run, False
-        self.panel.setting(LAST_RUN, str(run.folder))
+        self.panel.preference(LAST_RUN, str(run.folder))
         self.panel.report.clear()
         self._timer.start()
         self.update()

@@ -17,7 +17,7 @@ from BrainLandmarksLib.io.delimited import (
 )
 from BrainLandmarksLib.io.landmarks.matching import (
     PLAUSIBILITY,
-    Row,
+    LandmarkRow,
     assemble,
     is_lps,
     match_rows,
@@ -92,7 +92,7 @@ def read_fcsv(
     labels = [row["label"] for row in sheet.rows]
     rows = match_rows(name, protocol, labels, [row.get("desc", "") for row in sheet.rows])
 
-    def read(row: int, label: str, cells: dict[str, str]) -> Row:
+    def read(row: int, label: str, cells: dict[str, str]) -> LandmarkRow:
         place = f"{name}, point {label}"
         placed = _FCSV_STATUSES.get(cells.get("positionStatus") or "2")
         if placed is None:

@@ -35,7 +35,7 @@ DESCRIPTION = re.compile(
 # What Slicer calls points nobody named: F-1, F_2, landmarks-3, or nothing but a number.
 _UNNAMED = re.compile(r"^(?:(?P<stem>.*)[-_ ])?(?P<number>\d+)$")
 
-Row = tuple[int, Sequence[float], str, float, str]
+LandmarkRow = tuple[int, Sequence[float], str, float, str]
 """Row of the protocol, RAS position (NaN if missing), status, confidence (NaN if none), note."""
 
 
@@ -139,7 +139,7 @@ def landmark_name(description: str) -> str:
     return found["name"] if found else description
 
 
-def assemble(protocol: Protocol, rows: Iterable[Row]) -> LandmarkSet:
+def assemble(protocol: Protocol, rows: Iterable[LandmarkRow]) -> LandmarkSet:
     """A landmark set of (row, position, status, confidence); rows not given are missing."""
     points = np.full((len(protocol), 3), np.nan)
     confidence = np.full(len(protocol), np.nan)

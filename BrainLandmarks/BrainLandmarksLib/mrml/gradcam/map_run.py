@@ -70,7 +70,7 @@ class MapRun:
 
     Args:
         worker: The process that does the work.
-        image: The scan, see `scan_file.ScanFile`.
+        image: The scan, see `volume_export.VolumeExport`.
         request: What is asked for.
         on_progress: Called with a sentence, the fraction done and the seconds left (or None).
         on_end: Called once, with `Maps`, `Failure`, or None after a cancellation.

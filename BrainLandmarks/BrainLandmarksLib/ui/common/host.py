@@ -26,11 +26,6 @@ class WorkerHost:
         """Poll until all requests have ended; call it after making one."""
         self._timer.start()
 
-    def warm_up(self) -> None:
-        """Start the process ahead of the first request."""
-        self.worker.start()
-        self.watch()
-
     def stop(self) -> None:
         """End the process and the timer."""
         self._timer.stop()

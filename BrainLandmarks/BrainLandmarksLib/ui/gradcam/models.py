@@ -8,7 +8,7 @@ from typing import Any
 import qt
 
 from BrainLandmarksLib.network.model_files import model_protocol
-from BrainLandmarksLib.ui.common.settings import title_of, usable_models
+from BrainLandmarksLib.ui.common.preferences import title_of, usable_models
 
 
 class ModelBox:

@@ -120,7 +120,7 @@ class DetectSection(SessionSection):
         return f"Runs on {device['name'] or DEVICES[device['device']]}{memory}."
 
     def _how_long(self, estimate: float) -> str:
-        last = self.panel.setting(self._time_key())
+        last = self.panel.preference(self._time_key())
         if last:
             return f"It took {_seconds(float(last))} the last time."
         return f"Takes about {_seconds(estimate)}."
@@ -208,7 +208,7 @@ class DetectSection(SessionSection):
         )
 
     def _take(self, volume: Any, found: Found) -> None:
-        self.panel.setting(self._time_key(), f"{found.seconds:.1f}")
+        self.panel.preference(self._time_key(), f"{found.seconds:.1f}")
         count = int((~found.landmarks.missing).sum())
         text = (
             f"{count} of {len(found.landmarks)} landmarks in {found.seconds:.1f} s on "

@@ -16,8 +16,8 @@ from BrainLandmarksLib.network.model_files import load_shape
 from BrainLandmarksLib.protocol import Protocol, load_protocol
 from BrainLandmarksLib.ui.common.host import WorkerHost
 from BrainLandmarksLib.ui.common.messages import Messages
+from BrainLandmarksLib.ui.common.preferences import title_of, usable_models
 from BrainLandmarksLib.ui.common.section import heard, reports_errors
-from BrainLandmarksLib.ui.common.settings import title_of, usable_models
 from BrainLandmarksLib.ui.landmarks.correcting import CorrectSection
 from BrainLandmarksLib.ui.landmarks.detecting import DetectSection
 from BrainLandmarksLib.ui.landmarks.measuring import MeasureSection
@@ -47,7 +47,8 @@ class Panel(Messages):
         ui: The widgets by name (`slicer.util.childWidgetVariables`).
         root: The panel itself, for shortcuts.
         host: The worker.
-        setting: Reads and writes a setting of the module: setting(name) or setting(name, value).
+        preference: Reads what the user last chose, preference(name), or remembers it,
+            preference(name, value).
         pictures: Folder of the landmarks' pictures, one folder for each protocol.
     """
 
@@ -56,11 +57,11 @@ class Panel(Messages):
         ui: Any,
         root: Any,
         host: WorkerHost,
-        setting: Callable[..., Any],
+        preference: Callable[..., Any],
         pictures: Path,
     ) -> None:
         super().__init__(ui, host)
-        self.setting = setting
+        self.preference = preference
         self.pictures = pictures
         self.session: Session | None = None
         self.fill_models()
@@ -189,7 +190,7 @@ class Panel(Messages):
 
     @heard
     def _reviewer_changed(self) -> None:
-        self.setting("reviewer", self.reviewer())
+        self.preference("reviewer", self.reviewer())
         if self.session is not None:
             self.session.review.reviewer = self.reviewer()
 
@@ -202,7 +203,7 @@ class Panel(Messages):
         combo.clear()
         for model in models:
             combo.addItem(title_of(model), model.key)
-        wanted = self.setting("model")
+        wanted = self.preference("model")
         combo.setCurrentIndex(keys.index(wanted) if wanted in keys else 0)
 
     def _shape_of(self, nodes: LandmarkNodes) -> Any:

@@ -18,7 +18,7 @@ class SessionPanel(SectionPanel, typing.Protocol):
     session: Session | None
     host: WorkerHost
     pictures: Path
-    setting: typing.Callable[..., Any]
+    preference: typing.Callable[..., Any]
 
     # The session
     def enter(self, session: Session) -> None: ...

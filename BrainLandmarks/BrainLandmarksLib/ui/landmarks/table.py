@@ -28,9 +28,6 @@ STATUS_WORDS = {
     "truth": "reference",
 }
 
-FILTERS = ("all", "to review", "edited", "confirmed", "missing")
-"""Which rows are shown: all, or those whose status fits."""
-
 _FILTER_STATUS = {
     "to review": ("model",),
     "edited": ("edited",),
@@ -150,10 +147,6 @@ class LandmarkTable:
             item = self._groups[group.name]
             item.setHidden(shown == 0)
             item.setExpanded(bool(words) or wanted is not None or item.isExpanded())
-
-    def visible_labels(self) -> list[str]:
-        """Labels of the rows that are not hidden, in order."""
-        return [label for label, item in self._items.items() if not item.isHidden()]
 
     def tick(self, labels: Iterable[str]) -> None:
         """Tick exactly these landmarks, without calling `on_visible`."""

@@ -5,7 +5,7 @@
 >>> print(results.table().markdown())
 
 From what is scanned to what is written: `scans` (held-out heads or a dataset), `contrasts` (other
-sequences than T1), `conditions` (what is done to a scan), `measuring` (every scan in every
+sequences than T1), `conditions` (what is done to a scan), `runner` (every scan in every
 condition, in any number of processes, resumable), `results` (tables and the plot), and `retest`
 (one head, again and again).
 """

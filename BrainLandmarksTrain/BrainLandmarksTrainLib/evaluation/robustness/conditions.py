@@ -1,7 +1,7 @@
 """What is done to a scan: conditions in families, each at several strengths.
 
-The corruptions are the members of augmentation with one strength instead of a range; only how they
-fall (axes, signs, places in k-space) is drawn. A scan meets the same draw at every strength.
+The corruptions are the transforms of augmentation with one strength instead of a range; only how
+they fall (axes, signs, places in k-space) is drawn. A scan meets the same draw at every strength.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Family(ABC):
 
 @dataclass(frozen=True)
 class Corruption(Family):
-    """A member of augmentation; ``both`` ways when its settings reach from -s to s."""
+    """A transform of augmentation; ``both`` ways when its settings reach from -s to s."""
 
     name: str
     title: str
@@ -72,8 +72,8 @@ class Corruption(Family):
     def vary(self, scan: Scan, strength: Strength, rng: np.random.Generator) -> Scan:
         """Draw where it falls and apply it."""
         between = (-strength if self.both else strength, strength)  # type: ignore[operator]
-        member = TRANSFORMS[self.name](**dict.fromkeys(self.settings, between))
-        return applied(scan, Step(self.name, member.draw(rng, scan.volume)))
+        transform = TRANSFORMS[self.name](**dict.fromkeys(self.settings, between))
+        return applied(scan, Step(self.name, transform.draw(rng, scan.volume)))
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Turned(Family):
     panel: str = "rotation"
 
     def vary(self, scan: Scan, strength: Strength, rng: np.random.Generator) -> Scan:
-        """Turn the head by the affine member of augmentation; what leaves the image is gone."""
+        """Turn the head by the affine transform of augmentation; what leaves the image is gone."""
         degrees = [0.0, 0.0, 0.0]
         axis, sign = int(rng.integers(3)), (-1.0, 1.0)[rng.integers(2)]
         degrees[axis] = sign * float(strength)

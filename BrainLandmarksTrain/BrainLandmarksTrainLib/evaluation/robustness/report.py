@@ -16,7 +16,7 @@ from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.images import read_image, stem
 from BrainLandmarksLib.network.model_files import load_model
-from BrainLandmarksTrainLib.augmentation.contact_sheet import Row, draw_contact_sheet
+from BrainLandmarksTrainLib.augmentation.contact_sheet import SheetRow, draw_contact_sheet
 
 from .conditions import FAMILIES, Family
 from .results import CLEAN, write_results
@@ -111,7 +111,7 @@ def draw_conditions(scan: Scan, families: Sequence[Family], seed: int, path: Pat
     Raises:
         UserError: the file cannot be written.
     """
-    rows = [Row(CLEAN, scan.name, _small(scan.volume), scan.truth)]
+    rows = [SheetRow(CLEAN, scan.name, _small(scan.volume), scan.truth)]
     for family in families:
         for strength in family.strengths:
             try:
@@ -120,7 +120,7 @@ def draw_conditions(scan: Scan, families: Sequence[Family], seed: int, path: Pat
                 continue  # this scan cannot be put into it; the table says so
             text = strength if isinstance(strength, str) else f"{strength:g}"
             note = textwrap.fill(f"{text} {family.unit}".strip(), 20)
-            rows.append(Row(family.title, note, _small(worse.volume), worse.truth))
+            rows.append(SheetRow(family.title, note, _small(worse.volume), worse.truth))
     draw_contact_sheet(rows, path)
 
 

@@ -67,7 +67,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Row:
+class ConditionRow:
     """One condition over all scans, mm.
 
     ``change`` is the mean difference from the same landmarks on the scans as they are, with its
@@ -92,7 +92,7 @@ class Row:
 class Results:
     """All conditions, the scans as they are first."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ConditionRow, ...]
     families: tuple[Family, ...]
     notes: tuple[str, ...] = ()
 
@@ -140,7 +140,7 @@ def _row(
     unit: str,
     found: Sequence[Measurement],
     clean: Sequence[Measurement],
-) -> Row:
+) -> ConditionRow:
     errors = np.array([m.errors for m in found])
     good = errors[np.isfinite(errors)]
     mean, median, p90 = (
@@ -149,7 +149,7 @@ def _row(
         else (math.nan,) * 3
     )
     change, low, high = paired_change(errors, np.array([m.errors for m in clean]))
-    return Row(
+    return ConditionRow(
         title,
         strength,
         unit,

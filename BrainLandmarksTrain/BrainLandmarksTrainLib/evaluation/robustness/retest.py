@@ -1,8 +1,8 @@
 """Test-retest: how far do the landmarks of one head move when it is scanned again?
 
-No truth is needed. The image is moved rigidly at random, resampled and given noise, by the members
-of augmentation; the landmarks that are found on it are compared with those found on the image as
-it is, which moved along exactly.
+No truth is needed. The image is moved rigidly at random, resampled and given noise, by the
+transforms of augmentation; the landmarks that are found on it are compared with those found on the
+image as it is, which moved along exactly.
 """
 
 from __future__ import annotations

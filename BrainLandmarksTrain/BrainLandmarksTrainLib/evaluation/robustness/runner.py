@@ -19,7 +19,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.io.checksum import file_sha256
 from BrainLandmarksLib.network.model_files import model_weights
-from BrainLandmarksTrainLib.processes import process_pool
+from BrainLandmarksLib.processes import process_pool
 
 from .conditions import FAMILIES, Family, Strength
 from .results import CLEAN, Measurement, Results
@@ -43,7 +43,7 @@ class Plan:
         scans: The scans; all conditions are made of the same ones.
         seed: What the corruptions are drawn from.
         families: Conditions; those that need label maps are left out where there are none.
-        quality: How carefully the model looks (`detection.QUALITIES`).
+        quality: One of `detection.QUALITIES`.
         device: As for `detection.Detector`.
     """
 

@@ -58,12 +58,12 @@ class ShownReview:
         """These landmarks have changed in the review: show them and tell the listeners."""
         if labels:
             self.show(labels)
-            self.tell(labels)
+            self.notify(labels)
 
     def all_changed(self) -> None:
         """As `changed`, for all landmarks."""
         self.show(None)
-        self.tell(list(self.protocol.labels))
+        self.notify(list(self.protocol.labels))
 
     def show(self, labels: Iterable[str] | None) -> None:
         """Bring the lists, by default all of them, and their record up to date."""
@@ -71,7 +71,7 @@ class ShownReview:
             self.nodes.show(self.review.current, labels)
             self.nodes.store(self.review, self.source)
 
-    def tell(self, labels: list[str]) -> None:
+    def notify(self, labels: list[str]) -> None:
         """Tell the listeners that these landmarks have changed."""
         for listener in list(self.listeners):
             listener(labels)

@@ -97,7 +97,8 @@ def test_progress_is_read_while_it_is_written(tmp_path):
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys, BrainLandmarksTrainLib.config.options, BrainLandmarksTrainLib.background.run, "
+        "import sys, BrainLandmarksTrainLib.config.options, "
+        "BrainLandmarksLib.worker.background_run, "
         "BrainLandmarksTrainLib.pipeline.progress; "
         "from BrainLandmarksTrainLib.augmentation import Record;"
         "print([m for m in ('torch', 'torchio', 'nibabel', 'matplotlib') if m in sys.modules])"
@@ -107,9 +108,9 @@ def test_nothing_heavy_is_imported():
 
 
 def test_a_command_in_the_background_tells_how_it_ended(tmp_path):
-    from BrainLandmarksTrainLib.background.run import RUN_FILE, WORDS_FILE
+    from BrainLandmarksLib.worker.background_run import RUN_FILE, WORDS_FILE
 
-    program = [sys.executable, "-m", "BrainLandmarksTrainLib.background.child", str(tmp_path)]
+    program = [sys.executable, "-m", "BrainLandmarksLib.cli.child", "--background", str(tmp_path)]
     for arguments, code in ((["--version"], 0), (["no-such-command"], 2)):
         done = subprocess.run([*program, *arguments], capture_output=True, text=True)
         about = json.loads((tmp_path / RUN_FILE).read_text())

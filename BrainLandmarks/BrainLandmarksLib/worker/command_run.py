@@ -1,4 +1,4 @@
-"""A `brainlandmarks` command in a process of its own, watched without waiting for it."""
+"""A `brainlandmarks` command that ends with this program, watched without waiting for it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from BrainLandmarksLib.worker.last_words import Ending
-from BrainLandmarksLib.worker.process_tree import ProcessTree, environment, interpreter
-
-LIBRARIES = ("BrainLandmarksLib", "BrainLandmarksTrainLib")
+from BrainLandmarksLib.worker.process_tree import (
+    CHILD,
+    ProcessTree,
+    command_environment,
+    interpreter,
+)
 
 
 class CommandRun:
@@ -33,12 +36,7 @@ class CommandRun:
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        # Lines come one by one and in UTF-8, whatever the system's habits are.
-        variables = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
-        self._tree = ProcessTree(
-            [interpreter(), "-m", "BrainLandmarksLib.cli.child", *arguments],
-            {**environment(*LIBRARIES), **variables},
-        )
+        self._tree = ProcessTree([interpreter(), "-m", CHILD, *arguments], command_environment())
         self._lines: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
         self._readers = [
             threading.Thread(target=self._read, args=(stream, error), daemon=True)

@@ -20,28 +20,30 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shlex
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from BrainLandmarksLib.cli.terminal import PROGRAM
+from BrainLandmarksLib import PROGRAM
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.json_file import json_object
 from BrainLandmarksLib.worker import last_words
-from BrainLandmarksLib.worker.process_tree import environment, interpreter
+from BrainLandmarksLib.worker.process_tree import (
+    BACKGROUND,
+    CHILD,
+    END_S,
+    command_environment,
+    interpreter,
+    kill_family,
+    own_group,
+)
 
 RUN_FILE, LOG_FILE, STOP_FILE, WORDS_FILE = "run.json", "run.log", "run.stop", "run.words"
-
-MODULE = "BrainLandmarksTrainLib.background.child"
-LIBRARIES = ("BrainLandmarksLib", "BrainLandmarksTrainLib")
 
 SAME_START_S = 2.0
 """Two processes of one number that started farther apart than this are not the same; clocks are
@@ -52,9 +54,6 @@ STOPPED = last_words.STOPPED
 
 START_S = 60.0
 """A process that was announced longer ago than this and has not begun never will."""
-
-_END_S = 5.0
-"""How long a process that was ended may take to be gone."""
 
 
 class BackgroundRun:
@@ -69,7 +68,7 @@ class BackgroundRun:
         self.folder = folder
         self._child = child
         self._read = 0
-        self._told = False
+        self._cause_given = False
 
     @classmethod
     def start(cls, folder: Path, arguments: Sequence[str]) -> BackgroundRun:
@@ -93,27 +92,19 @@ class BackgroundRun:
             raise UserError(
                 f"cannot write to {folder}: {error.strerror}; choose another folder."
             ) from None
-        variables = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
-        options: dict[str, Any] = {}
-        if sys.platform == "win32":
-            options["creationflags"] = (
-                subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-            )
-        else:  # no signal to our group reaches it, and no terminal is its own
-            options["start_new_session"] = True
         with log:
             began = log.tell()
             # It says so itself, but until Python has started takes seconds.
-            about = first_words(None, arguments)
+            about = run_record(None, arguments)
             write_run(folder / RUN_FILE, about)
             try:
                 child = subprocess.Popen(
-                    [interpreter(), "-m", MODULE, str(folder), *arguments],
+                    [interpreter(), "-m", CHILD, BACKGROUND, str(folder), *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env={**environment(*LIBRARIES), **variables},
-                    **options,
+                    env=command_environment(),
+                    **own_group(),
                 )
             except OSError:
                 write_run(folder / RUN_FILE, {**about, "exit": 1})
@@ -161,7 +152,7 @@ class BackgroundRun:
             ending = self._ending()
             code = ending.code
             if not self._has_begun() and self._child is not None:
-                self._tell_for_it(about, code)
+                self._record_for_it(about, code)
             if ending.crash or (not self._has_begun() and (code is None or code >= 0)):
                 return "failed"
             if code is None:
@@ -170,7 +161,7 @@ class BackgroundRun:
             return "lost"
         return {0: "finished", STOPPED: "stopped"}.get(code, "failed")
 
-    def _tell_for_it(self, about: Mapping[str, Any], code: int | None) -> None:
+    def _record_for_it(self, about: Mapping[str, Any], code: int | None) -> None:
         """Write how our child ended that did not come as far as its first word."""
         with contextlib.suppress(UserError):
             write_run(self.folder / RUN_FILE, {**about, "exit": code or 1})
@@ -209,8 +200,8 @@ class BackgroundRun:
         # In a folder that computers share, the number may be one of another computer.
         if number is None or _is_process({**about, "pid": number}) is False:
             return
-        _kill_family(number)
-        end = time.monotonic() + _END_S
+        kill_family(number)
+        end = time.monotonic() + END_S
         while self._alive(self.about) and time.monotonic() < end:
             time.sleep(0.02)
         (self.folder / STOP_FILE).unlink(missing_ok=True)
@@ -230,18 +221,12 @@ class BackgroundRun:
     def _last_lines(self) -> list[str]:
         """What the process could not print any more, once."""
         about = self.about
-        if self._told or not about or about["exit"] is not None or self._alive(about):
+        if self._cause_given or not about or about["exit"] is not None or self._alive(about):
             return []
-        self._told = True
+        self._cause_given = True
         ending = self._ending()
-        lines = ending.crash.splitlines()
-        if ending.out_of_memory:
-            lines.append("Memory ran out, and the system ended the training.")
-        elif ending.killed:
-            lines.append("The training was killed, perhaps because memory ran out.")
-        elif ending.crash:
-            lines.append(f"The training crashed ({ending.name}).")
-        return lines
+        cause = ending.cause("training")
+        return ending.crash.splitlines() + [f"{cause[0].upper()}{cause[1:]}."] * bool(cause)
 
     def _alive(self, about: Mapping[str, Any]) -> bool:
         """Whether the process of the run file is there, and is no other that got its number."""
@@ -257,7 +242,7 @@ class BackgroundRun:
         return _age_s(about) < START_S if same is None else same
 
 
-def first_words(pid: int | None, arguments: Sequence[str]) -> dict[str, Any]:
+def run_record(pid: int | None, arguments: Sequence[str]) -> dict[str, Any]:
     """What a run file says of a process while it runs.
 
     Number and start (seconds since 1970, None where psutil is missing) together name the process.
@@ -309,24 +294,6 @@ def _age_s(about: Mapping[str, Any]) -> float:
         return (datetime.now(timezone.utc) - began).total_seconds()
     except (KeyError, TypeError, ValueError):
         return float("inf")
-
-
-def _kill_family(number: int) -> None:
-    """End a process and all it started: a run leads a group of its own, its launcher with it."""
-    with contextlib.suppress(OSError):
-        if sys.platform == "win32":
-            subprocess.run(
-                ["taskkill", "/T", "/F", "/PID", str(number)],
-                check=False,
-                capture_output=True,
-                creationflags=subprocess.CREATE_NO_WINDOW,
-            )
-            return
-        group = os.getpgid(number)
-        if group == os.getsid(number) and group != os.getpgrp():
-            os.killpg(group, signal.SIGKILL)
-        else:  # started by hand, in a group with others
-            os.kill(number, signal.SIGKILL)
 
 
 def write_run(path: Path, about: Mapping[str, Any]) -> None:

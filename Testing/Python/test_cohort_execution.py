@@ -1,4 +1,4 @@
-"""Cohorts on Dask: several workers, and one that is killed in the middle of a scan."""
+"""Cohorts by several workers, here and on Dask; some are killed in the middle of a scan."""
 
 import csv
 import os
@@ -6,15 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from contextlib import nullcontext
 from pathlib import Path
 
 import dask
+import mortal_work
 import pytest
 from bids_tree import write_dataset
 from distributed import Client, KilledWorker, LocalCluster
 
+from BrainLandmarksLib import processes
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.cohort import execution
 
@@ -43,11 +43,13 @@ def until(condition):
     raise AssertionError("it did not happen")
 
 
-def test_workers_of_this_machine(dataset, tmp_path, tiny_model, capfd):
+def test_workers_of_this_machine(dataset, tmp_path, tiny_model, capfd, monkeypatch):
     (dataset / "sub-03/anat/sub-03_T1w.nii.gz").write_text("not an image")
     output = tmp_path / "out"
     arguments = ["detect", "--bids", str(dataset), "-o", str(output), "--model", str(tiny_model)]
-    assert main([*arguments, "--workers", "2"]) == 2
+    with monkeypatch.context() as without_dask:
+        without_dask.setitem(sys.modules, "distributed", None)
+        assert main([*arguments, "--workers", "2"]) == 2
     assert (
         f"{SCANS} scans: {SCANS - 1} done, 0 were done before, 1 failed" in capfd.readouterr().out
     )
@@ -101,86 +103,86 @@ def test_a_killed_worker_loses_nothing(dataset, tmp_path, tiny_model):
     assert not list(output.rglob(".unfinished-*"))
 
 
-class MortalCluster:
-    """A cluster and its client without processes: a scan's first workers die, as often as is said.
+def test_a_scan_is_given_up_when_three_workers_have_died_on_it(
+    dataset, tmp_path, tiny_model, monkeypatch
+):
+    """With two deaths it is done by the third worker; the others are not concerned."""
+    monkeypatch.setattr(execution, "do", mortal_work.sometimes)
+    output = tmp_path / "out"
+    arguments = ["detect", "--bids", str(dataset), "-o", str(output), "--model", str(tiny_model)]
+    some = ["--participant-label", "01", "02", "03"]
+    assert main([*arguments, *some, "--workers", "2"]) == 2
+    assert mortal_work.deaths(output, "sub-01_T1w") == 2
+    assert mortal_work.deaths(output, "sub-02_T1w") == processes.ATTEMPTS == 3
+    assert mortal_work.deaths(output) == 5
+    assert main(["report", str(output), "--shown", "0"]) == 0
+    assert [row["status"] for row in rows_of(output)] == ["ok", "failed", "ok"]
+    assert "every process that worked on it died" in rows_of(output)[1]["warnings"]
 
-    A worker is replaced and the scan tried again, until more have died on it than the scheduler
-    allows, as in `distributed`.
-    """
 
-    def __init__(self, deaths):
-        self.deaths = deaths
-        self.attempts = Counter()
-        self.allowed = dask.config.get("distributed.scheduler.allowed-failures")
+def test_jobs_are_shared_and_errors_arrive():
+    found = dict(processes.share([1, 2, 4, 5], 2, mortal_work.square))
+    assert {job: square for job, (square, _) in found.items()} == {1: 1, 2: 4, 4: 16, 5: 25}
+    assert 1 <= len({pid for _, pid in found.values()}) <= 2
+    with pytest.raises(ValueError, match="three"):
+        list(processes.share([3], 2, mortal_work.square))
+
+
+class LosingCluster:
+    """A cluster's client whose workers all die of one scan, more often than the cluster allows."""
+
+    def __init__(self, lost):
+        self.lost = lost
 
     def map(self, function, jobs, pure):
-        return [MortalFuture(self, function, job) for job in jobs]
+        return [LosingFuture(self, function, job) for job in jobs]
 
     def close(self):
         pass
 
 
-class MortalFuture:
+class LosingFuture:
     def __init__(self, cluster, function, job):
         self.cluster, self.function, self.job = cluster, function, job
-        self.key = self.subject = job.scan.entities
+        self.key = job.scan.entities
 
     def result(self):
-        died = 0
-        while True:
-            self.cluster.attempts[self.subject] += 1
-            if died == self.cluster.deaths.get(self.subject, 0):
-                return self.function(self.job)
-            died += 1
-            if died > self.cluster.allowed:
-                raise KilledWorker(self.key, None, self.cluster.allowed)
+        if self.key == self.cluster.lost:
+            raise KilledWorker(self.key, None, 3)
+        return self.function(self.job)
 
     def release(self):
         pass
 
 
-def test_a_scan_is_given_up_when_three_workers_have_died_on_it(
-    dataset, tmp_path, tiny_model, monkeypatch
-):
-    """With two deaths it is done by the third worker; the others are not concerned."""
-    made = []
-
-    def start(**_options):
-        made.append(MortalCluster({"sub-01": 2, "sub-02": 3}))
-        return nullcontext(made[-1])
-
-    monkeypatch.setattr("distributed.LocalCluster", start)
-    monkeypatch.setattr("distributed.Client", lambda cluster: cluster)
+def test_a_scan_that_a_cluster_gives_up_has_failed(dataset, tmp_path, tiny_model, monkeypatch):
+    monkeypatch.setattr("distributed.Client", lambda address: LosingCluster("sub-02"))
     monkeypatch.setattr("distributed.as_completed", iter)
     output = tmp_path / "out"
     arguments = ["detect", "--bids", str(dataset), "-o", str(output), "--model", str(tiny_model)]
     some = ["--participant-label", "01", "02", "03"]
-    assert main([*arguments, *some, "--workers", "2"]) == 2
-    assert made[0].attempts == {"sub-01": 3, "sub-02": 3, "sub-03": 1}
-    assert main(["report", str(output)]) == 0
+    assert main([*arguments, *some, "--scheduler", "tcp://node1:8786"]) == 2
+    assert main(["report", str(output), "--shown", "0"]) == 0
     assert [row["status"] for row in rows_of(output)] == ["ok", "failed", "ok"]
     assert "every process that worked on it died" in rows_of(output)[1]["warnings"]
 
 
-def dies(job):
-    """Stands in for the work on a scan: its worker dies, and a file tells of it."""
-    (Path(job.output) / f"death-{os.getpid()}").touch()
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 @pytest.mark.slow
-def test_dask_gives_a_scan_up_when_three_workers_have_died_on_it(
+def test_dask_gives_a_scan_up_when_worker_after_worker_has_died_on_it(
     dataset, tmp_path, tiny_model, monkeypatch
 ):
-    """The same with real processes."""
-    monkeypatch.setattr(execution, "do", dies)
+    """The same with a real cluster."""
+    monkeypatch.setattr(execution, "do", mortal_work.always)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
     output = tmp_path / "out"
     arguments = ["detect", "--bids", str(dataset), "-o", str(output), "--model", str(tiny_model)]
-    assert main([*arguments, "--participant-label", "01", "02", "--workers", "2"]) == 2
-    assert main(["report", str(output)]) == 0
+    some = ["--participant-label", "01", "02"]
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        assert main([*arguments, *some, "--scheduler", cluster.scheduler_address]) == 2
+    assert main(["report", str(output), "--shown", "0"]) == 0
     assert [row["status"] for row in rows_of(output)] == ["failed"] * 2
-    assert 3 <= len(list(output.glob("death-*"))) <= 6  # one death may count for both scans
+    allowed = dask.config.get("distributed.scheduler.allowed-failures")
+    assert allowed < mortal_work.deaths(output) <= 2 * (allowed + 1)
 
 
 def test_a_missing_engine_or_cluster_is_one_sentence(
@@ -193,5 +195,5 @@ def test_a_missing_engine_or_cluster_is_one_sentence(
         assert main([*arguments, "--scheduler", "tcp://127.0.0.1:9"]) == 2
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "distributed", None)
-    assert main([*arguments, "--workers", "2"]) == 2
+    assert main([*arguments, "--scheduler", "tcp://127.0.0.1:9"]) == 2
     assert "pip install 'brainlandmarks[cohort]'" in capsys.readouterr().err

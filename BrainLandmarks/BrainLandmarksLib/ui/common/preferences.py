@@ -16,8 +16,8 @@ _MODULE = "BrainLandmarks"
 _MODELS = "models"
 
 
-def setting(name: str, *value: Any) -> Any:
-    """Read a setting of the modules, or write it: setting(name), setting(name, value)."""
+def preference(name: str, *value: Any) -> Any:
+    """Read what the user last chose, preference(name), or remember it, preference(name, value)."""
     key = f"{_MODULE}/{name}"
     if value:
         slicer.app.settings().setValue(key, str(value[0]))
@@ -44,8 +44,8 @@ def add_model(folder: Path) -> ModelSummary:
     """
     model = summarise(folder.absolute())
     folders = [known for known in _added() if known != str(model.folder)]
-    setting(_MODELS, json.dumps([*folders, str(model.folder)]))
-    setting("model", model.key)
+    preference(_MODELS, json.dumps([*folders, str(model.folder)]))
+    preference("model", model.key)
     return model
 
 
@@ -56,7 +56,7 @@ def title_of(model: ModelSummary) -> str:
 
 def _added() -> list[str]:
     try:
-        folders = json.loads(setting(_MODELS) or "[]")
+        folders = json.loads(preference(_MODELS) or "[]")
     except ValueError:
         return []
     return [str(folder) for folder in folders] if isinstance(folders, list) else []

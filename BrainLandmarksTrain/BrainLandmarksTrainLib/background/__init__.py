@@ -1,1 +1,0 @@
-"""A training in the background, which outlives Slicer."""
