@@ -52,7 +52,7 @@ def consensus(sets: Sequence[LandmarkSet], agree_mm: float = AGREE_MM) -> Landma
         raise ValueError("a consensus needs landmark sets of one protocol")
     protocol = sets[0].protocol
     every = np.stack([s.points for s in sets])
-    known = np.isfinite(every).all(2)
+    known = np.asarray(np.isfinite(every).all(2))
     count = known.sum(0)
     points = np.where(known[..., None], every, 0).sum(0) / np.maximum(count, 1)[:, None]
     away = np.linalg.norm(every - points, axis=2)

@@ -213,12 +213,11 @@ def read_correction(path: Path) -> Correction:
             data["shape.mean"], data["shape.modes"], float(data["shape.residual_mm"][0])
         )
         parts = [name.removesuffix(".offset") for name in data if name.endswith(".offset")]
-        errors = {
-            part: PointErrors(
-                *(data[f"{part}.{of}"] for of in _ARRAYS), float(data[f"{part}.familiar"][0])
-            )
-            for part in parts
-        }
+        errors = {}
+        for part in parts:
+            offset, modes, residual, heads = (data[f"{part}.{of}"] for of in _ARRAYS)
+            familiar = float(data[f"{part}.familiar"][0])
+            errors[part] = PointErrors(offset, modes, residual, heads, familiar)
         if any(e.offset.shape != shape.mean.shape for e in errors.values()):
             raise ValueError("shape and errors are of different landmarks")
         return Correction(shape, errors)
