@@ -36,6 +36,9 @@ HEADS = 24
 HEADS_OF_A_SHAPE = 30
 """So many heads say more of how heads vary than the shape model that comes with the model."""
 
+CORRECTED_ON = "corrected_on"
+"""Key of `ModelSpec.training`: how many heads, scans and validation scans a correction is of."""
+
 _QUALITY = {"fine": "fast", "refinement": "standard"}
 """The cheapest quality whose points are those of a network, in the order of the networks."""
 
@@ -94,8 +97,12 @@ def calibrate_model(
         result = scans.detected(model, checking, device, "standard")
         if np.isfinite(result.errors).sum() > 1:
             calibration = result.calibration()
+    measured = {"heads": len(truth), "scans": len(chosen), "validation_scans": len(checking)}
     spec = replace(
-        model.spec, name=name or f"{model.spec.name}-calibrated", calibration=calibration
+        model.spec,
+        name=name or f"{model.spec.name}-calibrated",
+        calibration=calibration,
+        training={**model.spec.training, CORRECTED_ON: measured},
     )
     return replace(model, spec=spec)
 
