@@ -1,4 +1,4 @@
-"""From image to landmarks: the pose, the two looks, and what storage and sampling must not change.
+"""From image to landmarks: the pose, the passes, and what storage and sampling must not change.
 
 Most tests run a stand-in network that finds balls of known brightness in a phantom head, so that
 every error is the geometry's. The last ones run the shipped model on the sample head.
@@ -249,14 +249,14 @@ def test_grey_scale_does_not_matter(detector, factor, offset):
 class Fixed(nn.Module):
     """Points at the same voxels whatever it sees."""
 
-    def __init__(self, points: np.ndarray, look: CropSpec) -> None:
+    def __init__(self, points: np.ndarray, crop: CropSpec) -> None:
         super().__init__()
-        self.look = look
-        ijk = cube([0, 0, 0], look.field_of_view_mm, look.size).ras_to_ijk(points)
+        self.size = crop.size
+        ijk = cube([0, 0, 0], crop.field_of_view_mm, crop.size).ras_to_ijk(points)
         self.register_buffer("ijk", torch.from_numpy(ijk).float()[:, None, None, None])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        index = [torch.arange(self.look.size)] * 3
+        index = [torch.arange(self.size)] * 3
         lattice = torch.stack(torch.meshgrid(*index, indexing="ij"), dim=-1)
         return -((lattice - self.ijk) ** 2).sum(dim=-1)[None]
 
@@ -412,19 +412,34 @@ def sample_volume(sample_head):
 
 @pytest.fixture(scope="module")
 def sample_points(shipped, sample_volume):
-    return shipped.detect(sample_volume).landmarks.points
+    return shipped.detect(sample_volume, quality="fast").landmarks.points
 
 
-def test_shipped_model_finds_the_points_of_a_real_head(shipped, sample_points):
-    """Placed by eye, with an error of their own; the README has the numbers."""
+def check_against_the_eye(shipped, points):
+    """Points placed by eye have an error of their own; the README has the numbers."""
     by_eye = read_landmarks(resources.sample_landmarks("brain88"), shipped.model.protocol)
-    errors = distances(sample_points, by_eye.points)
+    errors = distances(points, by_eye.points)
     assert np.isfinite(errors).all()
     assert errors.mean() < 3.5
     assert errors.max() < 9.0
 
 
-@pytest.mark.parametrize(("order", "flip"), [((2, 0, 1), (0,)), ((1, 0, 2), (0, 1, 2))])
+def test_shipped_model_finds_the_points_of_a_real_head(shipped, sample_points):
+    check_against_the_eye(shipped, sample_points)
+
+
+@pytest.mark.slow
+def test_shipped_model_finds_them_in_the_usual_quality(shipped, sample_volume):
+    check_against_the_eye(shipped, shipped.detect(sample_volume).landmarks.points)
+
+
+def slow_but_for_the_first(first, *others):
+    return [first, *(pytest.param(*other, marks=pytest.mark.slow) for other in others)]
+
+
+@pytest.mark.parametrize(
+    ("order", "flip"), slow_but_for_the_first(((2, 0, 1), (0,)), ((1, 0, 2), (0, 1, 2)))
+)
 def test_shipped_model_does_not_see_the_storage_order(
     shipped, sample_volume, sample_points, order, flip
 ):
@@ -433,25 +448,29 @@ def test_shipped_model_does_not_see_the_storage_order(
         affine[:3, 3] += (data.shape[axis] - 1) * affine[:3, axis]
         affine[:3, axis] *= -1
         data = np.flip(data, axis)
-    found = shipped.detect(Volume(data, Grid(data.shape, affine))).landmarks.points
+    turned = Volume(data, Grid(data.shape, affine))
+    found = shipped.detect(turned, quality="fast").landmarks.points
     assert np.nanmax(distances(found, sample_points)) < 0.01
 
 
+@pytest.mark.slow
 def test_shipped_model_does_not_see_padding(shipped, sample_volume, sample_points):
     shape = tuple(n + 30 for n in sample_volume.grid.shape)
     data = np.zeros(shape, np.float32)
     data[10:-20, 20:-10, 15:-15] = sample_volume.data
     padded = Volume(data, sample_volume.grid.window([-10, -20, -15], shape))
-    assert np.nanmax(distances(shipped.detect(padded).landmarks.points, sample_points)) < 0.5
+    found = shipped.detect(padded, quality="fast").landmarks.points
+    assert np.nanmax(distances(found, sample_points)) < 0.5
 
 
-@pytest.mark.parametrize("spacing", [(1.3, 0.8, 1.1), (1, 1, 2.0)])
+@pytest.mark.parametrize("spacing", slow_but_for_the_first((1.3, 0.8, 1.1), ((1, 1, 2.0),)))
 def test_shipped_model_hardly_sees_the_spacing(shipped, sample_volume, sample_points, spacing):
     shape = tuple(int(e / s) for e, s in zip(sample_volume.grid.extent, spacing, strict=True))
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = sample_volume.grid.center_ras - (np.array(shape) - 1) / 2 * spacing
     grid = Grid(shape, affine)
-    found = shipped.detect(Volume(resample(sample_volume, grid), grid)).landmarks.points
+    resampled = Volume(resample(sample_volume, grid), grid)
+    found = shipped.detect(resampled, quality="fast").landmarks.points
     both = np.isfinite(found) & np.isfinite(sample_points)
     assert both.all(axis=1).sum() > 80
     assert np.nanmax(distances(found, sample_points)) < 1.5

@@ -50,6 +50,7 @@ from BrainLandmarksLib.worker.server import Server
 __all__ = ["ball_protocol"]  # a fixture
 
 FAST = Quality(1)
+NO_HEADS = ("ball", "noise", "blobs")
 
 
 # The score ----------------------------------------------------------------------------------------
@@ -307,6 +308,20 @@ def test_the_command_refuses_and_writes_with_force(
         assert not read_landmarks(f"{base}.{suffix}", tiny_protocol).missing.any()
 
 
+def test_maps_of_what_is_no_head_are_made_with_force(tmp_path, head_file, lost_model, capsys):
+    output = tmp_path / "maps"
+    command = ["explain", str(head_file), "-o", str(output), "--model", str(lost_model)]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "no head was recognised" in said
+    assert "--force" in said
+    assert not output.exists() or not list(output.iterdir())
+    assert main([*command, "--force"]) == 0
+    assert "implausible" in capsys.readouterr().err
+    record = json.loads((output / "head_gradcam.json").read_text(encoding="utf-8"))
+    assert record["plausibility"] < landmarks.PLAUSIBLE
+
+
 def test_the_mark_stays_through_a_review(tmp_path, some_landmarks, brain88):
     path = tmp_path / "head.mrk.json"
     write_landmarks(path, some_landmarks, plausibility=0.004)
@@ -389,26 +404,7 @@ def sample() -> Volume:
     return read_image(resources.sample_head())
 
 
-@pytest.fixture(scope="module")
-def upright(shipped, sample) -> np.ndarray:
-    found = shipped.detect(sample, quality="fast")
-    assert found.plausibility > 0.99
-    return found.landmarks.points
-
-
-@pytest.mark.parametrize(
-    "number", [7, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 24) if n != 7)]
-)
-def test_the_sample_head_is_found_however_its_header_turns_it(shipped, sample, upright, number):
-    rotation = axis_rotations()[number]
-    found = shipped.detect(turned(sample, rotation), quality="fast").landmarks.points
-    assert np.linalg.norm(found - upright @ rotation.T, axis=1).max() < 1.0
-
-
-@pytest.mark.parametrize(
-    "kind", ["ball", *(pytest.param(k, marks=pytest.mark.slow) for k in ("noise", "blobs"))]
-)
-def test_the_shipped_model_sees_no_head_where_there_is_none(shipped, kind):
+def no_head(kind: str) -> Volume:
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(3)
@@ -421,6 +417,39 @@ def test_the_shipped_model_sees_no_head_where_there_is_none(shipped, kind):
     else:
         data = gaussian_filter(rng.normal(size=grid.shape), 5)
         data -= data.min()
+    return Volume(data.astype(np.float32), grid)
+
+
+def test_the_shipped_locator_knows_where_to_look_further(shipped, sample):
+    """The slow tests below show what comes of it."""
+
+    def plausibility(volume: Volume) -> float:
+        work = shipped._begun(volume, FAST, lambda *_: None)
+        return shipped._located(work, work.pose).plausibility
+
+    assert plausibility(sample) > 0.9
+    assert plausibility(turned(sample, axis_rotations()[7])) < landmarks.PLAUSIBLE
+    assert plausibility(no_head("ball")) < landmarks.PLAUSIBLE
+
+
+@pytest.fixture(scope="module")
+def upright(shipped, sample) -> np.ndarray:
+    found = shipped.detect(sample, quality="fast")
+    assert found.plausibility > 0.99
+    return found.landmarks.points
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(1, 24))
+def test_the_sample_head_is_found_however_its_header_turns_it(shipped, sample, upright, number):
+    rotation = axis_rotations()[number]
+    found = shipped.detect(turned(sample, rotation), quality="fast").landmarks.points
+    assert np.linalg.norm(found - upright @ rotation.T, axis=1).max() < 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", NO_HEADS)
+def test_the_shipped_model_sees_no_head_where_there_is_none(shipped, kind):
     with pytest.raises(ImplausibleError) as error:
-        shipped.detect(Volume(data.astype(np.float32), grid), quality="fast")
+        shipped.detect(no_head(kind), quality="fast")
     assert error.value.plausibility < 0.05

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import reading, terminal
-from BrainLandmarksLib.cli.options import add_device, add_model
+from BrainLandmarksLib.cli.options import add_device, add_force, add_model
+from BrainLandmarksLib.errors import ImplausibleError, UserError
 from BrainLandmarksLib.gradcam import SETS, TARGETS
 from BrainLandmarksLib.io.atomic import atomic_writes, need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
@@ -23,6 +24,7 @@ examples:
   brainlandmarks explain sample:colin27 -o maps --layer stages.1.2
       the layer's names are those of the network's modules; see docs/gradcam.md of the source code
 """
+FORCE_HINT = "With --force the maps are written all the same, marked as implausible."
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -53,6 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_model(parser)
     add_device(parser)
     reading.add_options(parser)
+    add_force(parser)
     parser.add_argument("--no-picture", action="store_true", help="write no .png")
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
     parser.set_defaults(run=run)
@@ -124,14 +127,18 @@ def run(arguments: argparse.Namespace) -> int:
         names += [] if arguments.no_picture else [picture]
         need_absent(arguments.output / file for file in names)
     volume = reading.reader(arguments)(path)
-    detection = detector.detect(volume)
+    try:
+        detection = detector.detect(volume, force=arguments.force)
+    except ImplausibleError as error:
+        raise UserError(f"{error} {FORCE_HINT}") from None
     explanation = explain(detector, detection, arguments.layer, target=arguments.target)
     with atomic_writes(arguments.output) as unfinished:
         written = write_maps(unfinished, explanation, rows, image=name, sets=arguments.files)
         if not arguments.no_picture:
             from BrainLandmarksLib.gradcam.figures import draw_explanation
 
-            draw_explanation(volume, explanation, rows, unfinished / picture, title=name)
+            title = name if detection.plausible else f"{name} (implausible)"
+            draw_explanation(volume, explanation, rows, unfinished / picture, title=title)
             written.append(unfinished / picture)
     terminal.notes(explanation.detection.notes)
     count = len(written) - (1 if arguments.no_picture else 2)

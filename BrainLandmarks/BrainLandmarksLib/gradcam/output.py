@@ -151,6 +151,7 @@ def record_of(explanation: Explanation) -> dict[str, Any]:
         "layer": seen.layer,
         "features": seen.features,
         "target": seen.target,
+        "plausibility": round(explanation.detection.plausibility, 4),
         "space": "RAS millimetres",
         "grid": {"shape": list(grid.shape), "ijk_to_ras": grid.affine.tolist()},
     }
