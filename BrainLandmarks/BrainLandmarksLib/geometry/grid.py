@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,14 +80,14 @@ class Grid:
         upper = np.array(self.shape) - 1 + margin
         return np.asarray(((ijk >= -margin) & (ijk <= upper)).all(axis=-1))
 
-    def coarser(self, factors: npt.ArrayLike, shape: Sequence[int]) -> Grid:
+    def coarser(self, factors: npt.ArrayLike, shape: npt.ArrayLike) -> Grid:
         """The grid of `shape` voxels that are larger by `factors`, (3,), from the same first one.
 
         With whole factors its voxels lie on every so many of this one.
         """
         affine = self.affine.copy()
         affine[:3, :3] *= np.asarray(factors)
-        i, j, k = (int(n) for n in shape)
+        i, j, k = (int(n) for n in np.asarray(shape))
         return Grid((i, j, k), affine)
 
     def window(self, start: npt.ArrayLike, shape: tuple[int, int, int]) -> Grid:
