@@ -27,7 +27,7 @@ def phantom_head(rotation: np.ndarray | None = None) -> Volume:
 
 def coarse_phantom_head() -> Volume:
     """The upright phantom with 3 mm voxels, for tests that need no exact outlines."""
-    coarse = _upright().thinned(2 * VOXEL_MM)
+    coarse = _upright().downsampled(2 * VOXEL_MM)
     return Volume(coarse.data.copy(), coarse.grid)
 
 

@@ -124,6 +124,7 @@ def test_resources_are_found():
     for name in resources.model_names():
         folder = resources.model_folder(name)
         assert sorted(path.name for path in folder.iterdir()) == [
+            "correction.safetensors",
             "locator.safetensors",
             "model.json",
             "refinement.safetensors",
