@@ -431,7 +431,8 @@ def errors_by_eye(shipped, points):
 def test_shipped_model_finds_the_points_of_a_real_head(shipped, fast_points):
     errors = errors_by_eye(shipped, fast_points)
     assert errors.mean() < 4.0
-    assert errors.max() < 12.0
+    assert np.median(errors) < 3.0
+    assert errors.max() < 14.0  # a point of the axial ring, which hangs on the AC-PC line
 
 
 @pytest.mark.slow
