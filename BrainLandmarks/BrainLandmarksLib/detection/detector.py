@@ -62,6 +62,9 @@ from BrainLandmarksLib.protocol.landmarks import PLAUSIBLE, LandmarkSet, is_plau
 LOCATOR_PASSES = 2
 """The locator runs this often, each time on a cube placed by the pass before."""
 
+WITHOUT_DOUBT = 0.98
+"""Heads that lie as the last pass took them to have at least this plausibility."""
+
 FINE_PASSES = 2
 """The fine network runs this often: its own landmarks give a better pose than the locator's."""
 
@@ -421,16 +424,21 @@ class Detector:
         """What the fine network sees of the upright head, each pass in the pose of the one before.
 
         Args:
-            pose: Of the head, by the locator.
+            pose: Of the head, by the locator. If it is so far off that the last pass leaves doubt,
+                another one follows.
         """
-        for number in range(work.chosen.passes):
-            work.on_pass(number)
+        for number in range(work.chosen.passes + 1):
+            work.on_pass(min(number, work.chosen.passes - 1))
             grid = _posed_cube(pose, self.model.spec.fine)
             input_cube, decoded = self._see(work.head, grid, work.watch)
-            if number + 1 < work.chosen.passes:
+            points = _points(decoded, grid)
+            plausibility = self.judge(points)
+            doubted = PLAUSIBLE <= plausibility < WITHOUT_DOUBT
+            if number + 1 >= work.chosen.passes and not doubted:
+                break
+            if number < work.chosen.passes:
                 pose = self._pose(decoded, grid, pose)
-        points = _points(decoded, grid)
-        return _Seen(points, pose, grid, input_cube, decoded, self.judge(points))
+        return _Seen(points, pose, grid, input_cube, decoded, plausibility)
 
     def _checked(self, work: _Work, points: FloatArray, part: str) -> tuple[FloatArray, list[str]]:
         """The points where they belong, and why the image does not show each, "" where it does.
