@@ -291,6 +291,14 @@ def test_a_new_dataset_is_filled_in_every_way(desktop, panel, heads, six_heads, 
     write_landmarks(tmp_path / "mirrored.csv", mirrored)
     desktop.dialogs.choose(tmp_path / "mirrored.csv")
     ui.importLandmarksButton.click()
+    assert "left landmarks are on the patient's right" in ui.messageLabel.text
+    assert not case().changed
+
+    far = truth.copy()
+    far[0] += (0, 500.0, 0)
+    write_landmarks(tmp_path / "far.csv", LandmarkSet.from_points(PROTOCOL, far, "truth"))
+    desktop.dialogs.choose(tmp_path / "far.csv")
+    ui.importLandmarksButton.click()
     assert ui.messageLabel.text == ""
     assert case().changed
     ui.saveCaseButton.click()
@@ -298,7 +306,7 @@ def test_a_new_dataset_is_filled_in_every_way(desktop, panel, heads, six_heads, 
     ui.checkButton.click()
     until(desktop, lambda: cell(panel, 0, CHECKS) or ui.messageLabel.text)
     assert cell(panel, 0, CHECKS) == "good"
-    assert "left landmarks are on the patient's right" in ui.caseTable.item(4, CHECKS).toolTip()
+    assert "outside the image" in ui.caseTable.item(4, CHECKS).toolTip()
     ui.splitButton.click()
     assert "train" in ui.datasetInfoLabel.text
     assert {cell(panel, row, SPLIT) for row in range(5)} == {"train", "validation", "test"}
