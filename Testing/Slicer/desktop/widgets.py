@@ -392,7 +392,8 @@ class qMRMLNodeComboBox(QWidget):
     def _accepts(self, node) -> bool:
         if node.GetHideFromEditors() and not self.showHidden:
             return False
-        for kind in self.nodeTypes:
+        # Not through the property: of a widget that is going, PySide6 may give the property itself.
+        for kind in self.__dict__.get("_nodeTypes", ()):
             if node.IsA(kind) if self.showChildNodeTypes else node.GetClassName() == kind:
                 return all(
                     node.GetAttribute(name) is not None
