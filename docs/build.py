@@ -255,8 +255,7 @@ def held_out() -> str:
     """The error on the held-out heads, per group, as it is stored with the model."""
     from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
 
-    path = resources.model_folder(MODEL) / "model.json"
-    evaluation = json.loads(path.read_text(encoding="utf-8"))["held_out"]
+    evaluation = _model()["held_out"]
     heads, scans = ", ".join(evaluation["heads"]), evaluation["scans_per_head"]
     own = ErrorTable(tuple(evaluation["errors_mm"].items())).markdown()
     deformed = evaluation["deformed_errors_mm"]["All"]
@@ -274,8 +273,7 @@ def held_out() -> str:
 
 def real_scans() -> str:
     """The error on real scans that nothing was learnt from, per group, as stored with the model."""
-    path = resources.model_folder(MODEL) / "model.json"
-    measured = json.loads(path.read_text(encoding="utf-8"))["held_out"]["real_scans"]
+    measured = _model()["held_out"]["real_scans"]
     header = ("group", "n", "mean", "median", "p90", "per coordinate", "networks alone, mean")
     rows = [
         (group, v["n"], v["mean"], v["median"], v["p90"], v["per_coordinate"], v["before"])

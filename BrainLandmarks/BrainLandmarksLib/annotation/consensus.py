@@ -61,9 +61,7 @@ def consensus(sets: Sequence[LandmarkSet], agree_mm: float = AGREE_MM) -> Landma
     notes = [
         DIFFER.format(mm) if n and mm > agree_mm else "" for mm, n in zip(apart, count, strict=True)
     ]
-    points = constrained(protocol, points)
-    status = ["missing" if np.isnan(p).any() else "truth" for p in points]
-    return LandmarkSet(protocol, points, status, np.full(len(protocol), np.nan), notes)
+    return LandmarkSet.from_points(protocol, constrained(protocol, points), "truth", None, notes)
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,6 @@ class Shifts:
         turn[:3, 3] = 0
         points = landmarks.points + apply_affine(turn, self.offsets)
         points[self.unsure] = np.nan
-        status = ["missing" if np.isnan(p).any() else "truth" for p in points]
-        return LandmarkSet(
-            landmarks.protocol, points, status, landmarks.confidence, landmarks.notes
+        return LandmarkSet.from_points(
+            landmarks.protocol, points, "truth", landmarks.confidence, landmarks.notes
         )

@@ -154,7 +154,7 @@ def _usual(landmarks: LandmarkSet, shape: ShapeModel) -> LandmarkSet:
     points[rare] = np.nan
     for row in np.flatnonzero(rare):
         notes[row] = RARE
-    return _truth(landmarks, points, notes)
+    return LandmarkSet.from_points(landmarks.protocol, points, "truth", landmarks.confidence, notes)
 
 
 def _with_eyes(landmarks: LandmarkSet, image: Path, mean_shape: FloatArray) -> LandmarkSet:
@@ -171,9 +171,4 @@ def _with_eyes(landmarks: LandmarkSet, image: Path, mean_shape: FloatArray) -> L
         for row in rows:
             if globes.get(side) is None and not np.isfinite(points[row]).all():
                 notes[row] = NO_GLOBE
-    return _truth(landmarks, points, notes)
-
-
-def _truth(landmarks: LandmarkSet, points: FloatArray, notes: list[str]) -> LandmarkSet:
-    status = ["missing" if np.isnan(p).any() else "truth" for p in points]
-    return LandmarkSet(landmarks.protocol, points, status, landmarks.confidence, notes)
+    return LandmarkSet.from_points(landmarks.protocol, points, "truth", landmarks.confidence, notes)

@@ -41,6 +41,7 @@ each axis besides; it must not cost them anything."""
 _LEAST_MM = 0.4
 _MOST_SIGMAS = 4.0
 _MODES = 24
+_SHAPE = "shape."
 _ARRAYS = ("offset", "modes", "residual", "heads")
 
 
@@ -186,12 +187,7 @@ def write_correction(path: Path, correction: Correction) -> None:
     """Write a correction as a safetensors file of float32 arrays."""
     from safetensors.numpy import save_file
 
-    shape = correction.shape
-    arrays = {
-        "shape.mean": shape.mean,
-        "shape.modes": shape.modes,
-        "shape.residual_mm": np.array([shape.residual_mm]),
-    }
+    arrays = {_SHAPE + name: array for name, array in correction.shape.arrays().items()}
     for part, errors in correction.errors.items():
         arrays |= {f"{part}.{of}": getattr(errors, of) for of in _ARRAYS}
         arrays[f"{part}.familiar"] = np.array([errors.familiar])
@@ -209,8 +205,8 @@ def read_correction(path: Path) -> Correction:
 
     try:
         data = {name: array.astype(float) for name, array in load_file(path).items()}
-        shape = ShapeModel(
-            data["shape.mean"], data["shape.modes"], float(data["shape.residual_mm"][0])
+        shape = ShapeModel.of_arrays(
+            {k.removeprefix(_SHAPE): v for k, v in data.items() if k.startswith(_SHAPE)}
         )
         parts = [name.removesuffix(".offset") for name in data if name.endswith(".offset")]
         errors = {}

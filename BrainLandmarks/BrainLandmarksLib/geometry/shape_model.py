@@ -9,7 +9,7 @@ the covariance: Ledoit and Wolf, J. Multivar. Anal. 88:365-411, 2004.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +100,21 @@ class ShapeModel:
         residual = float(np.sqrt(max(values[kept:].mean(), 1e-6)))
         spread = np.sqrt(np.maximum(values[:kept] - residual**2, 0.0))
         return cls(center.reshape(-1, 3), (vectors[:, :kept] * spread).T, residual)
+
+    def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The model as float32 arrays by name, to be written."""
+        parts = {"mean": self.mean, "modes": self.modes, "residual_mm": [self.residual_mm]}
+        return {name: np.ascontiguousarray(part, np.float32) for name, part in parts.items()}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[np.float32]]) -> ShapeModel:
+        """The model of `arrays`.
+
+        Raises:
+            KeyError, IndexError, ValueError: one is missing or does not fit.
+        """
+        mean, modes = (arrays[name].astype(float) for name in ("mean", "modes"))
+        return cls(mean, modes, float(arrays["residual_mm"][0]))
 
     @property
     def covariance(self) -> FloatArray:
@@ -240,14 +255,7 @@ def write_shape(path: Path, shape: ShapeModel) -> None:
     """Write a shape model as a safetensors file of float32 arrays."""
     from safetensors.numpy import save_file
 
-    save_file(
-        {
-            "mean": np.ascontiguousarray(shape.mean, np.float32),
-            "modes": np.ascontiguousarray(shape.modes, np.float32),
-            "residual_mm": np.array([shape.residual_mm], np.float32),
-        },
-        path,
-    )
+    save_file(shape.arrays(), path)
 
 
 def read_shape(path: Path) -> ShapeModel:
@@ -261,9 +269,7 @@ def read_shape(path: Path) -> ShapeModel:
 
     try:
         data = load_file(path)
-        return ShapeModel(
-            data["mean"].astype(float), data["modes"].astype(float), float(data["residual_mm"][0])
-        )
+        return ShapeModel.of_arrays(data)
     except (OSError, SafetensorError, KeyError, IndexError, ValueError):
         raise UserError(
             f"{path.name} of the model {path.parent.name} is damaged; install the model again."

@@ -36,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--name", help="of the new model (the old one's with -calibrated)")
     parser.add_argument(
-        "--heads", type=int, default=24, metavar="N", help="scans that errors are measured on (24)"
+        "--heads", type=int, metavar="N", help="scans that errors are measured on (24)"
     )
     add_device(parser)
     parser.set_defaults(run=run)
@@ -54,17 +54,18 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.geometry.correction import FEWEST_HEADS
     from BrainLandmarksLib.io.tables import Table
     from BrainLandmarksLib.network.model_files import load_model, save_model
-    from BrainLandmarksTrainLib.pipeline.calibrate import calibrate_model
+    from BrainLandmarksTrainLib.pipeline.calibrate import HEADS, calibrate_model
 
     if arguments.output.exists():
         raise UserError(f"{arguments.output} exists already; choose another folder.")
-    if arguments.heads < FEWEST_HEADS:
-        raise UserError(f"--heads {arguments.heads} is too few; {FEWEST_HEADS} are needed.")
+    heads = HEADS if arguments.heads is None else arguments.heads
+    if heads < FEWEST_HEADS:
+        raise UserError(f"--heads {heads} is too few; {FEWEST_HEADS} are needed.")
     model = calibrate_model(
         load_model(arguments.model),
         Dataset.open(arguments.dataset),
         name=arguments.name,
-        heads=arguments.heads,
+        heads=heads,
         device=arguments.device,
         progress=terminal.progress,
     )
