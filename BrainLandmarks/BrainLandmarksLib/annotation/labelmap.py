@@ -97,10 +97,14 @@ class LabelMap:
         labels = labels.astype(np.int32)
         if not isinstance(scheme, Scheme):
             scheme = detect_scheme(labels) if scheme == AUTO else load_scheme(scheme)
-        self.scheme = scheme
         self.unknown = scheme.unknown(labels)
-        self.labels = scheme.canonical(labels, volume.grid.spacing)
-        self.grid = volume.grid
+        self._hold(scheme, scheme.canonical(labels, volume.grid.spacing), volume.grid)
+
+    def _hold(self, scheme: Scheme, labels: np.ndarray, grid: Grid) -> None:
+        """Take over labels that carry the library's numbers."""
+        self.scheme = scheme
+        self.labels = labels
+        self.grid = grid
         self.counts = numbers(self.labels)
         self.present = frozenset(self.counts)
         self.ends = _ends(self.labels, self.grid)

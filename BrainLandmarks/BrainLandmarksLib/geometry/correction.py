@@ -38,6 +38,17 @@ GROWTH, STRETCH = 0.1, 0.04
 """Heads of other people than those that were learnt from differ by these shares in size, and along
 each axis besides; it must not cost them anything."""
 
+WITH_RULES = "+rules"
+"""Behind the name of a network: its points and those by rule, together."""
+
+FARTHEST_MM = 10.0
+CREDIBLE = 3.5
+"""A point by rule farther from where it is expected, in mm or standard deviations along an axis,
+has jumped and does not count."""
+
+MOST = 0.5
+"""Share of the points by rule that are credible if the parcellation is worth anything."""
+
 _LEAST_MM = 0.4
 _MOST_SIGMAS = 4.0
 _MODES = 24
@@ -122,6 +133,10 @@ class PointErrors:
 class Correction:
     """Puts the points of a network where annotated scans say that they belong.
 
+    Landmarks may be seen more than once: by a network, and by the rules on a parcellation. Then
+    ``errors`` knows both together, by the name of the network with `WITH_RULES` behind it, the
+    landmarks of the network first.
+
     Args:
         shape: How landmarks vary over heads.
         errors: Name of a network to the errors of its points.
@@ -136,43 +151,89 @@ class Correction:
         Points of an unknown network, landmarks of which nothing has been learnt, and sets of fewer
         than four others stay as they are.
         """
-        seen = self._seen(points, part)
-        if seen is None:
-            return points
-        pose, known, placed, expected, strangeness = seen
-        # What is likely of a head is not forced upon one that is like no other.
-        share = min(1.0, (self.errors[part].familiar / max(strangeness, 1e-9)) ** FADES)
-        result = points.copy()
-        result[known] = apply_affine(pose, placed + share * (expected - placed))
-        return result
+        expected = self._expected(points, part)
+        return points if expected is None else expected.applied(points)
+
+    def fused(self, points: FloatArray, rules: FloatArray, part: str) -> Fused:
+        """One answer from the points of a network and those of the rules, each (K, 3) RAS mm.
+
+        Each has its say by how exact it was on annotated scans, given how they err together. A
+        point by rule that lies where the network and the shape of heads cannot be that wrong is
+        left out; if most are, the parcellation has failed, and all are.
+        """
+        alone = self._expected(points, part)
+        nothing = np.zeros(len(points), bool)
+        known_by = part + WITH_RULES
+        if alone is None or known_by not in self.errors:
+            return Fused(points if alone is None else alone.applied(points), nothing)
+        corrected = alone.applied(points)
+        both = self.errors[known_by]
+        counts = both.heads[len(points) :] >= FEWEST_HEADS
+        given = np.isfinite(rules).all(1) & counts
+        used = given & self._credible(corrected, rules, alone.pose, both)
+        used &= np.isfinite(points).all(1)
+        if not used.any() or used.sum() < MOST * given.sum():
+            return Fused(corrected, nothing)
+        kept = np.where(used[:, None], rules, np.nan)
+        together = self._expected(np.concatenate([points, kept]), known_by, alone.pose)
+        if together is None:
+            return Fused(corrected, nothing)
+        return Fused(together.applied(points), used)
 
     def strangeness(self, points: FloatArray, part: str) -> float:
         """Mean square of the standardised points of a head; NaN where nothing can be said."""
-        seen = self._seen(points, part)
-        return float("nan") if seen is None else seen[-1]
+        expected = self._expected(points, part)
+        return float("nan") if expected is None else expected.strangeness
 
-    def _seen(
-        self, points: FloatArray, part: str
-    ) -> tuple[FloatArray, npt.NDArray[np.bool_], FloatArray, FloatArray, float] | None:
-        """Pose, which points count, where they are and are expected in the canonical pose, and how
-        strange that is; None where nothing can be said."""
+    def _credible(
+        self, corrected: FloatArray, rules: FloatArray, pose: FloatArray, errors: PointErrors
+    ) -> npt.NDArray[np.bool_]:
+        """(K,) whether each point by rule may be right, going by the points without them."""
+        count = len(rules)
+        turned = (rules - corrected) @ pose[:3, :3] + errors.offset[count:]
+        variance = np.diag(errors.covariance).reshape(2, count, 3).sum(0)
+        away = np.sqrt((turned**2 / variance).mean(1))
+        near = np.linalg.norm(turned, axis=1) <= FARTHEST_MM
+        return np.asarray(near & (away <= CREDIBLE))
+
+    def _expected(
+        self, points: FloatArray, part: str, pose: FloatArray | None = None
+    ) -> _Expected | None:
+        """Where the landmarks are, given points of which each landmark has one or more, (S K, 3).
+
+        None where nothing can be said.
+        """
         if part not in self.errors:
             return None
         errors, shape = self.errors[part], self.shape
-        known = np.isfinite(points).all(1) & (errors.heads >= FEWEST_HEADS)
+        count = len(shape.mean)
+        seen = np.isfinite(points).all(1) & (errors.heads >= FEWEST_HEADS)
+        known = seen.reshape(-1, count).any(0)
         if known.sum() < 4:
             return None
-        try:
-            pose = shape.pose(points)
-        except ValueError:  # all points in one place or on one line
-            return None
-        placed = (apply_affine(np.linalg.inv(pose), points) + errors.offset)[known]
-        rows = np.repeat(known, 3)
-        unusual = (placed - shape.mean[known]).ravel()
-        prior = self._prior[np.ix_(rows, rows)]
-        weights = np.linalg.solve(prior + errors.covariance[np.ix_(rows, rows)], unusual)
-        expected = shape.mean[known] + (prior @ weights).reshape(-1, 3)
-        return pose, known, placed, expected, float(unusual @ weights) / len(unusual)
+        if pose is None:
+            try:
+                pose = shape.pose(points)
+            except ValueError:  # all points in one place or on one line
+                return None
+        of = np.flatnonzero(seen) % count
+        mine, rows = _triples(of), _triples(np.flatnonzero(seen))
+        placed = (apply_affine(np.linalg.inv(pose), points) + errors.offset)[seen]
+        unusual = (placed - shape.mean[of]).ravel()
+        noise = errors.covariance[np.ix_(rows, rows)]
+        weights = np.linalg.solve(self._prior[np.ix_(mine, mine)] + noise, unusual)
+        towards = self._prior[np.ix_(_triples(np.flatnonzero(known)), mine)] @ weights
+        expected = shape.mean[known] + towards.reshape(-1, 3)
+        strangeness = float(unusual @ weights) / len(unusual)
+        # Without the shape each landmark is the mean of its own points.
+        trust = 1 / np.diag(noise).reshape(-1, 3)
+        total, share = np.zeros((count, 3)), np.zeros((count, 3))
+        np.add.at(total, of, trust * placed)
+        np.add.at(share, of, trust)
+        # What is likely of a head is not forced upon one that is like no other.
+        familiar = min(1.0, (errors.familiar / max(strangeness, 1e-9)) ** FADES)
+        bare = total[known] / share[known]
+        return _Expected(pose, known, bare + familiar * (expected - bare), strangeness)
 
     @cached_property
     def _prior(self) -> FloatArray:
@@ -181,6 +242,45 @@ class Correction:
         along = [STRETCH * np.where(np.arange(3) == axis, arm, 0.0).ravel() for axis in range(3)]
         modes = np.array([GROWTH * arm.ravel(), *along])
         return np.asarray(self.shape.free_covariance + modes.T @ modes)
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Points of a network, corrected, and which of them the rules had a say in.
+
+    Args:
+        points: (K, 3) RAS mm.
+        by_rule: (K,) True where a point by rule counted as well.
+    """
+
+    points: FloatArray
+    by_rule: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """Where the known landmarks of a head are expected, in its canonical pose."""
+
+    pose: FloatArray
+    known: npt.NDArray[np.bool_]
+    points: FloatArray
+    strangeness: float
+
+    def applied(self, points: FloatArray) -> FloatArray:
+        """(K, 3) RAS mm, those of which nothing is known as they are."""
+        result = points.copy()
+        result[self.known] = apply_affine(self.pose, self.points)
+        return result
+
+
+def _triples(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Indices of the coordinates of points."""
+    return np.asarray((3 * rows[:, None] + np.arange(3)).ravel())
+
+
+def _times(part: str) -> int:
+    """How often each landmark is seen."""
+    return 2 if part.endswith(WITH_RULES) else 1
 
 
 def write_correction(path: Path, correction: Correction) -> None:
@@ -214,7 +314,7 @@ def read_correction(path: Path) -> Correction:
             offset, modes, residual, heads = (data[f"{part}.{of}"] for of in _ARRAYS)
             familiar = float(data[f"{part}.familiar"][0])
             errors[part] = PointErrors(offset, modes, residual, heads, familiar)
-        if any(e.offset.shape != shape.mean.shape for e in errors.values()):
+        if any(len(errors[part].offset) != len(shape.mean) * _times(part) for part in errors):
             raise ValueError("shape and errors are of different landmarks")
         return Correction(shape, errors)
     except (OSError, SafetensorError, KeyError, IndexError, ValueError):
