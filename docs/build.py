@@ -314,8 +314,7 @@ def model_table() -> str:
         *(
             (
                 f"{part} network",
-                f"{n['size']}³ voxels of {n['field_of_view_mm'] / n['size']:.2f} mm; "
-                f"{n['architecture']['features']} features in the first stage, dilations "
+                f"{_input_of(n)}; {n['architecture']['features']} features in the first stage, dilations "
                 f"{', '.join(map(str, n['architecture']['dilations']))}",
             )
             for part, n in sorted(networks.items(), reverse=True)
@@ -324,6 +323,14 @@ def model_table() -> str:
         ("files", ", ".join(f"{name} ({size})" for name, size in sizes.items())),
     ]
     return _table(("brain88", "" if values["name"] == MODEL else values["name"]), rows)
+
+
+def _input_of(network: dict[str, Any]) -> str:
+    """What a network takes, as model.json says it."""
+    if "structures" in network:
+        return f"{len(network['structures'])} classes in voxels of {network['voxel_mm']:.2f} mm"
+    voxel = network["field_of_view_mm"] / network["size"]
+    return f"{network['size']}³ voxels of {voxel:.2f} mm"
 
 
 def training_table() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from BrainLandmarksLib.network.model_files import (
     CropSpec,
     Model,
     ModelSpec,
+    ParcellationSpec,
     list_models,
     load_model,
     save_model,
@@ -29,9 +31,12 @@ from BrainLandmarksLib.network.model_files import (
 from BrainLandmarksLib.protocol import Protocol, load_protocol
 
 
-def tiny_network(landmarks: int, seed: int) -> HighRes3DNet:
+def tiny_network(outputs: int, seed: int) -> HighRes3DNet:
+    """A network of numbers that half precision holds exactly."""
     torch.manual_seed(seed)
-    return HighRes3DNet(out_channels=landmarks, features=2, residual_blocks=1, penultimate=4).eval()
+    network = HighRes3DNet(out_channels=outputs, features=2, residual_blocks=1, penultimate=4)
+    network.load_state_dict({k: v.half() for k, v in network.state_dict().items()})
+    return network.eval()
 
 
 def tiny_model(protocol: Protocol, name: str = "tiny") -> Model:
@@ -113,6 +118,45 @@ def test_a_refinement_network_is_kept_where_there_is_one(tmp_path: Path, afids32
     assert model_files.model_identity(save_model(plain, tmp_path / "plain")) != before
 
 
+STRUCTURES = (0, 2, 41, 251)
+
+
+@pytest.fixture
+def parcelling(tmp_path: Path, afids32: Protocol) -> Path:
+    """The folder of a model with a parcellation network."""
+    return save_model(with_parcellation(tiny_model(afids32)), tmp_path / "parcelling")
+
+
+def with_parcellation(model: Model) -> Model:
+    spec = replace(model.spec, parcellation=ParcellationSpec(1.5, STRUCTURES))
+    return replace(model, spec=spec, parcellation=tiny_network(len(STRUCTURES), 3))
+
+
+def test_a_parcellation_network_is_kept_where_there_is_one(
+    parcelling: Path, saved: Path, afids32: Protocol
+) -> None:
+    model, again = with_parcellation(tiny_model(afids32)), load_model(parcelling)
+    assert again.spec.parcellation == ParcellationSpec(1.5, STRUCTURES)
+    assert again.parcellation is not None
+    assert model.parcellation is not None
+    cube = torch.rand(1, 1, 8, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(again.parcellation(cube), model.parcellation(cube))
+    assert not again.parcellation.training
+    assert set(again.networks) == {"fine", "locator"}
+    assert list(model_files.model_weights(parcelling)) == ["fine", "locator", "parcellation"]
+    assert set(model_files.summarise(parcelling).networks) == {"fine", "locator", "parcellation"}
+    assert load_model(saved).parcellation is load_model(saved).spec.parcellation is None
+    before = model_files.model_identity(parcelling)
+    path = parcelling / "parcellation.safetensors"
+    weights = load_file(path)
+    save_file(weights | {"classifier.bias": weights["classifier.bias"] + 1}, path)
+    assert model_files.model_identity(parcelling) != before
+    path.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        model_files.model_identity(parcelling)
+
+
 def test_names_of_earlier_versions_are_read(tmp_path: Path, afids32: Protocol) -> None:
     plain = tiny_model(afids32)
     spec = replace(plain.spec, refinement=CropSpec(8, 16.0))
@@ -144,6 +188,41 @@ def test_half_precision_weights_are_read(saved: Path) -> None:
     save_file({k: v.half() for k, v in load_file(path).items()}, path)
     network = load_model(saved).network
     assert all(p.dtype == torch.float32 for p in network.parameters())
+
+
+def test_weights_are_stored_in_half_precision(tmp_path: Path, afids32: Protocol) -> None:
+    model = tiny_model(afids32)
+    torch.manual_seed(1)
+    kernel = torch.randn_like(model.network.classifier.weight)
+    kernel[0, 0] = 1e-9
+    model.network.classifier.weight.data.copy_(kernel)
+    folder = save_model(model, tmp_path / "halves")
+    stored = load_file(folder / "weights.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    again = load_model(folder).network.classifier.weight
+    assert again.dtype == torch.float32
+    torch.testing.assert_close(again.detach(), kernel, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("first.1.running_var", 7e4),  # more than half precision knows
+        ("first.1.running_var", 3e-8),  # would become 0 or twice as much
+        ("classifier.weight", 1e5),
+        ("classifier.weight", 1e-7),
+    ],
+)
+def test_what_half_precision_would_ruin_is_stored_in_full(
+    tmp_path: Path, afids32: Protocol, name: str, value: float
+) -> None:
+    model = tiny_model(afids32)
+    model.network.state_dict()[name].fill_(value)
+    folder = save_model(model, tmp_path / "model")
+    stored = load_file(folder / "weights.safetensors")
+    assert [key for key, tensor in stored.items() if tensor.dtype == torch.float32] == [name]
+    assert torch.equal(load_model(folder).network.state_dict()[name], stored[name])
+    assert float(stored[name].flatten()[0]) == pytest.approx(value)
 
 
 def test_a_protocol_of_ones_own_travels_with_the_model(tmp_path: Path, afids32: Protocol) -> None:
@@ -198,6 +277,13 @@ def test_parts_that_contradict_are_not_saved(tmp_path: Path, afids32: Protocol) 
     short = replace(model.spec, mean_shape=np.zeros((3, 3)))
     with pytest.raises(ValueError, match="mean shape"):
         save_model(replace(model, spec=short), tmp_path / "b")
+    parcelling = with_parcellation(model)
+    with pytest.raises(ValueError, match="come together"):
+        save_model(replace(parcelling, parcellation=None), tmp_path / "c")
+    with pytest.raises(ValueError, match="come together"):
+        save_model(replace(parcelling, spec=model.spec), tmp_path / "d")
+    with pytest.raises(ValueError, match="3 classes for 4 structures"):
+        save_model(replace(parcelling, parcellation=tiny_network(3, 0)), tmp_path / "e")
     assert not list(tmp_path.iterdir())
 
 
@@ -286,12 +372,45 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
+def sized(**changes: object) -> Callable[[Path], None]:
+    return edit(**{f"networks__parcellation__{name}": value for name, value in changes.items()})
+
+
+WRONG_PARCELLATION: dict[str, tuple[Callable[[Path], None], str]] = {
+    "weights missing": (lambda f: (f / "parcellation.safetensors").unlink(), "is missing"),
+    "weights cut": (cut("parcellation.safetensors", 2000), "truncated"),
+    "weights of another network": (
+        lambda f: shutil.copy(f / "locator.safetensors", f / "parcellation.safetensors"),
+        "instead of",
+    ),
+    "voxel missing": (sized(voxel_mm=None), "lacks"),
+    "voxel of nothing": (sized(voxel_mm=0), "voxel_mm"),
+    "voxel of text": (sized(voxel_mm="1.5"), "wrong type"),
+    "structures missing": (sized(structures=None), "lacks"),
+    "too few structures": (sized(structures=[0, 2, 41]), "4 classes for 3 structures"),
+    "structures of text": (sized(structures=["background", 2, 41, 251]), "whole numbers"),
+    "a structure twice": (sized(structures=[0, 2, 2, 251]), "different"),
+    "no background": (sized(structures=[2, 41, 251, 0]), "the first 0"),
+    "architecture missing": (sized(architecture=None), "lacks"),
+    "architecture nonsense": (sized(architecture={"features": "many"}), "no network"),
+    "no object": (edit(networks__parcellation=[1.5]), "lacks"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_PARCELLATION)
+def test_wrong_parcellations_are_one_sentence(parcelling: Path, what: str) -> None:
+    refused(parcelling, *WRONG_PARCELLATION[what])
+
+
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_models_are_one_sentence(saved: Path, what: str) -> None:
-    damage, sentence = WRONG[what]
-    damage(saved)
+    refused(saved, *WRONG[what])
+
+
+def refused(folder: Path, damage: Callable[[Path], None], sentence: str) -> None:
+    damage(folder)
     with pytest.raises(UserError) as caught:
-        load_model(saved)
+        load_model(folder)
     message = str(caught.value)
     assert sentence in message
     assert "\n" not in message

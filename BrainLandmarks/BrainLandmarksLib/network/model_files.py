@@ -7,11 +7,13 @@
       weights.safetensors   the fine network, which places the landmarks
       locator.safetensors   the locator, which finds the head and its pose
       refinement.safetensors    the refinement network, which works on small boxes; optional
+      parcellation.safetensors  the parcellation network, which names structures; optional
       correction.safetensors    what annotated scans taught about the points; optional
       protocol.json         only when the landmark protocol does not ship with the library
 
-Weights are safetensors, a format that holds numbers and nothing that runs. Nothing is believed
-unchecked: a model whose files do not fit together is refused with one sentence.
+Weights are safetensors, a format that holds numbers and nothing that runs; they are stored in half
+precision where that keeps them, and are float32 once loaded. Nothing is believed unchecked: a model
+whose files do not fit together is refused with one sentence.
 """
 
 from __future__ import annotations
@@ -51,12 +53,17 @@ WEIGHT_FILES = {
     "fine": "weights.safetensors",
     "locator": "locator.safetensors",
     "refinement": "refinement.safetensors",
+    "parcellation": "parcellation.safetensors",
 }
-OPTIONAL_NETWORKS = ("refinement",)
+OPTIONAL_NETWORKS = ("refinement", "parcellation")
+PARCELLATION = "parcellation"
+"""The network that gives classes; all others give a heatmap for each landmark."""
 _FORMERLY = {"refinement": "detail", "inverse_temperature": "sharpness"}
 """Names of today to those in models made before December 2026, which are still read."""
 SHAPE_FILE = "shape.safetensors"
 CORRECTION_FILE = "correction.safetensors"
+_HALF_PRECISION_ERROR = 1e-3
+"""Relative error up to which a tensor is stored in half precision."""
 NORMALISATION = "foreground 99th percentile = 1, clipped to [0, 1.5]"
 
 
@@ -73,6 +80,16 @@ class CropSpec:
     def voxel_mm(self) -> float:
         """Side of a voxel in mm."""
         return self.field_of_view_mm / self.size
+
+
+@dataclass(frozen=True)
+class ParcellationSpec:
+    """What the parcellation network takes and gives."""
+
+    voxel_mm: float
+    """Side of its voxels in mm; it takes boxes of any size in the head's canonical pose."""
+    structures: tuple[int, ...]
+    """The structure of each of its classes, in the library's numbers; first 0, the background."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +118,8 @@ class ModelSpec:
     Where a heatmap loss has made the heatmaps peaks, more than 1 lets faint mass far from them
     count less; a network that has learnt from coordinates alone knows only the plain mean.
     """
+    parcellation: ParcellationSpec | None = None
+    """The parcellation network's voxels and classes, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +144,12 @@ class Model:
     """The refinement network, which sees small boxes in finer voxels."""
     correction: Correction | None = None
     """What annotated scans taught about the points of the networks; None before any."""
+    parcellation: HighRes3DNet | None = None
+    """The parcellation network: one class for each of ``spec.parcellation.structures``."""
 
     @property
     def networks(self) -> dict[str, tuple[HighRes3DNet, CropSpec]]:
-        """Every network that there is, by its name, and the cube that it takes."""
+        """Every heatmap network that there is, by its name, and the cube that it takes."""
         parts = {
             "fine": (self.network, self.spec.fine),
             "locator": (self.locator, self.spec.locator),
@@ -150,7 +171,7 @@ class ModelSummary:
     folder: Path
     protocol_hash: str
     networks: Mapping[str, Mapping[str, Any]]
-    """What ``model.json`` says of the networks "fine", "locator" and perhaps "refinement"."""
+    """What ``model.json`` says of "fine", "locator" and perhaps "refinement", "parcellation"."""
 
     @property
     def key(self) -> str:
@@ -216,6 +237,8 @@ def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None =
     networks = {}
     crops = {}
     for part in _parts(data):
+        if part == PARCELLATION:
+            continue
         size = _get(data, folder, f"networks.{part}.size", int)
         side = float(_get(data, folder, f"networks.{part}.field_of_view_mm", (int, float)))
         if size < 8 or not (math.isfinite(side) and side > 0):
@@ -223,6 +246,7 @@ def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None =
         crops[part] = CropSpec(size, side)
         architecture = _get(data, folder, f"networks.{part}.architecture", dict)
         networks[part] = _load_network(folder, part, architecture, len(matched))
+    parcellation, parcellation_spec = _load_parcellation(data, folder)
     return Model(
         matched,
         networks["fine"],
@@ -239,10 +263,12 @@ def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None =
             command=_get(data, folder, "command", str),
             refinement=crops.get("refinement"),
             inverse_temperature=_inverse_temperature(data, folder),
+            parcellation=parcellation_spec,
         ),
         load_shape(folder, len(matched)),
         networks.get("refinement"),
         _load_correction(folder, len(matched)),
+        parcellation,
     )
 
 
@@ -371,6 +397,8 @@ def _to_json(model: Model) -> dict[str, Any]:
             "field_of_view_mm": crop.field_of_view_mm,
             "architecture": network.spec(),
         }
+    if model.parcellation is not None or spec.parcellation is not None:
+        networks[PARCELLATION] = _parcellation_to_json(model.parcellation, spec.parcellation)
     return {
         "format": FORMAT,
         "name": spec.name,
@@ -390,13 +418,33 @@ def _to_json(model: Model) -> dict[str, Any]:
     }
 
 
+def _parcellation_to_json(
+    network: HighRes3DNet | None, spec: ParcellationSpec | None
+) -> dict[str, Any]:
+    if network is None or spec is None:
+        raise ValueError("a parcellation network and what it takes and gives come together")
+    if network.out_channels != len(spec.structures):
+        raise ValueError(
+            f"the parcellation network has {network.out_channels} classes "
+            f"for {len(spec.structures)} structures"
+        )
+    return {
+        "voxel_mm": spec.voxel_mm,
+        "structures": list(spec.structures),
+        "architecture": network.spec(),
+    }
+
+
 def _write_parts(model: Model, data: dict[str, Any], folder: Path) -> None:
     from safetensors.torch import save_file
 
     text = json.dumps(data, indent=1, allow_nan=False)
     (folder / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
-    for part, (network, _) in model.networks.items():
-        tensors = {k: v.detach().cpu().contiguous() for k, v in _weights_of(network).items()}
+    networks = {part: network for part, (network, _) in model.networks.items()}
+    if model.parcellation is not None:
+        networks[PARCELLATION] = model.parcellation
+    for part, network in networks.items():
+        tensors = {name: _stored(tensor) for name, tensor in _weights_of(network).items()}
         save_file(tensors, folder / WEIGHT_FILES[part])
     if model.shape is not None:
         write_shape(folder / SHAPE_FILE, model.shape)
@@ -409,6 +457,22 @@ def _write_parts(model: Model, data: dict[str, Any], folder: Path) -> None:
 def _weights_of(network: HighRes3DNet) -> dict[str, Tensor]:
     """The numbers that matter: not the step counters of batch norm."""
     return {k: v for k, v in network.state_dict().items() if v.dtype.is_floating_point}
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    """A tensor as it is written: in half precision, where that keeps it, else as it is.
+
+    A kernel is kept if it hardly changes as a whole; it is a sum that it is used in. Of vectors
+    (biases, means and variances of batch norm) every number has to survive: a variance that
+    becomes 0 or infinite ruins its feature.
+    """
+    tensor = tensor.detach().cpu().contiguous()
+    exact = tensor.double()
+    error = (exact - tensor.half().double()).abs()
+    size = exact.abs()
+    if tensor.ndim > 1:
+        error, size = error.norm(), size.norm()
+    return tensor.half() if bool((error <= _HALF_PRECISION_ERROR * size).all()) else tensor
 
 
 def _parts(data: Mapping[str, Any]) -> list[str]:
@@ -535,21 +599,56 @@ def _calibration(data: dict[str, Any], folder: Path) -> Calibration | None:
 def _load_network(
     folder: Path, part: str, architecture: dict[str, Any], count: int
 ) -> HighRes3DNet:
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
-
-    try:
-        network = HighRes3DNet(**architecture)
-    except (TypeError, ValueError, RuntimeError):
-        raise _damaged(folder, f"networks.{part}.architecture describes no network") from None
+    network = _built(folder, part, architecture)
     if network.out_channels != count:
         raise UserError(
             f"the {part} network of model {folder.name} finds {network.out_channels} landmarks "
             f"but its protocol has {count}; choose a model of your protocol."
         )
+    return _with_weights(network, folder, part)
+
+
+def _load_parcellation(
+    data: dict[str, Any], folder: Path
+) -> tuple[HighRes3DNet | None, ParcellationSpec | None]:
+    if PARCELLATION not in _parts(data):
+        return None, None
+    place = f"networks.{PARCELLATION}"
+    voxel = float(_get(data, folder, f"{place}.voxel_mm", (int, float)))
+    structures = _get(data, folder, f"{place}.structures", list)
+    if not (math.isfinite(voxel) and voxel > 0):
+        raise _damaged(folder, f"{place}.voxel_mm is not above zero")
+    whole = all(type(number) is int and number >= 0 for number in structures)
+    if not whole or structures[:1] != [0] or len(set(structures)) != len(structures):
+        raise _damaged(
+            folder, f"{place}.structures is not a list of different whole numbers, the first 0"
+        )
+    architecture = _get(data, folder, f"{place}.architecture", dict)
+    network = _built(folder, PARCELLATION, architecture)
+    if network.out_channels != len(structures):
+        raise _damaged(
+            folder,
+            f"its parcellation network has {network.out_channels} classes "
+            f"for {len(structures)} structures",
+        )
+    network = _with_weights(network, folder, PARCELLATION)
+    return network, ParcellationSpec(voxel, tuple(structures))
+
+
+def _built(folder: Path, part: str, architecture: dict[str, Any]) -> HighRes3DNet:
+    from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+
+    try:
+        return HighRes3DNet(**architecture)
+    except (TypeError, ValueError, RuntimeError):
+        raise _damaged(folder, f"networks.{part}.architecture describes no network") from None
+
+
+def _with_weights(network: HighRes3DNet, folder: Path, part: str) -> HighRes3DNet:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     path = _weight_file(folder, part)
     file = path.name
     try:
