@@ -61,9 +61,11 @@ class ProbabilityMap(LabelMap):
             slice(max(s.start - _BORDER, 0), min(s.stop + _BORDER, n))
             for s, n in zip(part[0], self.grid.shape)
         )
-        rows = [row for row, number in enumerate(self.structures) if number in labels]
-        values = sum(self.probabilities[(row, *box)].astype(np.float32) for row in rows)
-        return Field.smooth(box, np.asarray(values), self.grid, self._sigma(sigma_mm), self.ends)
+        values = np.zeros([s.stop - s.start for s in box], np.float32)
+        for row, number in enumerate(self.structures):
+            if number in labels:
+                values += self.probabilities[row][box]
+        return Field.smooth(box, values, self.grid, self._sigma(sigma_mm), self.ends)
 
     def _sigma(self, sigma_mm: float) -> np.ndarray:
         # What the rules ask for is meant for voxels of 1 mm, whose steps it hides.

@@ -4,18 +4,21 @@ A coarse network, the locator, sees the whole head in any pose; the rigid fit of
 landmark shape to what it finds gives the pose of the head. The fine network then sees the head
 upright, and once more in the pose that its own landmarks give. If the result is no plausible head
 (:mod:`.plausibility`), the locator tries the other axis-aligned orientations. A refinement network,
-where the model has one, sees boxes in finer voxels (:mod:`.refinement`). The input of every pass is
-resampled from the original image. Heatmaps stay on the network's grid; only coordinates go back to
-the image, where the protocol's constraints (shared planes, equal spacing) are enforced.
+where the model has one, sees boxes in finer voxels (:mod:`.refinement`), and a parcellation network
+gives the boundaries on which the rules place landmarks (:mod:`.parcellation`, :mod:`.fusion`). The
+input of every pass is resampled from the original image. Heatmaps stay on the network's grid; only
+coordinates go back to the image, where the protocol's constraints (shared planes, equal spacing)
+are enforced.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +26,15 @@ import torch
 from torch import nn
 
 from BrainLandmarksLib import resources
+from BrainLandmarksLib.annotation import LabelMap
 from BrainLandmarksLib.annotation.eye_landmarks import (
+    eye_rows,
     globes_of,
     on_globes,
     without_lost_eyes,
 )
-from BrainLandmarksLib.detection import absent
+from BrainLandmarksLib.detection import absent, fusion
+from BrainLandmarksLib.detection.parcellation import brain_box, parcellate
 from BrainLandmarksLib.detection.plausibility import LOCATOR_LIMIT, Judge, weakened
 from BrainLandmarksLib.detection.refinement import MARGIN, PRIOR_MM, boxes, with_prior
 from BrainLandmarksLib.errors import ImplausibleError, UserError
@@ -84,19 +90,28 @@ class Quality:
             averaged with those of the last upright pass.
         refinement: Whether the refinement network, where the model has one, sees boxes round the
             points.
+        parcellation: Whether the brain is parcellated, where the model has a network for it, and
+            the rules have a say.
     """
 
     passes: int = FINE_PASSES
     turned: int = 0
     refinement: bool = False
+    parcellation: bool = False
 
 
 QUALITIES = {
     "fast": Quality(1),
-    "standard": Quality(refinement=True),
-    "best": Quality(turned=4, refinement=True),
+    "standard": Quality(refinement=True, parcellation=True),
+    "best": Quality(turned=4, refinement=True, parcellation=True),
 }
 """Qualities by the name that commands and requests use; the second is the usual one."""
+
+RULES = "rules"
+"""What the points by rule are called among the sources of a detection."""
+
+_PARCELLATION = "parcellation"
+_Result = TypeVar("_Result")
 
 DetectionProgress = Callable[[str, float], None]
 """Called with a stage, "prepare", "locate" or "detect", and the fraction of the work done."""
@@ -125,11 +140,15 @@ class Detection:
             missing, with a note that says why (:mod:`.absent`).
         pose: 4x4, from the model's mean head (head-centred RAS millimetres) to the image's RAS.
         input_cube: What the fine network saw in its last pass: normalised intensities on its cube.
-        seconds: Time spent per stage: "prepare", "locate", "resample", "network" and "check".
+        seconds: Time spent per stage: "prepare", "locate", "resample", "network", "parcellation",
+            "rules" and "check".
         device: Where the network ran: "cpu", "cuda" or "mps".
         precision: What it computed in: "float32" or "bfloat16".
         notes: Sentences the user should see, such as a fall-back to the CPU.
         plausibility: How much what was found is a head, 0 to 1 (`plausibility.Judge`).
+        sources: (K, 3) RAS mm, NaN where missing, before they became one answer: by the name of the
+            network that saw them last and, after a parcellation, by `RULES`.
+        parcellation: Of the brain, in the head's pose; None if there was none.
     """
 
     landmarks: LandmarkSet
@@ -140,6 +159,8 @@ class Detection:
     precision: str
     notes: tuple[str, ...] = ()
     plausibility: float = 1.0
+    sources: Mapping[str, FloatArray] = field(default_factory=dict)
+    parcellation: LabelMap | None = None
 
     @property
     def plausible(self) -> bool:
@@ -262,6 +283,8 @@ class Detector:
         self._networks = {
             part: _for_inference(network) for part, (network, _) in self.model.networks.items()
         }
+        if self.model.parcellation is not None:
+            self._networks[_PARCELLATION] = _for_inference(self.model.parcellation)
         self._place(self.device)
 
     def detect(
@@ -296,8 +319,14 @@ class Detector:
         if work.chosen.refinement and self.model.spec.refinement is not None:
             part = "refinement"
             points = self._kept(work, self._refined(work, seen.pose, points))
-        points, remarks = self._checked(work, points, part)
-        points[[bool(remark) for remark in remarks]] = np.nan
+        sources = {part: points}
+        parcellation = None
+        if work.chosen.parcellation and self.model.parcellation is not None:
+            parcellation = self._parcellated(work, seen.pose, points)
+        if parcellation is not None and fusion.has_rules(self.model.protocol):
+            with work.watch.stage("rules"):
+                sources[RULES] = fusion.rule_points(self.model.protocol, parcellation)
+        points, remarks = self._checked(work, points, part, sources.get(RULES))
         work.tell("detect", 1.0)
         confidence = weakened(self._confidence(seen.decoded), seen.plausibility)
         if not is_plausible(seen.plausibility):
@@ -312,7 +341,31 @@ class Detector:
             self._precision_name(),
             notes,
             seen.plausibility,
+            sources,
+            parcellation,
         )
+
+    def parcellation(
+        self, volume: Volume, *, force: bool = False, progress: DetectionProgress | None = None
+    ) -> LabelMap:
+        """Which voxel of a head is which structure: its label map, in the head's pose.
+
+        Args:
+            volume: As `detect` takes it.
+            force: Give what was found even where it is no head.
+            progress: As of `detect`.
+
+        Raises:
+            UserError: the model has no parcellation network, or the image shows no head.
+        """
+        if self.model.parcellation is None:
+            raise UserError(
+                f"the model {self.model.spec.name} has no parcellation network; choose another."
+            )
+        quality = Quality(1, parcellation=True)
+        detection = self.detect(volume, quality=quality, force=force, progress=progress)
+        assert detection.parcellation is not None
+        return detection.parcellation
 
     def estimate(self, quality: str | Quality = "standard") -> float:
         """Seconds that `detect` will take on this machine, about.
@@ -335,7 +388,10 @@ class Detector:
                 continue
             start = time.perf_counter()
             self._run(name, _input_cube(head, _posed_cube(pose, crop)))
-            seconds += count * (time.perf_counter() - start)
+            one = time.perf_counter() - start
+            seconds += count * one
+            if name == "fine":
+                seconds += self._parcellation_work(chosen) * one
         return seconds
 
     @property
@@ -350,7 +406,20 @@ class Detector:
         crop, fine = self.model.spec.refinement, self.model.spec.fine
         if chosen.refinement and crop is not None:
             work += self._boxes * (crop.size / fine.size) ** 3
-        return work
+        return work + self._parcellation_work(chosen)
+
+    def _parcellation_work(self, chosen: Quality) -> float:
+        """The work of a parcellation, in passes of the fine network."""
+        spec = self.model.spec.parcellation
+        if spec is None or not chosen.parcellation:
+            return 0.0
+        box = brain_box(np.eye(4), self._of_the_brain(self.model.spec.mean_shape), spec.voxel_mm)
+        return float(np.prod(box.shape)) / self.model.spec.fine.size**3
+
+    def _of_the_brain(self, points: FloatArray) -> FloatArray:
+        """The landmarks without those of the eyes, (n, 3)."""
+        eyes = [row for rows in eye_rows(self.model.protocol).values() for row in rows]
+        return np.delete(points, eyes, axis=0)
 
     # The stages ----------------------------------------------------------------------------------
 
@@ -440,26 +509,37 @@ class Detector:
                 pose = self._pose(decoded, grid, pose)
         return _Seen(points, pose, grid, input_cube, decoded, plausibility)
 
-    def _checked(self, work: _Work, points: FloatArray, part: str) -> tuple[FloatArray, list[str]]:
-        """The points where they belong, and why the image does not show each, "" where it does.
+    def _checked(
+        self, work: _Work, points: FloatArray, part: str, rules: FloatArray | None
+    ) -> tuple[FloatArray, list[str]]:
+        """The points where they belong, those that the image does not show missing, and remarks.
 
-        Those of eyes go onto the globes that the image shows, the others to where annotated scans
-        taught that the points of the network ``part`` belong.
+        Points of eyes go onto the globes that the image shows, the others to where annotated scans
+        taught that the points of the network ``part`` belong, and those of the rules, if there are
+        any.
 
         Returns:
-            (K, 3) RAS mm, NaN where missing, and K remarks.
+            (K, 3) RAS mm, NaN where missing, and K remarks: why a landmark is missing, or where it
+            comes from if it could be from the rules.
         """
         protocol = self.model.protocol
+        by_rule = np.zeros(len(points), bool)
         with work.watch.stage("check"):
             globes = globes_of(protocol, work.head, points, self.model.spec.mean_shape)
             points = on_globes(protocol, points, globes)
             if self.model.correction is not None:
                 seen = without_lost_eyes(protocol, points, globes)
-                corrected = self.model.correction(seen, part)
+                if rules is None:
+                    corrected = self.model.correction(seen, part)
+                else:
+                    fused = self.model.correction.fused(seen, rules, part)
+                    corrected, by_rule = fused.points, fused.by_rule
                 points = np.where(np.isfinite(seen), corrected, points)
                 points = on_globes(protocol, constrained(protocol, points), globes)
             points[~work.volume.grid.contains(points)] = np.nan
-            return points, list(absent.reasons(protocol, work.head, points, globes))
+            lost = list(absent.reasons(protocol, work.head, points, globes))
+            points[[bool(reason) for reason in lost]] = np.nan
+            return points, lost if rules is None else fusion.remarks(by_rule, lost)
 
     def _averaged(self, work: _Work, seen: _Seen) -> FloatArray:
         """(K, 3) RAS mm: means of the upright pass and of passes over the head turned a little."""
@@ -500,6 +580,30 @@ class Detector:
             done += len(rows)
         return seen
 
+    def _parcellated(self, work: _Work, pose: FloatArray, points: FloatArray) -> LabelMap | None:
+        """Which voxel of the brain is which structure; None where too little of it is there."""
+        spec = self.model.spec.parcellation
+        brain = self._of_the_brain(points)
+        if spec is None or not np.isfinite(brain).all(1).any():
+            return None
+        before = work.total - self._parcellation_work(work.chosen)
+        grid = brain_box(pose, brain, spec.voxel_mm)
+
+        def on_tile(done: float) -> None:
+            work.on_pass(before + (work.total - before) * done)
+
+        with work.watch.stage("parcellation"):
+            return self._or_on_cpu(
+                lambda: parcellate(
+                    self._networks[_PARCELLATION],
+                    spec.structures,
+                    work.head,
+                    grid,
+                    self.precision,
+                    on_tile,
+                )
+            )
+
     # The networks --------------------------------------------------------------------------------
 
     def _see(
@@ -530,20 +634,24 @@ class Detector:
         mirrored: bool = False,
         expected: Expected | None = None,
     ) -> decoding.Decoded:
-        """Decoded heatmaps of one cube; on the CPU if the GPU's memory does not suffice.
+        """Decoded heatmaps of one cube.
 
         Args:
             mirrored: Show the cube to the network as in a mirror, and undo that afterwards.
             expected: What is known before; then only these landmarks are decoded.
         """
+        return self._or_on_cpu(lambda: self._forward(name, input_cube, mirrored, expected))
+
+    def _or_on_cpu(self, compute: Callable[[], _Result]) -> _Result:
+        """What a network computes; on the CPU if the GPU's memory does not suffice."""
         try:
-            return self._forward(name, input_cube, mirrored, expected)
+            return compute()
         except torch.OutOfMemoryError:
             if self.device.type == "cpu":
                 raise
             self._notes.append("the GPU's memory does not suffice, so the CPU does the work")
             self._place(torch.device("cpu"))
-            return self._forward(name, input_cube, mirrored, expected)
+            return compute()
 
     @torch.inference_mode()
     def _forward(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from BrainLandmarksLib.annotation.probability_map import ProbabilityMap
 from BrainLandmarksLib.geometry.affine import FloatArray, apply_affine
@@ -68,7 +69,7 @@ def box_input(head: Volume, grid: Grid) -> npt.NDArray[np.float32]:
 
 
 def parcellate(
-    network: FoldedHighRes3DNet,
+    network: nn.Module,
     structures: tuple[int, ...],
     head: Volume,
     grid: Grid,
@@ -78,7 +79,7 @@ def parcellate(
     """Probabilities of every structure in a box.
 
     Args:
-        network: From cubes to one logit per structure.
+        network: From cubes to one logit per structure, folded where it is ours.
         structures: Their numbers (`annotation.schemes`), 0 for everything else.
         head: Image with air near 0.
         grid: Of `brain_box`.
@@ -93,11 +94,21 @@ def parcellate(
         on_tile(number / len(tiles))
         seen = padded[tuple(slice(a, b + 2 * MARGIN) for a, b in zip(start, stop))]
         cube = torch.from_numpy(np.ascontiguousarray(seen))[None, None]
-        logits = inference_heatmaps(network, cube, precision)[0]
+        logits = _logits(network, cube, precision)
         inner = logits[(slice(None), *(slice(MARGIN, n - MARGIN) for n in logits.shape[1:]))]
         target = tuple(slice(a, b) for a, b in zip(start, stop))
         result[(slice(None), *target)] = inner.softmax(0).to(torch.float16).cpu().numpy()
     return ProbabilityMap(result, structures, grid)
+
+
+@torch.inference_mode()
+def _logits(network: nn.Module, cube: torch.Tensor, precision: str) -> torch.Tensor:
+    """(C, I, J, K) of one cube, (1, 1, I, J, K)."""
+    if isinstance(network, FoldedHighRes3DNet):
+        return inference_heatmaps(network, cube, precision)[0]
+    device = next(network.parameters(), cube).device
+    logits: torch.Tensor = network(cube.to(device))[0]
+    return logits
 
 
 def _tiles(

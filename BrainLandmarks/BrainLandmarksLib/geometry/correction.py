@@ -208,7 +208,7 @@ class Correction:
         errors, shape = self.errors[part], self.shape
         count = len(shape.mean)
         seen = np.isfinite(points).all(1) & (errors.heads >= FEWEST_HEADS)
-        known = seen.reshape(-1, count).any(0)
+        known = np.asarray(seen.reshape(-1, count).any(0))
         if known.sum() < 4:
             return None
         if pose is None:
