@@ -91,7 +91,8 @@ def correction(model):
     lacks = lacking(60)
     found = np.array([head - lack for head, lack in zip(heads, lacks)])
     nothing = np.full(found.shape[:2], np.nan)
-    result = HeldOut(("x",) * 60, nothing, nothing, found, np.array(heads))
+    unseen = np.full_like(found, np.nan)
+    result = HeldOut(("x",) * 60, nothing, nothing, found, np.array(heads), unseen)
     return correction_of(replace(model, shape=shape), heads, {"fine": result})
 
 

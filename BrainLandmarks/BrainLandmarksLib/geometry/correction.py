@@ -213,7 +213,7 @@ class Correction:
             return None
         if pose is None:
             try:
-                pose = shape.pose(points)
+                pose = shape.pose(points[:count])
             except ValueError:  # all points in one place or on one line
                 return None
         of = np.flatnonzero(seen) % count

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from BrainLandmarksLib.detection import Detector
+from BrainLandmarksLib.detection.detector import RULES
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.shape_model import ShapeModel, sigma_of_confidence
@@ -38,6 +39,8 @@ class HeldOut:
     """(scans, K, 3) RAS mm, NaN where missed."""
     truth: FloatArray
     """(scans, K, 3) RAS mm, NaN where missing."""
+    rules: FloatArray
+    """(scans, K, 3) RAS mm, what the rules found on the parcellation alone; NaN without one."""
 
     @classmethod
     def joined(cls, parts: Iterable[HeldOut]) -> HeldOut:
@@ -90,23 +93,25 @@ def evaluate_scans(
     """
     bare = replace(model, spec=replace(model.spec, calibration=None))
     detector = Detector(bare, device=device)
-    names, errors, features, points, truths = [], [], [], [], []
+    names, errors, features, points, truths, rules = [], [], [], [], [], []
     for name, volume, truth in scans:
         names.append(name)
         truths.append(truth)
+        nowhere = np.full_like(truth, np.nan)
         try:
-            found = detector.detect(volume, quality=quality).landmarks
+            detection = detector.detect(volume, quality=quality)
         except UserError:  # no head recognised: all of its landmarks are missed
             errors.append(np.full(len(truth), np.nan))
             features.append(np.full(len(truth), np.nan))
-            points.append(np.full_like(truth, np.nan))
+            points.append(nowhere)
+            rules.append(nowhere)
             continue
+        found = detection.landmarks
         errors.append(np.linalg.norm(found.points - truth, axis=1))
         features.append(found.confidence)
         points.append(found.points)
-    return HeldOut(
-        tuple(names), np.array(errors), np.array(features), np.array(points), np.array(truths)
-    )
+        rules.append(detection.sources.get(RULES, nowhere))
+    return HeldOut(tuple(names), *map(np.array, (errors, features, points, truths, rules)))
 
 
 def measure(

@@ -21,7 +21,12 @@ from BrainLandmarksLib.dataset import Dataset, Entry
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.alignment import rigid_fit
-from BrainLandmarksLib.geometry.correction import FEWEST_HEADS, Correction, PointErrors
+from BrainLandmarksLib.geometry.correction import (
+    FEWEST_HEADS,
+    WITH_RULES,
+    Correction,
+    PointErrors,
+)
 from BrainLandmarksLib.geometry.shape_model import ShapeModel
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksTrainLib.evaluation.comparison import true_points
@@ -122,22 +127,32 @@ def correction_of(
         shape = ShapeModel.fit(truth, mirror, mean, _MODES)
     else:
         shape = model.shape
-    errors = {part: PointErrors.fit(_lacks(r, shape), mirror) for part, r in results.items()}
-    correction = Correction(shape, errors)
+    points, errors = {}, {}
     for part, result in results.items():
-        strange = [correction.strangeness(found, part) for found in result.found]
+        points[part] = result.found
+        errors[part] = PointErrors.fit(_lacks(result, result.found, shape), mirror)
+        if np.isfinite(result.rules).any():
+            lacks = [_lacks(result, seen, shape) for seen in (result.found, result.rules)]
+            again = np.concatenate([mirror, mirror + len(mirror)])
+            points[part + WITH_RULES] = np.concatenate([result.found, result.rules], axis=1)
+            errors[part + WITH_RULES] = PointErrors.fit(np.concatenate(lacks, axis=1), again)
+    correction = Correction(shape, errors)
+    for part, seen in points.items():
+        strange = [correction.strangeness(head, part) for head in seen]
         if np.isfinite(strange).any():
             usual = float(np.nanquantile(strange, 0.9))
             errors[part] = replace(errors[part], familiar=_MARGIN * max(usual, 1e-3))
     return Correction(shape, errors)
 
 
-def _lacks(result: HeldOut, shape: ShapeModel) -> FloatArray:
-    """Truth less found points of each head, in the canonical pose, (n, K, 3) mm."""
-    lacks = np.full_like(result.found, np.nan)
-    for row, (found, truth) in enumerate(zip(result.found, result.truth, strict=True)):
+def _lacks(result: HeldOut, seen: FloatArray, shape: ShapeModel) -> FloatArray:
+    """Truth less some points of each head, in its canonical pose, (n, K, 3) mm."""
+    lacks = np.full_like(seen, np.nan)
+    for row, (points, found, truth) in enumerate(
+        zip(seen, result.found, result.truth, strict=True)
+    ):
         if np.isfinite(found).all(1).sum() > 3:
-            lacks[row] = (truth - found) @ rigid_fit(shape.mean, found)[:3, :3]
+            lacks[row] = (truth - points) @ rigid_fit(shape.mean, found)[:3, :3]
     return lacks
 
 
