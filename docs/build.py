@@ -314,8 +314,8 @@ def model_table() -> str:
         *(
             (
                 f"{part} network",
-                f"{_input_of(n)}; {n['architecture']['features']} features in the first stage, dilations "
-                f"{', '.join(map(str, n['architecture']['dilations']))}",
+                f"{_input_of(n)}; {n['architecture']['features']} features in the first stage, "
+                f"dilations {', '.join(map(str, n['architecture']['dilations']))}",
             )
             for part, n in sorted(networks.items(), reverse=True)
         ),

@@ -92,7 +92,7 @@ def correction(model):
     found = np.array([head - lack for head, lack in zip(heads, lacks)])
     nothing = np.full(found.shape[:2], np.nan)
     unseen = np.full_like(found, np.nan)
-    result = HeldOut(("x",) * 60, nothing, nothing, found, np.array(heads), unseen)
+    result = HeldOut(("x",) * 60, nothing, nothing, found, np.array(heads), found, unseen, nothing)
     return correction_of(replace(model, shape=shape), heads, {"fine": result})
 
 

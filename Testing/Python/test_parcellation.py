@@ -197,7 +197,7 @@ def model(mean, truth, head):
 def correction(model, mean):
     heads, found, rules = simulated(mean, HEADS, 2)
     nothing = np.full(found.shape[:2], np.nan)
-    result = HeldOut(("x",) * HEADS, nothing, nothing, found, heads, rules)
+    result = HeldOut(("x",) * HEADS, nothing, nothing, found, heads, found, rules, nothing)
     return correction_of(model, list(heads), {"fine": result})
 
 
@@ -261,7 +261,7 @@ def test_rules_of_which_few_heads_tell_have_no_say(model, mean):
     heads, found, rules = simulated(mean, HEADS, 7)
     rules[count:] = np.nan
     nothing = np.full(found.shape[:2], np.nan)
-    result = HeldOut(("x",) * HEADS, nothing, nothing, found, heads, rules)
+    result = HeldOut(("x",) * HEADS, nothing, nothing, found, heads, found, rules, nothing)
     own = correction_of(model, list(heads), {"fine": result})
     assert not own.fused(found[0], rules[0], "fine").by_rule.any()
 

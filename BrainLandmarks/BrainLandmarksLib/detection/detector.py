@@ -146,6 +146,8 @@ class Detection:
         precision: What it computed in: "float32" or "bfloat16".
         notes: Sentences the user should see, such as a fall-back to the CPU.
         plausibility: How much what was found is a head, 0 to 1 (`plausibility.Judge`).
+        apart: (K,) mm between where the networks and the rules see a landmark; NaN where the rules
+            had no say.
         sources: (K, 3) RAS mm, NaN where missing, before they became one answer: by the name of the
             network that saw them last and, after a parcellation, by `RULES`.
         parcellation: Of the brain, in the head's pose; None if there was none.
@@ -159,6 +161,7 @@ class Detection:
     precision: str
     notes: tuple[str, ...] = ()
     plausibility: float = 1.0
+    apart: FloatArray = field(default_factory=lambda: np.empty(0))
     sources: Mapping[str, FloatArray] = field(default_factory=dict)
     parcellation: LabelMap | None = None
 
@@ -326,9 +329,9 @@ class Detector:
         if parcellation is not None and fusion.has_rules(self.model.protocol):
             with work.watch.stage("rules"):
                 sources[RULES] = fusion.rule_points(self.model.protocol, parcellation)
-        points, remarks = self._checked(work, points, part, sources.get(RULES))
+        points, apart, remarks = self._checked(work, points, part, sources.get(RULES))
         work.tell("detect", 1.0)
-        confidence = weakened(self._confidence(seen.decoded), seen.plausibility)
+        confidence = weakened(self._confidence(seen.decoded, apart), seen.plausibility)
         if not is_plausible(seen.plausibility):
             self._notes.append(IMPLAUSIBLE_NOTE)
         notes, self._notes = (*volume.notes, *self._notes), []
@@ -341,6 +344,7 @@ class Detector:
             self._precision_name(),
             notes,
             seen.plausibility,
+            apart,
             sources,
             parcellation,
         )
@@ -511,7 +515,7 @@ class Detector:
 
     def _checked(
         self, work: _Work, points: FloatArray, part: str, rules: FloatArray | None
-    ) -> tuple[FloatArray, list[str]]:
+    ) -> tuple[FloatArray, FloatArray, list[str]]:
         """The points where they belong, those that the image does not show missing, and remarks.
 
         Points of eyes go onto the globes that the image shows, the others to where annotated scans
@@ -519,11 +523,12 @@ class Detector:
         any.
 
         Returns:
-            (K, 3) RAS mm, NaN where missing, and K remarks: why a landmark is missing, or where it
-            comes from if it could be from the rules.
+            (K, 3) RAS mm, NaN where missing; (K,) how far the rules are apart from them, mm, NaN
+            where they had no say; and K remarks: why a landmark is missing, or where it comes from
+            if it could be from the rules.
         """
         protocol = self.model.protocol
-        by_rule = np.zeros(len(points), bool)
+        apart = np.full(len(points), np.nan)
         with work.watch.stage("check"):
             globes = globes_of(protocol, work.head, points, self.model.spec.mean_shape)
             points = on_globes(protocol, points, globes)
@@ -533,13 +538,14 @@ class Detector:
                     corrected = self.model.correction(seen, part)
                 else:
                     fused = self.model.correction.fused(seen, rules, part)
-                    corrected, by_rule = fused.points, fused.by_rule
+                    corrected, apart = fused.points, fused.apart
                 points = np.where(np.isfinite(seen), corrected, points)
                 points = on_globes(protocol, constrained(protocol, points), globes)
             points[~work.volume.grid.contains(points)] = np.nan
             lost = list(absent.reasons(protocol, work.head, points, globes))
             points[[bool(reason) for reason in lost]] = np.nan
-            return points, lost if rules is None else fusion.remarks(by_rule, lost)
+            said = lost if rules is None else fusion.remarks(np.isfinite(apart), lost)
+            return points, apart, said
 
     def _averaged(self, work: _Work, seen: _Seen) -> FloatArray:
         """(K, 3) RAS mm: means of the upright pass and of passes over the head turned a little."""
@@ -698,15 +704,15 @@ class Detector:
             return self.precision
         return "bfloat16" if bfloat16_is_fast(self.device) else "float32"
 
-    def _confidence(self, decoded: decoding.Decoded) -> FloatArray:
+    def _confidence(self, decoded: decoding.Decoded, apart: FloatArray) -> FloatArray:
         calibration = self.model.spec.calibration
         peak_mass = decoded.peak_mass[0].double().numpy()
         if calibration is None:
             return np.asarray(peak_mass)
         if calibration.feature == "peak_mass":
-            return calibration(peak_mass)
+            return calibration(peak_mass, apart)
         spread = decoded.spread[0].double().numpy()
-        return calibration(spread * self.model.spec.fine.voxel_mm)
+        return calibration(spread * self.model.spec.fine.voxel_mm, apart)
 
 
 def choose_quality(quality: str | Quality) -> Quality:

@@ -162,39 +162,32 @@ class Correction:
         left out; if most are, the parcellation has failed, and all are.
         """
         alone = self._expected(points, part)
-        nothing = np.zeros(len(points), bool)
+        nothing = np.full(len(points), np.nan)
         known_by = part + WITH_RULES
         if alone is None or known_by not in self.errors:
             return Fused(points if alone is None else alone.applied(points), nothing)
         corrected = alone.applied(points)
         both = self.errors[known_by]
-        counts = both.heads[len(points) :] >= FEWEST_HEADS
-        given = np.isfinite(rules).all(1) & counts
-        used = given & self._credible(corrected, rules, alone.pose, both)
-        used &= np.isfinite(points).all(1)
+        count = len(points)
+        given = np.isfinite(rules).all(1) & (both.heads[count:] >= FEWEST_HEADS)
+        # In the canonical pose: what a rule usually lacks does not count as disagreement.
+        away = (rules - corrected) @ alone.pose[:3, :3] + both.offset[count:]
+        apart = np.linalg.norm(away, axis=1)
+        variance = np.diag(both.covariance).reshape(2, count, 3).sum(0)
+        credible = (apart <= FARTHEST_MM) & (np.sqrt((away**2 / variance).mean(1)) <= CREDIBLE)
+        used = given & credible & np.isfinite(points).all(1)
         if not used.any() or used.sum() < MOST * given.sum():
             return Fused(corrected, nothing)
         kept = np.where(used[:, None], rules, np.nan)
         together = self._expected(np.concatenate([points, kept]), known_by, alone.pose)
         if together is None:
             return Fused(corrected, nothing)
-        return Fused(together.applied(points), used)
+        return Fused(together.applied(points), np.where(used, apart, np.nan))
 
     def strangeness(self, points: FloatArray, part: str) -> float:
         """Mean square of the standardised points of a head; NaN where nothing can be said."""
         expected = self._expected(points, part)
         return float("nan") if expected is None else expected.strangeness
-
-    def _credible(
-        self, corrected: FloatArray, rules: FloatArray, pose: FloatArray, errors: PointErrors
-    ) -> npt.NDArray[np.bool_]:
-        """(K,) whether each point by rule may be right, going by the points without them."""
-        count = len(rules)
-        turned = (rules - corrected) @ pose[:3, :3] + errors.offset[count:]
-        variance = np.diag(errors.covariance).reshape(2, count, 3).sum(0)
-        away = np.sqrt((turned**2 / variance).mean(1))
-        near = np.linalg.norm(turned, axis=1) <= FARTHEST_MM
-        return np.asarray(near & (away <= CREDIBLE))
 
     def _expected(
         self, points: FloatArray, part: str, pose: FloatArray | None = None
@@ -250,11 +243,17 @@ class Fused:
 
     Args:
         points: (K, 3) RAS mm.
-        by_rule: (K,) True where a point by rule counted as well.
+        apart: (K,) mm between where the rules and all else see a landmark; NaN where the rules had
+            no say.
     """
 
     points: FloatArray
-    by_rule: npt.NDArray[np.bool_]
+    apart: FloatArray
+
+    @property
+    def by_rule(self) -> npt.NDArray[np.bool_]:
+        """(K,) True where a point by rule counted as well."""
+        return np.asarray(np.isfinite(self.apart))
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,8 @@ class Calibration:
         threshold_mm: the error that still counts as right.
         feature: what the feature is; a label, for the reader of ``model.json``.
         count: number of landmarks it was fitted on.
+        agreement: the same for landmarks that were seen in two ways, from how far apart these are
+            in mm; None where there is only one.
     """
 
     knots: tuple[float, ...]
@@ -165,6 +167,7 @@ class Calibration:
     threshold_mm: float = 4.0
     feature: str = "spread_mm"
     count: int = 0
+    agreement: Calibration | None = None
 
     def __post_init__(self) -> None:
         x, p = np.asarray(self.knots, float), np.asarray(self.probabilities, float)
@@ -178,12 +181,19 @@ class Calibration:
         if not ((steps <= 0).all() or (steps >= 0).all()):
             raise ValueError("the probabilities of a calibration must all fall or all rise")
 
-    def __call__(self, feature: np.ndarray) -> np.ndarray:
-        """Confidence 0..1 of feature values of any shape; NaN stays NaN, the ends are held."""
+    def __call__(self, feature: np.ndarray, apart: np.ndarray | None = None) -> np.ndarray:
+        """Confidence 0..1 of feature values of any shape; NaN stays NaN, the ends are held.
+
+        Args:
+            apart: How far apart the two ways see each landmark, mm, NaN where there is one.
+        """
         feature = np.asarray(feature, dtype=np.float64)
-        return np.where(
+        confidence = np.where(
             np.isnan(feature), np.nan, np.interp(feature, self.knots, self.probabilities)
         )
+        if self.agreement is None or apart is None:
+            return confidence
+        return np.where(np.isnan(apart), confidence, self.agreement(apart))
 
     @classmethod
     def fit(
@@ -238,7 +248,9 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """The table as plain JSON values."""
+        agreement = {} if self.agreement is None else {"agreement": self.agreement.to_dict()}
         return {
+            **agreement,
             "feature": self.feature,
             "threshold_mm": self.threshold_mm,
             "count": self.count,
@@ -260,6 +272,7 @@ class Calibration:
                 float(values["threshold_mm"]),
                 str(values["feature"]),
                 int(values.get("count", 0)),
+                cls.from_dict(values["agreement"]) if "agreement" in values else None,
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"the calibration lacks or misstates {error}") from None

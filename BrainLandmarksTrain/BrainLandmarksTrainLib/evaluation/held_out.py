@@ -13,6 +13,7 @@ from BrainLandmarksLib.detection import Detector
 from BrainLandmarksLib.detection.detector import RULES
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.correction import Correction
 from BrainLandmarksLib.geometry.shape_model import ShapeModel, sigma_of_confidence
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.network.decoding import Calibration
@@ -23,6 +24,10 @@ from BrainLandmarksTrainLib.synthesis.rendering import unseen_scans
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.network.model_files import Model
+
+
+FEWEST_PAIRS = 100
+"""Landmarks that both a network and a rule have seen, from which their agreement tells anything."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,12 @@ class HeldOut:
     """(scans, K, 3) RAS mm, NaN where missed."""
     truth: FloatArray
     """(scans, K, 3) RAS mm, NaN where missing."""
+    seen: FloatArray
+    """(scans, K, 3) RAS mm, what the networks saw, before any correction."""
     rules: FloatArray
     """(scans, K, 3) RAS mm, what the rules found on the parcellation alone; NaN without one."""
+    apart: FloatArray
+    """mm between the rules and all else, NaN where the rules had no say."""
 
     @classmethod
     def joined(cls, parts: Iterable[HeldOut]) -> HeldOut:
@@ -54,12 +63,36 @@ class HeldOut:
             ),
         )
 
-    def calibration(self, without: str | None = None, feature: str = "peak_mass") -> Calibration:
-        """Confidence table fitted on all heads, or on all but one."""
-        use = [name != without for name in self.heads]
-        return Calibration.fit(
-            self.features[use], self.errors[use], rising=feature == "peak_mass", feature=feature
+    def calibration(
+        self,
+        without: str | None = None,
+        feature: str = "peak_mass",
+        correction: Correction | None = None,
+        part: str = "",
+    ) -> Calibration:
+        """Confidence table fitted on all heads, or on all but one.
+
+        Args:
+            without: Name of that one.
+            feature: What ``features`` are.
+            correction: Of the model whose results these are; with it, the confidence of landmarks
+                that no rule has seen is that of the corrected points of the network ``part``.
+        """
+        use = np.array([name != without for name in self.heads])
+        errors = self.errors[use]
+        if correction is not None:
+            alone = [correction(seen, part) for seen in self.seen[use]]
+            errors = np.linalg.norm(np.array(alone) - self.truth[use], axis=2)
+        table = Calibration.fit(
+            self.features[use], errors, rising=feature == "peak_mass", feature=feature
         )
+        twice = np.isfinite(self.apart[use] + self.errors[use])
+        if twice.sum() < FEWEST_PAIRS:
+            return table
+        agreement = Calibration.fit(
+            self.apart[use][twice], self.errors[use][twice], feature="apart_mm"
+        )
+        return replace(table, agreement=agreement)
 
 
 def evaluate_held_out(
@@ -93,7 +126,8 @@ def evaluate_scans(
     """
     bare = replace(model, spec=replace(model.spec, calibration=None))
     detector = Detector(bare, device=device)
-    names, errors, features, points, truths, rules = [], [], [], [], [], []
+    names: list[str] = []
+    errors, features, points, truths, seen, rules, apart = ([] for _ in range(7))  # type: ignore[var-annotated]
     for name, volume, truth in scans:
         names.append(name)
         truths.append(truth)
@@ -103,15 +137,19 @@ def evaluate_scans(
         except UserError:  # no head recognised: all of its landmarks are missed
             errors.append(np.full(len(truth), np.nan))
             features.append(np.full(len(truth), np.nan))
-            points.append(nowhere)
-            rules.append(nowhere)
+            apart.append(np.full(len(truth), np.nan))
+            for missed in (points, seen, rules):
+                missed.append(nowhere)
             continue
         found = detection.landmarks
         errors.append(np.linalg.norm(found.points - truth, axis=1))
         features.append(found.confidence)
         points.append(found.points)
+        seen.append(next(iter(detection.sources.values())))
         rules.append(detection.sources.get(RULES, nowhere))
-    return HeldOut(tuple(names), *map(np.array, (errors, features, points, truths, rules)))
+        apart.append(detection.apart)
+    arrays = (errors, features, points, truths, seen, rules, apart)
+    return HeldOut(tuple(names), *map(np.array, arrays))
 
 
 def measure(
@@ -155,11 +193,12 @@ def after_corrections(
         Mean error of all other points before and after, mm.
     """
     before, after = [], []
-    for found, truth, features in zip(result.found, result.truth, result.features):
+    every = zip(result.found, result.truth, result.features, result.apart, strict=True)
+    for found, truth, features, apart in every:
         known = np.isfinite(found).all(1) & np.isfinite(truth).all(1)
         if known.sum() <= count:
             continue
-        confidence = calibration(features)
+        confidence = calibration(features, apart)
         uncertain = np.argsort(np.where(known, confidence, np.inf))[:count]
         corrected = np.full_like(truth, np.nan)
         corrected[uncertain] = truth[uncertain]

@@ -205,7 +205,7 @@ def draw_confidence(result: HeldOut, shipped: Calibration | None, path: Path) ->
         rows = [k for k, head in enumerate(result.heads) if head == name]
         # A single head has no others; its own table is then all there is.
         table = result.calibration(without=name if len(names) > 1 else None, feature=feature)
-        confidence[rows] = table(result.features[rows])
+        confidence[rows] = table(result.features[rows], result.apart[rows])
     good = np.isfinite(confidence) & np.isfinite(result.errors)
     p, error = confidence[good], result.errors[good]
     figure = new_figure(10, 4.4)

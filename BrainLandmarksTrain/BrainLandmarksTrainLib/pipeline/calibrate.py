@@ -101,7 +101,7 @@ def calibrate_model(
     if checking:
         result = scans.detected(model, checking, device, "standard")
         if np.isfinite(result.errors).sum() > 1:
-            calibration = result.calibration()
+            calibration = result.calibration(correction=model.correction, part=parts[-1])
     measured = {"heads": len(truth), "scans": len(chosen), "validation_scans": len(checking)}
     spec = replace(
         model.spec,
