@@ -168,7 +168,7 @@ def _tell_change(recipe: Recipe, model: Path) -> None:
     from BrainLandmarksLib.network.model_files import load_model
     from BrainLandmarksTrainLib.evaluation.model_comparison import PAGE, compare_models
 
-    if recipe.start_from is None or recipe.scans is None:
+    if recipe.start_from is None or recipe.scans is None or not recipe.finds_landmarks:
         return
     dataset, old = Dataset.open(recipe.scans.dataset), load_model(recipe.start_from)
     if old.protocol.hash != dataset.protocol.hash:
