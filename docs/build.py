@@ -33,7 +33,7 @@ from BrainLandmarksLib.figures import guide
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.io.tables import Table
-from BrainLandmarksLib.network import PARTS
+from BrainLandmarksLib.network import PARCELLATION, PARTS
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
@@ -351,10 +351,14 @@ def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
     if training.get("scans"):
         rows.append(("scans", str(training["scans"])))
     rows.append(("started from", str(recipe.get("start_from", training.get("start_from")))))
-    for part in PARTS:
+    for part in (*PARTS, PARCELLATION):
         if part not in training:
             continue
         run = training[part]
+        if part == PARCELLATION:
+            text = f"{run['steps']} steps, {run['minutes']:.0f} minutes; cross entropy and Dice"
+            rows.append((f"{part} network", text))
+            continue
         settings = recipe.get(part) or run["settings"]
         text = (
             f"{run['steps']} steps, {run['minutes']:.0f} minutes; {settings['optimizer']}, "

@@ -37,6 +37,8 @@ _JSON_TYPES = {
 }  # fmt: skip
 
 
+_MANY = (tuple, collections.abc.Mapping)
+
 REQUIRED: Any = dataclasses.MISSING
 """Default of a setting that has none: a file must give it."""
 
@@ -132,7 +134,7 @@ def _without_none(hint: Any) -> Any:
     kinds = [kind for kind in get_args(hint) if kind is not type(None)]
     if get_origin(hint) in (Union, types.UnionType) and len(kinds) == 1:
         inner = kinds[0]
-        if dataclasses.is_dataclass(inner) or get_origin(inner) is tuple:
+        if dataclasses.is_dataclass(inner) or get_origin(inner) in _MANY:
             return inner
     return hint
 

@@ -29,9 +29,10 @@ from BrainLandmarksTrainLib.engine.checkpoint import (
 )
 from BrainLandmarksTrainLib.engine.config import MachineConfig, TrainingConfig
 from BrainLandmarksTrainLib.engine.ema import ExponentialMovingAverage
-from BrainLandmarksTrainLib.engine.logs import EPOCH_FIELDS, STEP_FIELDS
+from BrainLandmarksTrainLib.engine.logs import epoch_fields, step_fields
 from BrainLandmarksTrainLib.engine.optimizer import orthogonalised
 from BrainLandmarksTrainLib.engine.step import train_mode
+from BrainLandmarksTrainLib.engine.tasks import HeatmapTask
 from BrainLandmarksTrainLib.engine.trainer import Trainer
 
 LANDMARKS = 2
@@ -115,7 +116,7 @@ def test_learns_to_find_blobs(tmp_path: Path, optimizer: str) -> None:
     trainer = trainer_of(tmp_path, steps=120, log_every=10, optimizer=optimizer, batch_size=2)
     assert trainer.train().finished
     rows = read_log(tmp_path)
-    assert tuple(rows[0]) == STEP_FIELDS
+    assert tuple(rows[0]) == step_fields(HeatmapTask(settings()))
     assert [int(r["step"]) for r in rows] == list(range(10, 121, 10))
     assert float(rows[-1]["error_voxels"]) < 0.7 * float(rows[0]["error_voxels"])
     assert float(rows[-1]["error_mm"]) == pytest.approx(float(rows[-1]["error_voxels"]), rel=1e-4)
@@ -453,7 +454,7 @@ def test_every_epoch_is_validated_logged_and_kept(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, steps=16, validation_scans=3)
     trainer.train()
     rows = read_log(tmp_path, "epochs.csv")
-    assert tuple(rows[0]) == EPOCH_FIELDS
+    assert tuple(rows[0]) == epoch_fields(HeatmapTask(settings()))
     assert [(int(r["epoch"]), int(r["step"])) for r in rows] == [(1, 4), (2, 8), (3, 12), (4, 16)]
     steps = read_log(tmp_path)
     for epoch, row in enumerate(rows):

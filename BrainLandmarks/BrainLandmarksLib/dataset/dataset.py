@@ -208,9 +208,9 @@ class Dataset:
         """
         if review.protocol.hash != self.protocol.hash:
             raise UserError(f"the landmarks are not those of the dataset, {self.protocol.name}.")
-        image_hash = _hash(volume)
+        known_by = image_hash(volume)
         with self.locked():
-            known = next((e for e in self.entries if e.image_hash == image_hash), None)
+            known = next((e for e in self.entries if e.image_hash == known_by), None)
             number = 1 + max((int(e.identity) for e in self.entries), default=0)
             identity = known.identity if known else f"{number:04d}"
             # An image that is there already is not written again.
@@ -431,13 +431,14 @@ def store(
         landmarks,
         datetime.now(timezone.utc).isoformat(timespec="seconds"),
         review.reviewer,
-        "" if volume is None else _hash(volume),
+        "" if volume is None else image_hash(volume),
         landmarks_sha256=file_sha256(folder / landmarks),
         **about,
     )
 
 
-def _hash(volume: Volume) -> str:
+def image_hash(volume: Volume) -> str:
+    """What tells an image from others: a checksum of its voxels and their place."""
     voxels = np.ascontiguousarray(volume.data, dtype="<f4")
     affine = np.round(np.asarray(volume.grid.affine, "<f8"), 4)
     return sha256([voxels.tobytes(), affine.tobytes()])

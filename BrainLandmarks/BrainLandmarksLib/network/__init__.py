@@ -1,4 +1,8 @@
 """HighRes3DNet, its inference form, the decoding of heatmaps, and model files."""
 
 PARTS = ("locator", "fine", "refinement")
-"""The networks of a model, in the order in which they see a head and are trained."""
+"""The networks of a model that find landmarks, in the order in which they see a head and are
+trained."""
+
+PARCELLATION = "parcellation"
+"""The network that names structures; it is trained after them."""

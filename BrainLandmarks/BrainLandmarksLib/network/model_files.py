@@ -36,6 +36,7 @@ from BrainLandmarksLib.geometry.correction import Correction, read_correction, w
 from BrainLandmarksLib.geometry.shape_model import ShapeModel, read_shape, write_shape
 from BrainLandmarksLib.io.checksum import sha256
 from BrainLandmarksLib.json_file import read_json
+from BrainLandmarksLib.network import PARCELLATION
 from BrainLandmarksLib.protocol import Protocol, is_shipped, load_protocol
 
 if TYPE_CHECKING:
@@ -53,11 +54,9 @@ WEIGHT_FILES = {
     "fine": "weights.safetensors",
     "locator": "locator.safetensors",
     "refinement": "refinement.safetensors",
-    "parcellation": "parcellation.safetensors",
+    PARCELLATION: "parcellation.safetensors",
 }
-OPTIONAL_NETWORKS = ("refinement", "parcellation")
-PARCELLATION = "parcellation"
-"""The network that gives classes; all others give a heatmap for each landmark."""
+OPTIONAL_NETWORKS = ("refinement", PARCELLATION)
 _FORMERLY = {"refinement": "detail", "inverse_temperature": "sharpness"}
 """Names of today to those in models made before December 2026, which are still read."""
 SHAPE_FILE = "shape.safetensors"

@@ -17,7 +17,11 @@ def report(line: str) -> None:
 
 def row(part: str, row: dict[str, float]) -> None:
     """A row of a network's log."""
-    text = f"loss {row['total']:.3f}, error {row['error_mm']:.1f} mm"
+    text = f"loss {row['total']:.3f}, "
+    if "error_mm" in row:
+        text += f"error {row['error_mm']:.1f} mm"
+    else:
+        text += f"Dice {1 - row['dice_loss']:.3f}"
     if sys.stderr.isatty():
         terminal.draw(100 * row["progress"], 100.0, text, LAYOUT, part)
         return

@@ -19,6 +19,8 @@ examples:
   brainlandmarks train brain88 --label-maps maps -o runs/brain88    train the shipped model further
   brainlandmarks train paper --dataset scans -o runs/paper          the paper's method on your scans
   brainlandmarks train quick --dataset scans -o runs/quick          the same in minutes, to try it
+  brainlandmarks train parcellation --dataset scans --images t1 --segmentations gif=gif muse=muse \\
+      --label-maps maps --weights published.pth -o runs/parcellation    its parcellation network
   brainlandmarks train my_recipe.yaml     a model of your own; again: resumes a stopped run
   brainlandmarks train my_recipe.yaml --devices 4                   four GPUs, or CPU processes
   brainlandmarks train my_recipe.yaml --dry-run                     check it and show all settings
@@ -41,7 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "config", metavar="CONFIG", help="a recipe that comes with the program (brain88, paper, "
-        "quick, small_mse, small_mixed), or a .yaml or .json file",
+        "quick, parcellation, small_mse, small_mixed), or a .yaml or .json file",
     )  # fmt: skip
     parser.add_argument(
         "--label-maps",
@@ -56,12 +58,32 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="folder instead of the recipe's"
     )
+    group = parser.add_argument_group("parcellation network")
+    group.add_argument(
+        "--segmentations", nargs="+", type=_segmentation, metavar="LABELS=DIR",
+        help="folders of label maps of the dataset's scans, the most trusted first; LABELS is a "
+        "label scheme as in annotate",
+    )  # fmt: skip
+    group.add_argument(
+        "--images", type=Path, metavar="DIR",
+        help="the scans that the dataset was made of, after which the label maps are called",
+    )  # fmt: skip
+    group.add_argument(
+        "--weights", type=Path, metavar="FILE", help="published weights to start from"
+    )
     add_run_options(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="check the recipe, show it with all defaults, stop"
     )
     schema.add_option(parser, "a recipe", _schema)
     parser.set_defaults(run=run)
+
+
+def _segmentation(text: str) -> tuple[str, str]:
+    scheme, separator, folder = text.rpartition("=")
+    if not separator or not scheme:
+        raise argparse.ArgumentTypeError(f"{text!r} is not LABELS=DIR, such as gif=maps")
+    return scheme, folder
 
 
 def _schema() -> dict[str, Any]:
@@ -88,7 +110,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def machine_options(arguments: argparse.Namespace) -> dict[str, object]:
+def machine_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Settings of the machine that the command line gives; None where it gives none."""
     return {name: getattr(arguments, name) for name in ("device", "devices", "nodes", "workers")}
 
@@ -107,6 +129,11 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.label_maps,
         arguments.output,
         arguments.dataset,
+        parcellation={
+            "segmentations": dict(arguments.segmentations or ()),
+            "images": arguments.images,
+            "weights": arguments.weights,
+        },
         **machine_options(arguments),
     )
     if arguments.dry_run:
@@ -141,7 +168,7 @@ def _tell_change(recipe: Recipe, model: Path) -> None:
     from BrainLandmarksLib.network.model_files import load_model
     from BrainLandmarksTrainLib.evaluation.model_comparison import PAGE, compare_models
 
-    if recipe.start_from is None or recipe.scans is None:
+    if recipe.start_from is None or recipe.scans is None or not recipe.finds_landmarks:
         return
     dataset, old = Dataset.open(recipe.scans.dataset), load_model(recipe.start_from)
     if old.protocol.hash != dataset.protocol.hash:

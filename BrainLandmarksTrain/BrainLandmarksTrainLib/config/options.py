@@ -15,7 +15,6 @@ from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
-from BrainLandmarksTrainLib.engine.config import TrainingConfig
 
 from .finetune import STEPS, finetune_recipe
 from .recipe import Recipe, load_recipe
@@ -96,7 +95,8 @@ def recipe_from(choices: Choices) -> Recipe:
     else:
         recipe = load_recipe(choices.method, None, choices.output, choices.dataset, device=device)
         recipe = replace(recipe, name=choices.name or recipe.name)
-    fine: TrainingConfig = replace(
+    assert recipe.fine is not None  # these methods train it
+    fine = replace(
         recipe.fine,
         alpha=choices.alpha,
         coordinate_loss=choices.loss,

@@ -17,8 +17,9 @@ from typing import Any
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.io.tables import Table
+from BrainLandmarksLib.network import PARCELLATION, PARTS
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
-from BrainLandmarksTrainLib.engine.config import MachineConfig, TrainingConfig
+from BrainLandmarksTrainLib.engine.config import WHAT, MachineConfig, RunConfig, TrainingConfig
 from BrainLandmarksTrainLib.settings import (
     REQUIRED,
     from_values,
@@ -28,7 +29,13 @@ from BrainLandmarksTrainLib.settings import (
     to_values,
 )
 
-WHAT = "training setting"
+from .parcellation import ParcellationConfig, TransferConfig
+
+_OVERRIDES = {
+    "weights": ("parcellation", "transfer", "weights"),
+    "segmentations": ("parcellation", "segmentations"),
+    "images": ("parcellation", "images"),
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Recipe:
     >>> model_folder = train_model(recipe)
 
     Raises:
-        UserError: there is neither a dataset nor a label map.
+        UserError: there is nothing to learn, or nothing to learn it from.
     """
 
     name: str = setting(REQUIRED, "Name of the model.")
@@ -107,13 +114,18 @@ class Recipe:
         REQUIRED, "The network that finds the head's pose in a coarse cube around the whole head; "
         "null keeps the one of the model to start from.",
     )  # fmt: skip
-    fine: TrainingConfig = setting(
-        REQUIRED, "The network that finds the landmarks, in a cube in the head's pose."
-    )
+    fine: TrainingConfig | None = setting(
+        REQUIRED, "The network that finds the landmarks, in a cube in the head's pose; null keeps "
+        "the one of the model to start from, and its refinement network.",
+    )  # fmt: skip
     refinement: TrainingConfig | None = setting(
         None, "The network that refines the landmarks in small boxes: size and field_of_view_mm "
         "give its voxels, crop gives a box; prior_mm is required. null: no refinement.",
         formerly="detail",
+    )  # fmt: skip
+    parcellation: ParcellationConfig | None = setting(
+        None, "The network that names structures, trained after the others. null keeps the one of "
+        "the model to start from, if it has one and the same landmarks.",
     )  # fmt: skip
     machine: MachineConfig = setting(MachineConfig(), "Hardware and processes.")
 
@@ -123,12 +135,37 @@ class Recipe:
                 "the recipe has nothing to learn from: add 'heads' (label maps) or 'scans' (a "
                 "dataset)."
             )
-        if self.locator is None and self.start_from is None:
-            raise UserError("without 'start_from' there is no locator to keep; describe one.")
+        for part in ("locator", "fine"):
+            if getattr(self, part) is None and self.start_from is None:
+                raise UserError(f"without 'start_from' there is no {part} to keep; describe one.")
+        if not self.trained:
+            raise UserError("the recipe trains nothing; describe one of the networks.")
+        if self.parcellation is not None:
+            self._need_labels(self.parcellation)
         if self.refinement is not None and self.refinement.prior_mm is None:
             raise UserError("'refinement' lacks 'prior_mm'; 3.5 is a good one.")
         if self.refinement is not None and len(set(self.refinement.cube)) > 1:
             raise UserError("the boxes of 'refinement' are cubes; give 'crop' three equal numbers.")
+
+    def _need_labels(self, parcellation: ParcellationConfig) -> None:
+        if parcellation.segmentations is not None and self.scans is None:
+            raise UserError("'parcellation.segmentations' needs a dataset; add 'scans'.")
+        if parcellation.segmentations is None and self.heads is None:
+            raise UserError(
+                "the parcellation network has nothing to learn from: add 'heads' (label maps), or "
+                "'scans' (a dataset) and 'parcellation.segmentations'."
+            )
+
+    @property
+    def trained(self) -> dict[str, RunConfig]:
+        """The networks that are trained, by name and in order, with their settings."""
+        parts = {part: getattr(self, part) for part in (*PARTS, PARCELLATION)}
+        return {part: config for part, config in parts.items() if config is not None}
+
+    @property
+    def finds_landmarks(self) -> bool:
+        """Whether a network that finds landmarks is trained."""
+        return bool(self.trained.keys() - {PARCELLATION})
 
     def settings(self) -> dict[str, Any]:
         """All settings as plain JSON values, defaults included."""
@@ -140,6 +177,8 @@ def load_recipe(
     label_maps: Sequence[str | Path] | None = None,
     output: str | Path | None = None,
     dataset: str | Path | None = None,
+    *,
+    parcellation: Mapping[str, Any] | None = None,
     **machine: Any,
 ) -> Recipe:
     """Read a recipe that comes with the library, or any recipe file.
@@ -149,6 +188,8 @@ def load_recipe(
         label_maps: files or folders instead of the recipe's own.
         output: folder instead of the recipe's own.
         dataset: folder instead of the recipe's own.
+        parcellation: instead of the recipe's own, as far as given: "weights" to transfer, a file;
+            "segmentations", label scheme to folder; "images", a folder.
         machine: settings of the machine instead of the recipe's own; None leaves one as it is.
 
     Raises:
@@ -157,7 +198,9 @@ def load_recipe(
     shipped = Path(str(resources.files(__package__) / "recipes" / f"{name_or_path}.yaml"))
     path = shipped if shipped.is_file() else Path(name_or_path)
     base = Path() if path == shipped else path.parent
-    return recipe_of(read_settings(path), base, label_maps, output, dataset, **machine)
+    return recipe_of(
+        read_settings(path), base, label_maps, output, dataset, parcellation=parcellation, **machine
+    )
 
 
 def recipe_of(
@@ -166,6 +209,8 @@ def recipe_of(
     label_maps: Sequence[str | Path] | None = None,
     output: str | Path | None = None,
     dataset: str | Path | None = None,
+    *,
+    parcellation: Mapping[str, Any] | None = None,
     **machine: Any,
 ) -> Recipe:
     """A recipe from plain values; the same arguments as `load_recipe`.
@@ -179,12 +224,30 @@ def recipe_of(
             texts = [str(Path(item).absolute()) for item in _listed(given)]
             chosen = texts if key == "label_maps" else texts[0]
             values[group] = {**(values.get(group) or {}), key: chosen}
+    for name, given in (parcellation or {}).items():
+        if given:
+            _put(values, _OVERRIDES[name], _absolute(given))
     if output is not None:
         values["output"] = str(Path(output).absolute())
     overrides = {k: v for k, v in machine.items() if v is not None}
     if overrides:
         values["machine"] = {**(values.get("machine") or {}), **overrides}
     return _with_paths(from_values(Recipe, values, WHAT), base)
+
+
+def _put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set a value in groups of settings, which are copied."""
+    *groups, last = path
+    for group in groups:
+        values[group] = dict(values.get(group) or {})
+        values = values[group]
+    values[last] = value
+
+
+def _absolute(given: Any) -> Any:
+    if isinstance(given, Mapping):
+        return {name: _absolute(item) for name, item in given.items()}
+    return str(Path(given).absolute())
 
 
 def _listed(given: Any) -> list[Any]:
@@ -208,7 +271,14 @@ def _with_paths(recipe: Recipe, base: Path) -> Recipe:
         scans = replace(scans, dataset=str(base / scans.dataset))
     if not recipe.output:
         raise UserError("the recipe lacks 'output'; add it to the file or give --output.")
-    return replace(recipe, output=str(base / recipe.output), heads=heads, scans=scans)
+    parcellation = recipe.parcellation and recipe.parcellation.below(base)
+    return replace(
+        recipe,
+        output=str(base / recipe.output),
+        heads=heads,
+        scans=scans,
+        parcellation=parcellation,
+    )
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -240,12 +310,18 @@ def markdown() -> str:
         "`heads`": HeadsConfig,
         "`scans`": ScansConfig,
         "`locator`, `fine` and `refinement`": TrainingConfig,
+        "`parcellation`": ParcellationConfig,
+        "`parcellation.transfer`": TransferConfig,
+        "`locator`, `fine`, `refinement` and `parcellation`": RunConfig,
         "`machine`": MachineConfig,
     }
     parts = []
+    common = {field.name for field in fields(RunConfig)}
     for title, cls in groups.items():
         rows = []
         for field in fields(cls):
+            if field.name in common and cls is not RunConfig:
+                continue
             if field.default is MISSING and field.default_factory is MISSING:
                 default = "required"
             elif field.default is MISSING:

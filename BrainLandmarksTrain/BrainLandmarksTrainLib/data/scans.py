@@ -57,6 +57,12 @@ class TrainingScan:
         """4x4 from the canonical pose of ``mean_shape`` (K, 3) to this scan's RAS."""
         return rigid_fit(mean_shape, self.landmarks)
 
+    def seen(self, lattice: Lattice, deformation: Deformation, to_head: FloatArray) -> torch.Tensor:
+        """The scan, deformed, on the voxels of a lattice, (I, J, K), not normalised."""
+        where = deformation.on_lattice(*lattice.axes("cpu"))
+        image = load_file(self.file)["image"].float()
+        return lattice.means(_linear(image, self.affine, to_head, where))
+
 
 def read_scans(
     dataset: Dataset, entries: Sequence[Entry], spacing_mm: float, cache: Path
@@ -136,11 +142,7 @@ class ScanSampler:
         lattice = self.lattice
         deformation = Deformation.random(self.variation, rng, noise, lattice.reach_mm, "cpu")
         to_head = scan.to_head(self.mean_shape)
-        where = deformation.on_lattice(*lattice.axes("cpu"))
-        image = _linear(load_file(scan.file)["image"].float(), scan.affine, to_head, where)
-        n = lattice.oversampling
-        a, b, c = lattice.shape
-        image = image.view(a, n, b, n, c, n).mean((1, 3, 5))
+        image = scan.seen(lattice, deformation, to_head)
         mirror = self.protocol.mirror_permutation()
         points = image_points(deformation, to_head, scan.landmarks, mirror)
         policies = self.augmentation and self.augmentation.at_voxels(lattice.spacing_mm)

@@ -21,9 +21,10 @@ from torch.utils.data import DataLoader, Dataset
 from BrainLandmarksLib.errors import UserError
 
 #: Makes one sample: (step, generator) -> cube (1, D, H, W) float32, ijk points (K, 3), NaN missing,
-#: and for the refinement network where each point is guessed to be, (K, 3).
+#: and for the refinement network where each point is guessed to be, (K, 3). For the parcellation
+#: network: cube, classes (D, H, W), and what a class of this map may be (`.segmentation`).
 Sampler = Callable[[int, np.random.Generator], tuple[Tensor, ...]]
-#: Cubes (B, 1, D, H, W) of one shape, their points (B, K, 3), and the guesses, if any.
+#: Cubes (B, 1, D, H, W) of one shape, and what else the samples hold, each stacked.
 Batch = tuple[Tensor, ...]
 #: Steps and their batches, in order.
 _Source = Generator[tuple[int, list[Batch]], None, None]

@@ -18,7 +18,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
 
-from .config import TrainingConfig
+from .config import RunConfig
 from .ema import ExponentialMovingAverage
 from .schedule import PlateauMonitor
 
@@ -74,7 +74,7 @@ class TrainingState:
     epoch_sums: dict[str, float] = field(default_factory=dict)
     unlogged: list[dict[str, float]] = field(default_factory=list)
 
-    def to_checkpoint(self, config: TrainingConfig) -> Checkpoint:
+    def to_checkpoint(self, config: RunConfig) -> Checkpoint:
         """All of it, with the settings it came about by."""
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.ema.network.state_dict().items()}

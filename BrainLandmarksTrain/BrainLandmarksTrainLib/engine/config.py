@@ -1,4 +1,4 @@
-"""What training one network is made of, and the machine that it runs on."""
+"""What training a network is made of, and the machine that it runs on."""
 
 from __future__ import annotations
 
@@ -13,29 +13,17 @@ WHAT = "training setting"
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """Settings of the training of one network.
-
-    >>> config = TrainingConfig(size=32, steps=2000)
+class RunConfig:
+    """Settings of the training of any network.
 
     The run ends at ``steps`` steps or after ``minutes`` minutes of training, whichever comes first;
     at least one of them is given. The learning rate, the freezing of batch norm and the end all
     follow the same fraction of the run, so a run with a time budget anneals as it should.
 
     Raises:
-        UserError: the settings give no end, or a cube that the network cannot take.
+        UserError: the settings give no end.
     """
 
-    size: int = setting(
-        64, "Voxels along each side of the cube, N in the paper; a multiple of 4.", low=8
-    )
-    field_of_view_mm: float = setting(
-        208.0, "Side of the cube in mm; with size it gives the voxel size.", low=1.0
-    )
-    crop: tuple[int, int, int] | None = setting(
-        None, "Voxels of the cube that are trained on, all by default. The network is fully "
-        "convolutional: a box around the landmarks trains it as well at a lower cost.", low=8,
-    )  # fmt: skip
     features: int = setting(16, "Features of the network's first stage.", low=1)
     dropout: float = setting(
         0.0, "Share of the last features that are dropped in a step.", low=0, high=1
@@ -93,21 +81,6 @@ class TrainingConfig:
         30, "Batches whose statistics are averaged when batch norm is frozen.", low=0
     )
 
-    alpha: float = setting(
-        0.4, "Weight of the heatmap loss in the mixed loss, section III-E; 0 is the coordinate "
-        "loss alone, 1 the heatmap loss alone.", low=0, high=1,
-    )  # fmt: skip
-    sigma: float = setting(1.5, "Standard deviation of the target Gaussian, in voxels.", low=0.1)
-    prior_mm: float | None = setting(
-        None, "Standard deviation of the prior around an initial estimate of each landmark, which "
-        "is added to the heatmaps of the refinement network; required there, unused elsewhere.",
-        low=0.1,
-    )  # fmt: skip
-    coordinate_loss: str = setting(
-        "mse", "mse: the squared distance, as in the paper; euclidean: the distance, whose "
-        "gradient does not fade as a landmark gets close.", choices=("mse", "euclidean"),
-    )  # fmt: skip
-
     init_from: str | None = setting(
         None, "Initial weights: a .safetensors file, or the folder of another run."
     )
@@ -123,9 +96,52 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:
             raise UserError("the training settings give no end: set 'steps', 'minutes' or both.")
-        for name, size in (("size", self.size), *(("crop", n) for n in self.crop or ())):
-            if size % 4:
-                raise UserError(f"{WHAT} {name!r} must be a multiple of 4, not {size}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain JSON values."""
+        return to_values(self)
+
+
+@dataclass(frozen=True)
+class TrainingConfig(RunConfig):
+    """Settings of the training of a network that finds landmarks.
+
+    >>> config = TrainingConfig(size=32, steps=2000)
+
+    Raises:
+        UserError: the settings give no end, or a cube that the network cannot take.
+    """
+
+    size: int = setting(
+        64, "Voxels along each side of the cube, N in the paper; a multiple of 4.", low=8
+    )
+    field_of_view_mm: float = setting(
+        208.0, "Side of the cube in mm; with size it gives the voxel size.", low=1.0
+    )
+    crop: tuple[int, int, int] | None = setting(
+        None, "Voxels of the cube that are trained on, all by default. The network is fully "
+        "convolutional: a box around the landmarks trains it as well at a lower cost.", low=8,
+    )  # fmt: skip
+
+    alpha: float = setting(
+        0.4, "Weight of the heatmap loss in the mixed loss, section III-E; 0 is the coordinate "
+        "loss alone, 1 the heatmap loss alone.", low=0, high=1,
+    )  # fmt: skip
+    sigma: float = setting(1.5, "Standard deviation of the target Gaussian, in voxels.", low=0.1)
+    prior_mm: float | None = setting(
+        None, "Standard deviation of the prior around an initial estimate of each landmark, which "
+        "is added to the heatmaps of the refinement network; required there, unused elsewhere.",
+        low=0.1,
+    )  # fmt: skip
+    coordinate_loss: str = setting(
+        "mse", "mse: the squared distance, as in the paper; euclidean: the distance, whose "
+        "gradient does not fade as a landmark gets close.", choices=("mse", "euclidean"),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        need_multiples_of_four("size", self.size)
+        need_multiples_of_four("crop", *(self.crop or ()))
 
     @property
     def voxel_mm(self) -> float:
@@ -137,9 +153,16 @@ class TrainingConfig:
         """Voxels of a training cube."""
         return self.crop or (self.size, self.size, self.size)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All settings as plain JSON values."""
-        return to_values(self)
+
+def need_multiples_of_four(name: str, *sizes: int) -> None:
+    """Check that the dilated stages of the network can split a cube.
+
+    Raises:
+        UserError: they cannot.
+    """
+    for size in sizes:
+        if size % 4:
+            raise UserError(f"{WHAT} {name!r} must be a multiple of 4, not {size}.")
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,32 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-STEP_FIELDS = (
-    "step", "seconds", "total", "heatmap", "coordinate", "error_voxels", "error_mm",
-    "learning_rate", "gradient_norm", "samples_per_second", "waiting_share", "progress",
-)  # fmt: skip
-EPOCH_FIELDS = (
-    "epoch", "step", "seconds", "total", "heatmap", "coordinate", "error_mm", "validation_mm",
-    "learning_rate", "samples_per_second", "waiting_share",
-)  # fmt: skip
+if TYPE_CHECKING:  # the tables are also read where there is no PyTorch
+    from .tasks import Task
+
 STEPS_FILE = "log.csv"
 EPOCHS_FILE = "epochs.csv"
 TENSORBOARD_FOLDER = "tensorboard"
 
 LogRow = Mapping[str, float]
+
+
+def step_fields(task: Task) -> tuple[str, ...]:
+    """Columns of the table of steps."""
+    return (
+        "step", "seconds", "total", *task.values, "learning_rate", "gradient_norm",
+        "samples_per_second", "waiting_share", "progress",
+    )  # fmt: skip
+
+
+def epoch_fields(task: Task) -> tuple[str, ...]:
+    """Columns of the table of epochs."""
+    return (
+        "epoch", "step", "seconds", "total", *task.values, task.validation, "learning_rate",
+        "samples_per_second", "waiting_share",
+    )  # fmt: skip
 
 
 class Log:
@@ -55,7 +66,7 @@ class Log:
 class RunLog(Log):
     """Writes the records of a run, from a step on.
 
-    >>> with RunLog(folder, step=0, every=20, tensorboard=True) as log:
+    >>> with RunLog(folder, step=0, every=20, tensorboard=True, task=HeatmapTask(config)) as log:
     ...     log.step({"step": 1, "total": 3.1, ...})
     ...     log.epoch({"epoch": 1, "step": 200, ...})
 
@@ -64,6 +75,7 @@ class RunLog(Log):
         step: the last step that counts; what the files say of later ones is dropped.
         every: steps that a row of the first table is the mean of.
         tensorboard: whether to write TensorBoard's events.
+        task: says what there is to write.
         on_row: called with every row of the first table.
         pending: steps up to ``step`` that are not in the table yet, which a run that goes on takes
             from its checkpoint; the list is kept up to date.
@@ -75,14 +87,16 @@ class RunLog(Log):
         step: int,
         every: int,
         tensorboard: bool,
+        task: Task,
         on_row: Callable[[dict[str, float]], None] | None = None,
         pending: list[dict[str, float]] | None = None,
     ) -> None:
         self._every = every
         self._on_row = on_row
         self._rows = [] if pending is None else pending
-        self._steps = _Table(folder / STEPS_FILE, STEP_FIELDS, step)
-        self._epochs = _Table(folder / EPOCHS_FILE, EPOCH_FIELDS, step)
+        self._task = task
+        self._steps = _Table(folder / STEPS_FILE, step_fields(task), step)
+        self._epochs = _Table(folder / EPOCHS_FILE, epoch_fields(task), step)
         self._events: Any = None
         if tensorboard:
             from tensorboardX import SummaryWriter
@@ -100,7 +114,7 @@ class RunLog(Log):
         for last in ("step", "seconds", "progress"):
             mean[last] = row[last]
         self._steps.write(mean)
-        self._event(mean, "training", ("total", "heatmap", "coordinate", "error_mm"))
+        self._event(mean, "training", ("total", *self._task.values))
         self._event(mean, "run", ("learning_rate", "samples_per_second", "waiting_share"))
         if self._on_row is not None:
             self._on_row(mean)
@@ -108,7 +122,7 @@ class RunLog(Log):
     def epoch(self, row: LogRow) -> None:
         """One epoch."""
         self._epochs.write(row)
-        self._event(row, "validation", ("validation_mm",))
+        self._event(row, "validation", (self._task.validation,))
 
     def close(self) -> None:
         """Close the files."""
@@ -130,10 +144,9 @@ class _Table:
     """A CSV file that rows are added to."""
 
     def __init__(self, path: Path, fields: Sequence[str], step: int) -> None:
-        _drop_rows_after(path, step)
-        self._fields = fields
+        self._fields = _drop_rows_after(path, step) or fields
         self._file = path.open("a", newline="", encoding="utf-8")
-        self._writer = csv.DictWriter(self._file, fields)
+        self._writer = csv.DictWriter(self._file, self._fields)
         if self._file.tell() == 0:
             self._writer.writeheader()
 
@@ -151,14 +164,14 @@ def _text(value: float | None) -> str:
     return str(int(value)) if float(value).is_integer() else f"{value:.9g}"
 
 
-def _drop_rows_after(path: Path, step: int) -> None:
-    """Remove the rows of steps that the run is going to take again."""
+def _drop_rows_after(path: Path, step: int) -> Sequence[str]:
+    """Remove the rows of steps that the run is going to take again; the columns that are there."""
     if not path.exists():
-        return
+        return ()
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     if not rows:
-        return
+        return ()
     column = rows[0].index("step")
     kept = [rows[0]]
     # A process that was killed may have left half a row.
@@ -168,3 +181,4 @@ def _drop_rows_after(path: Path, step: int) -> None:
         with unfinished.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(kept)
         os.replace(unfinished, path)
+    return rows[0]

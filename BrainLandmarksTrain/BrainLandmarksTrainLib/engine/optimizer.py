@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .config import TrainingConfig
+from .config import RunConfig
 
 # Quintic Newton-Schulz iteration that drives all singular values towards 1 (Jordan et al., 2024).
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -83,7 +83,7 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     return x if matrix.shape[0] <= matrix.shape[1] else x.T
 
 
-def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
     """Weight decay for convolution kernels only: batch norm and biases have none to spare.
 
     Muon takes the kernels between the first and the last layer; those two map to and from the

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .config import TrainingConfig
+from .config import RunConfig
 
 _PLATEAU_FACTOR = 1 / 3
 
@@ -56,9 +56,7 @@ class PlateauMonitor:
         return cls(best, values["waiting"], values["reductions"])
 
 
-def learning_rate(
-    config: TrainingConfig, step: int, progress: float, watch: PlateauMonitor
-) -> float:
+def learning_rate(config: RunConfig, step: int, progress: float, watch: PlateauMonitor) -> float:
     """Learning rate of a step.
 
     Args:

@@ -15,16 +15,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from BrainLandmarksLib.detection.refinement import with_prior
-
 from .batches import Batch
 from .checkpoint import TrainingState
-from .config import TrainingConfig
+from .config import RunConfig
 from .distributed import summed
-from .losses import LossParts, MixedLoss, visible
-
-SUMS = ("total", "heatmap", "coordinate", "error_voxels")
-"""Values of a step that are sums over the batch."""
+from .tasks import Task
 
 
 class TrainingStep:
@@ -32,19 +27,22 @@ class TrainingStep:
 
     Args:
         state: The network and its optimizer, which a step changes.
+        task: What it learns.
         config: The settings of the training.
         fabric: The processes.
         seed: Of everything random.
     """
 
     def __init__(
-        self, state: TrainingState, config: TrainingConfig, fabric: Fabric, seed: int
+        self, state: TrainingState, task: Task, config: RunConfig, fabric: Fabric, seed: int
     ) -> None:
         self.state = state
+        self.task = task
+        self.sums = ("total", *task.values)
+        """Values of a step that are sums over the batch."""
         self.config = config
         self.fabric = fabric
         self.seed = seed
-        self._mixed = MixedLoss(config.alpha, config.sigma, config.coordinate_loss)  # type: ignore[arg-type]
         self._module, self._optimizer = fabric.setup(state.network, state.optimizer)
 
     def __call__(self, batches: Sequence[Batch], rate: float) -> dict[str, float]:
@@ -61,18 +59,16 @@ class TrainingStep:
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
-        # The loss is the mean over all landmarks of the whole batch, wherever its parts are: DDP
-        # divides by the number of processes.
-        divisor = self._landmarks(batches) / fabric.world_size
-        sums = dict.fromkeys(SUMS, 0.0)
+        # The loss is the mean over the whole batch (over all its landmarks, say), wherever its
+        # parts are: DDP divides by the number of processes.
+        amount = self._amount(batches) / fabric.world_size
+        sums = dict.fromkeys(self.sums, 0.0)
         for number, batch in enumerate(batches, start=1):
             with self._gradients_summed(number == len(batches)):
-                parts = self.loss(self._module, batch, divisor)
-                fabric.backward(parts.total)
-            sums["total"] += float(parts.total.detach())
-            sums["heatmap"] += float(parts.heatmap)
-            sums["coordinate"] += float(parts.coordinate)
-            sums["error_voxels"] += float(parts.radial_error)
+                loss, values = self.task.loss(*self.answers(self._module, batch), amount)
+                fabric.backward(loss)
+            for name, value in (("total", float(loss.detach())), *values.items()):
+                sums[name] += value
         norm = float(nn.utils.clip_grad_norm_(state.network.parameters(), config.clip_norm))
         # One broken sample (an overflow in bfloat16) must not poison the weights for good.
         if math.isfinite(norm):
@@ -81,22 +77,14 @@ class TrainingStep:
         state.step += 1
         return {"step": float(state.step), **sums, "learning_rate": rate, "gradient_norm": norm}
 
-    def loss(self, network: nn.Module, batch: Batch, divisor: float | None = None) -> LossParts:
-        """The loss of a network on a batch.
-
-        Args:
-            divisor: Landmarks that the loss is the mean over; by default those of the batch.
-        """
+    def answers(self, network: nn.Module, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        """What a network says to a batch, and what it ought to say."""
         device = self.fabric.device
-        cubes, points, *guesses = batch
+        cubes, *targets = batch
         cubes = cubes.to(device, memory_format=torch.channels_last_3d)
-        points = points.to(device)
         with self.fabric.autocast():
-            heatmaps = network(cubes)
-        for guess in guesses:
-            sigma = (self.config.prior_mm or math.inf) / self.config.voxel_mm
-            heatmaps = with_prior(heatmaps, guess.to(device), sigma)
-        return self._mixed(heatmaps, points, divisor)
+            answers = network(cubes)
+        return answers, [target.to(device) for target in targets]
 
     def _gradients_summed(self, now: bool) -> AbstractContextManager[object]:
         """Let the gradients of all processes be summed with the last part of a step only."""
@@ -104,13 +92,10 @@ class TrainingStep:
             return nullcontext()
         return self.fabric.no_backward_sync(self._module)
 
-    def _landmarks(self, batches: Sequence[Batch]) -> float:
-        """How many landmarks the batch of all processes shows; at least one."""
-        count = 0.0
-        for cubes, points, *_ in batches:
-            d, h, w = cubes.shape[2:]
-            count += float(visible(points, (d, h, w)).sum())
-        return max(summed(self.fabric, [count])[0], 1.0)
+    def _amount(self, batches: Sequence[Batch]) -> float:
+        """The amount in the batch of all processes; at least one."""
+        own = sum(self.task.amount(batch) for batch in batches)
+        return max(summed(self.fabric, [own])[0], 1.0)
 
 
 # Batch norm ---------------------------------------------------------------------------------------

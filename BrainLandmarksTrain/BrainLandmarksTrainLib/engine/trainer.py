@@ -35,13 +35,14 @@ from .checkpoint import (
     write_best,
     write_checkpoint,
 )
-from .config import MachineConfig, TrainingConfig
+from .config import MachineConfig, RunConfig, TrainingConfig
 from .distributed import make_fabric, share, summed
 from .ema import ExponentialMovingAverage
 from .logs import Log, RunLog
 from .optimizer import make_optimizer
 from .schedule import learning_rate
-from .step import SUMS, TrainingStep, average_statistics
+from .step import TrainingStep, average_statistics
+from .tasks import HeatmapTask, Task
 
 EPOCH_STEPS = 200
 """Steps of an epoch where nothing says how many scans there are."""
@@ -79,6 +80,7 @@ class Trainer:
         sampler: makes one sample from a step and a random generator; must draw from nothing else.
         config: the settings of the training.
         folder: of the run.
+        task: what the network learns; by default to find landmarks.
         validation: makes the samples that the validation error is measured on; by default unseen
             ones of ``sampler``.
         fabric: the processes (`distributed.make_fabric`); by default this one.
@@ -95,9 +97,10 @@ class Trainer:
         self,
         network: HighRes3DNet,
         sampler: Sampler,
-        config: TrainingConfig,
+        config: RunConfig,
         folder: str | Path,
         *,
+        task: Task | None = None,
         validation: Sampler | None = None,
         fabric: Fabric | None = None,
         machine: MachineConfig | None = None,
@@ -127,11 +130,9 @@ class Trainer:
         if config.init_from:
             load_weights(self.network, config.init_from)
         self.ema = ExponentialMovingAverage(self.network, config.ema_decay)
-        optimizer = make_optimizer(self.network, config)
-        self.state = TrainingState(
-            self.network, self.ema, optimizer, epoch_sums=dict.fromkeys(SUMS, 0.0)
-        )
-        self.take_step = TrainingStep(self.state, config, self.fabric, seed)
+        self.task = task or _to_find_landmarks(config)
+        self.state = TrainingState(self.network, self.ema, make_optimizer(self.network, config))
+        self.take_step = TrainingStep(self.state, self.task, config, self.fabric, seed)
         self.epoch_steps = config.epoch_steps or EPOCH_STEPS
         self._stop_asked = False
         newest = latest_checkpoint(self.folder)
@@ -193,8 +194,9 @@ class Trainer:
                 row["waiting_share"] = min(samples.waited / elapsed, 1.0)
                 row["progress"] = self.progress()
                 log.step(row)
-                for name in SUMS:
-                    self.state.epoch_sums[name] += row[name] / self.epoch_steps
+                sums = self.state.epoch_sums
+                for name in self.take_step.sums:
+                    sums[name] = sums.get(name, 0.0) + row[name] / self.epoch_steps
                 if self.state.step % self.epoch_steps == 0:
                     self._end_epoch(row, log)
                     saved_at, saved_step = now, self._save_if_first()
@@ -221,13 +223,11 @@ class Trainer:
         leads = self.fabric.is_global_zero
         values = [
             float(self._stop_asked),
-            *(row[name] / self._processes for name in SUMS),
+            *(row[name] / self._processes for name in self.take_step.sums),
             *(value if leads else 0.0 for value in first.values()),
         ]
         stop, *rest = summed(self.fabric, values)
-        row = {**row, **dict(zip((*SUMS, *first), rest, strict=True))}
-        row["error_mm"] = row["error_voxels"] * self.config.voxel_mm
-        return stop > 0, row
+        return stop > 0, {**row, **dict(zip((*self.take_step.sums, *first), rest, strict=True))}
 
     def freeze_norm(self) -> None:
         """Average the batch-norm statistics over some batches, then keep them fixed.
@@ -248,16 +248,14 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Mean radial error of the averaged network on scans that no step sees, mm."""
-        distance = count = 0.0
+        """Error of the averaged network on scans that no step sees, such as mm (`Task.error`)."""
+        tally = [0.0] * self.task.tallied
         for index in share(self.fabric, self.config.validation_scans):
             batches = make_batches(self.validation, self.seed, VALIDATION_STEP, [index])
             for batch in batches:
-                parts = self.take_step.loss(self.ema.network, batch)
-                distance += float(parts.radial_error) * parts.count
-                count += parts.count
-        distance, count = summed(self.fabric, [distance, count])
-        return distance / count * self.config.voxel_mm if count else math.nan
+                own = self.task.tally(*self.take_step.answers(self.ema.network, batch))
+                tally = [total + value for total, value in zip(tally, own, strict=True)]
+        return self.task.error(summed(self.fabric, tally))
 
     def _end_epoch(self, row: dict[str, float], log: Log) -> None:
         error = self.validate() if self.config.validation_scans else math.nan
@@ -266,17 +264,11 @@ class Trainer:
             better = self.state.plateau.see(error, patience)
             if better and self.config.patience and self.fabric.is_global_zero:
                 write_best(self.folder, self.ema.network)
-        sums = self.state.epoch_sums
-        epoch = {
-            **row,
-            **sums,
-            "epoch": self.state.step // self.epoch_steps,
-            "error_mm": sums["error_voxels"] * self.config.voxel_mm,
-        }
+        epoch = {**row, **self.state.epoch_sums, "epoch": self.state.step // self.epoch_steps}
         if not math.isnan(error):
-            epoch["validation_mm"] = error
+            epoch[self.task.validation] = error
         log.epoch(epoch)
-        self.state.epoch_sums = dict.fromkeys(SUMS, 0.0)
+        self.state.epoch_sums = {}
 
     def save(self) -> Path:
         """Write a checkpoint folder; it appears whole or not at all. Older ones are removed.
@@ -309,9 +301,15 @@ class Trainer:
             self.state.step,
             self.config.log_every,
             self.config.tensorboard,
+            self.task,
             self.on_log,
             self.state.unlogged,
         )
+
+
+def _to_find_landmarks(config: RunConfig) -> Task:
+    assert isinstance(config, TrainingConfig)  # what else there is to learn, the caller says
+    return HeatmapTask(config)
 
 
 @contextmanager

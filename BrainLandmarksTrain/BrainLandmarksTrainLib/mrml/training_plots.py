@@ -17,8 +17,8 @@ class TrainingPlots:
     """Loss and errors over the steps, one line for each network; `show` brings them up to date."""
 
     def __init__(self) -> None:
-        self._loss = Chart(LOSS, "step", "mixed loss")
-        self._error = Chart(ERROR, "step", "radial error, mm")
+        self._loss = Chart(LOSS, "step", "loss")
+        self._error = Chart(ERROR, "step", "radial error, mm, or Dice loss")
         self._shown: Sequence[TrainingProgress] = ()
 
     @property

@@ -29,7 +29,6 @@ from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.compliance import off_plane, spacings
 from BrainLandmarksTrainLib.config.recipe import Recipe, recipe_of
-from BrainLandmarksTrainLib.engine.config import TrainingConfig
 from BrainLandmarksTrainLib.engine.distributed import leads
 from BrainLandmarksTrainLib.evaluation.comparison import true_points
 from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
@@ -93,13 +92,14 @@ class Cell:
 
     def of(self, recipe: Recipe, output: Path) -> Recipe:
         """The recipe of this cell."""
-        fine: TrainingConfig = replace(
+        assert recipe.fine is not None  # `load_ablation` has made sure
+        fine = replace(
             recipe.fine,
             alpha=recipe.fine.alpha if self.mixed else 0.0,
             coordinate_loss="mse",
             dropout=recipe.fine.dropout if self.corrected else 0.0,
         )
-        assert recipe.scans is not None  # `load_ablation` has made sure
+        assert recipe.scans is not None
         share = recipe.scans.augmented_share if self.augmented else 0.0
         scans = replace(recipe.scans, augmented_share=share)
         name = f"{recipe.name}-{self.folder}"
@@ -136,10 +136,11 @@ def load_ablation(
         raise UserError("the ablation lacks 'recipe'; see the ablation 'reduced' for an example.")
     base = Path() if path == shipped else path.parent
     recipe = recipe_of(inner, base, output=output, dataset=dataset, **machine)
-    if recipe.scans is None or recipe.locator is None or recipe.start_from is not None:
+    both = recipe.locator is not None and recipe.fine is not None
+    if recipe.scans is None or not both or recipe.start_from is not None:
         raise UserError(
-            "an ablation trains both networks from nothing on a dataset: give 'scans' and "
-            "'locator', and no 'start_from'."
+            "an ablation trains both networks from nothing on a dataset: give 'scans', 'locator' "
+            "and 'fine', and no 'start_from'."
         )
     uncorrected = from_values(
         RaterErrors, values.pop("uncorrected", {}), "ablation setting uncorrected."
@@ -236,6 +237,7 @@ def _page(
 ) -> str:
     recipe = config.recipe
     fine = recipe.fine
+    assert fine is not None
     scans = len(next(iter(results[CONFIGURATIONS[0]].values())))
     budget = f"{fine.steps} steps" if fine.steps else f"{fine.minutes:g} minutes"
     page = [

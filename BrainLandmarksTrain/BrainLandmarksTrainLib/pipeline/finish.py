@@ -14,9 +14,16 @@ import torch
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.geometry.shape_model import ShapeModel
-from BrainLandmarksLib.network import PARTS
+from BrainLandmarksLib.network import PARCELLATION, PARTS
+from BrainLandmarksLib.network.device import choose_device
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
-from BrainLandmarksLib.network.model_files import CropSpec, Model, ModelSpec, save_model
+from BrainLandmarksLib.network.model_files import (
+    CropSpec,
+    Model,
+    ModelSpec,
+    ParcellationSpec,
+    save_model,
+)
 from BrainLandmarksTrainLib.config.recipe import Recipe
 from BrainLandmarksTrainLib.engine.checkpoint import (
     latest_checkpoint,
@@ -30,6 +37,7 @@ from BrainLandmarksTrainLib.evaluation.held_out import HeldOut, evaluate_scans, 
 from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
 from BrainLandmarksTrainLib.versions import installed_versions
 
+from .parcellation import measure_parcellation, parcellation_network, parcellation_spec
 from .prepare import Report, TrainingData
 from .transfer import start_network
 
@@ -43,7 +51,30 @@ _PACKAGES = (
 
 
 def finish(model: Model, data: TrainingData, recipe: Recipe, folder: Path, report: Report) -> None:
-    """Measure a model on what training did not see, calibrate its confidence, and save it."""
+    """Measure a model on what training did not see, calibrate its confidence, and save it.
+
+    Points are measured where a network that finds them was trained; otherwise what is known of them
+    is known of the model that they are kept from.
+    """
+    spec = model.spec
+    if recipe.finds_landmarks:
+        spec = _points_measured(model, data, recipe, folder, report)
+    if recipe.parcellation is not None and data.parcellation is not None:
+        assert model.parcellation is not None
+        dice, table = measure_parcellation(
+            model.parcellation, data.parcellation, recipe, recipe.parcellation,
+            choose_device(recipe.machine.device),
+        )  # fmt: skip
+        model.parcellation.cpu()
+        if dice:
+            report(f"Dice of the parcellation\n{table.markdown()}")
+        spec = replace(spec, held_out={**spec.held_out, "dice": dice})
+    save_model(replace(model, spec=spec), folder, overwrite=True)
+
+
+def _points_measured(
+    model: Model, data: TrainingData, recipe: Recipe, folder: Path, report: Report
+) -> ModelSpec:
     results: dict[str, HeldOut] = {}
     held_out: dict[str, Any] = {}
     device = recipe.machine.device
@@ -78,8 +109,7 @@ def finish(model: Model, data: TrainingData, recipe: Recipe, folder: Path, repor
         calibration = joined.calibration()
     elif data.base is not None and data.base.protocol.hash == model.protocol.hash:
         calibration = data.base.spec.calibration
-    spec = replace(model.spec, calibration=calibration, held_out=held_out)
-    save_model(replace(model, spec=spec), folder, overwrite=True)
+    return replace(model.spec, calibration=calibration, held_out=held_out)
 
 
 def network_of(
@@ -102,6 +132,7 @@ def network_of(
 
 def assembled(data: TrainingData, recipe: Recipe, command: str) -> Model:
     """The model of a recipe whose networks are trained."""
+    base = data.base
     networks, crops = {}, {}
     for part in PARTS:
         config: TrainingConfig | None = getattr(recipe, part)
@@ -110,9 +141,19 @@ def assembled(data: TrainingData, recipe: Recipe, command: str) -> Model:
             networks[part].load_state_dict(trained_weights(Path(recipe.output) / part))
             networks[part].eval()
             crops[part] = crop_of(part, config)
-        elif part == "locator":
-            assert data.base is not None  # the recipe says so
-            networks[part], crops[part] = data.base.networks[part]
+        elif (
+            base is not None
+            and part in base.networks
+            and (part != "refinement" or recipe.fine is None)
+        ):
+            networks[part], crops[part] = base.networks[part]
+    if recipe.fine is None:
+        assert base is not None  # the recipe says so
+        temperature = base.spec.inverse_temperature
+    else:
+        temperature = INVERSE_TEMPERATURE if recipe.fine.alpha > 0 else 1.0
+    same = base is not None and base.protocol.hash == data.protocol.hash
+    parcellation, about = _parcellation(data, recipe, base if same else None)
     spec = ModelSpec(
         name=recipe.name,
         fine=crops["fine"],
@@ -121,17 +162,37 @@ def assembled(data: TrainingData, recipe: Recipe, command: str) -> Model:
         training=_summary(data, recipe),
         command=command,
         refinement=crops.get("refinement"),
-        inverse_temperature=INVERSE_TEMPERATURE if recipe.fine.alpha > 0 else 1.0,
+        inverse_temperature=temperature,
+        parcellation=about,
     )
+    if base is not None and not recipe.finds_landmarks:
+        known = replace(spec, calibration=base.spec.calibration, held_out=base.spec.held_out)
+        return replace(base, spec=known, parcellation=parcellation)
     points, mirror = data.landmarks, data.protocol.mirror_permutation()
-    same = data.base is not None and data.base.protocol.hash == data.protocol.hash
-    if same and data.base is not None and data.base.shape is not None and not data.heads:
+    if same and base is not None and base.shape is not None and not data.heads:
         # Of more heads than a dataset of corrections has.
-        shape: ShapeModel | None = data.base.shape
+        shape: ShapeModel | None = base.shape
     else:
         shape = ShapeModel.fit(points, mirror, data.shape) if len(points) > 1 else None
     refinement = networks.get("refinement")
-    return Model(data.protocol, networks["fine"], networks["locator"], spec, shape, refinement)
+    return Model(
+        data.protocol, networks["fine"], networks["locator"], spec, shape, refinement,
+        parcellation=parcellation,
+    )  # fmt: skip
+
+
+def _parcellation(
+    data: TrainingData, recipe: Recipe, base: Model | None
+) -> tuple[HighRes3DNet | None, ParcellationSpec | None]:
+    """The parcellation network that was trained, or that of a model in whose pose heads are."""
+    config = recipe.parcellation
+    if config is None:
+        return (None, None) if base is None else (base.parcellation, base.spec.parcellation)
+    assert data.parcellation is not None
+    classes = data.parcellation.classes
+    network = parcellation_network(config, classes, data.base, recipe.seed)
+    network.load_state_dict(trained_weights(Path(recipe.output) / PARCELLATION))
+    return network.eval().requires_grad_(False), parcellation_spec(config, classes)
 
 
 def crop_of(part: str, config: TrainingConfig) -> CropSpec:
@@ -167,19 +228,25 @@ def _summary(data: TrainingData, recipe: Recipe) -> dict[str, Any]:
     settings.pop("output")
     if recipe.start_from and data.base is not None:
         settings["start_from"] = data.base.spec.name
-    parts = [part for part in PARTS if settings.get(part) is not None]
-    for part in parts:
+    for part in recipe.trained:
         settings[part].pop("init_from")
+    if recipe.parcellation is not None:
+        own, maps = settings[PARCELLATION], recipe.parcellation.segmentations
+        own["segmentations"] = maps and [Path(scheme).stem for scheme in maps]
+        own.pop("images")
+        if own["transfer"]:
+            own["transfer"] = {k: v for k, v in own["transfer"].items() if k != "weights"}
+            own["transfer"]["labels"] = Path(own["transfer"]["labels"]).stem
     summary: dict[str, Any] = {
         "recipe": settings,
-        "heads": data.names if data.heads else [],
+        "heads": data.names if data.rendered else [],
         "scans": len(data.scans),
         "software": {"brainlandmarks": __version__, **installed_versions(_PACKAGES)},
     }
     if data.base is not None:
         earlier = data.base.spec.training
         summary["before"] = [*earlier.get("before", ()), _runs(earlier)]
-    for part in parts:
+    for part in recipe.trained:
         checkpoint = latest_checkpoint(Path(recipe.output) / part)
         assert checkpoint is not None  # the run has just ended
         state = read_checkpoint(checkpoint).state
@@ -191,6 +258,6 @@ def _runs(training: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Steps and minutes of each network, of what model.json says of a training."""
     return {
         part: {key: training[part][key] for key in ("steps", "minutes")}
-        for part in PARTS
+        for part in (*PARTS, PARCELLATION)
         if part in training
     }

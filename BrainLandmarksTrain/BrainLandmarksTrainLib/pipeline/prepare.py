@@ -12,9 +12,11 @@ from BrainLandmarksLib.dataset import Dataset, Entry
 from BrainLandmarksLib.dataset.checks import require_sound
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.network import PARCELLATION
 from BrainLandmarksLib.network.model_files import Model, load_model
 from BrainLandmarksLib.protocol import Protocol, load_protocol
 from BrainLandmarksTrainLib.config.recipe import HeadsConfig, Recipe
+from BrainLandmarksTrainLib.data.classes import Classes
 from BrainLandmarksTrainLib.data.scans import TrainingScan, read_scans
 from BrainLandmarksTrainLib.evaluation.comparison import true_points
 from BrainLandmarksTrainLib.synthesis.deformed_copies import make_deformed_copies
@@ -26,13 +28,27 @@ from BrainLandmarksTrainLib.synthesis.label_maps import (
 )
 
 from .mean_shape import mean_shape
+from .parcellation import (
+    OVERSAMPLING as PARCELLATION_OVERSAMPLING,
+)
+from .parcellation import (
+    ParcellationData,
+    labelled_heads,
+    need_segmented,
+    parcelled_scans,
+)
 
 Report = Callable[[str], None]
 
 PROTOCOL = "brain88"
 """Protocol of a recipe that names none and has no dataset: the one that the rules place."""
 
-OVERSAMPLING = {"locator": 3, "fine": 2, "refinement": 2}
+OVERSAMPLING = {
+    "locator": 3, "fine": 2, "refinement": 2, PARCELLATION: PARCELLATION_OVERSAMPLING,
+}  # fmt: skip
+
+_LOCATOR_ALONE_MM = 2.0
+"""Voxels of scans that only a locator is trained on."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +65,18 @@ class TrainingData:
     scans: Sequence[TrainingScan] = ()
     validation: Sequence[TrainingScan] = ()
     dataset: Dataset | None = None
+    parcellation: ParcellationData | None = None
 
     @property
     def names(self) -> list[str]:
         """What training sees: names of label maps, numbers of scans."""
-        return list(dict.fromkeys([h.name for h in self.heads] + [s.name for s in self.scans]))
+        return list(dict.fromkeys([h.name for h in self.rendered] + [s.name for s in self.scans]))
+
+    @property
+    def rendered(self) -> list[Head]:
+        """Heads that scans are rendered from."""
+        labelled = self.parcellation.heads if self.parcellation is not None else ()
+        return [*self.heads, *(each.head for each in labelled)]
 
     @property
     def landmarks(self) -> list[FloatArray]:
@@ -90,18 +113,19 @@ def prepare(recipe: Recipe, device: str = "cpu", report: Report = print) -> Trai
         if dataset is not None:
             points += [true_points(dataset.read_landmarks(e).current)[0] for e in entries]
         shape = _mean_shape(points, protocol)
-    if recipe.locator is None and base is not None and base.protocol.hash != protocol.hash:
+    kept = next((part for part in ("locator", "fine") if getattr(recipe, part) is None), None)
+    if kept and base is not None and base.protocol.hash != protocol.hash:
         raise UserError(
-            f"the locator of {base.spec.name} finds the landmarks of {base.protocol.name}, not "
-            f"those of {protocol.name}; describe a locator in the recipe."
+            f"the {kept} network of {base.spec.name} finds the landmarks of {base.protocol.name}, "
+            f"not those of {protocol.name}; describe '{kept}' in the recipe."
         )
     data = TrainingData(protocol, base, shape, dataset=dataset)
-    if recipe.heads is not None:
+    held_out = [m for m in maps if recipe.heads is not None and m.name in recipe.heads.held_out]
+    if recipe.heads is not None and recipe.finds_landmarks:
         count = recipe.heads.deformed_copies_per_head
         report(f"making {count} deformed copies of each head")
         heads = [m.head(shape, device) for m in train]
         heads += make_deformed_copies(train, shape, count, output / "deformed_copies", device)
-        held_out = [m for m in maps if m.name in recipe.heads.held_out]
         data = replace(data, heads=heads, held_out=held_out)
     if dataset is not None:
         report(f"reading {len(entries)} scans")
@@ -112,7 +136,42 @@ def prepare(recipe: Recipe, device: str = "cpu", report: Report = print) -> Trai
             scans=read_scans(dataset, entries, spacing, cache),
             validation=read_scans(dataset, checking, spacing, cache),
         )
+    if recipe.parcellation is not None:
+        data = replace(data, parcellation=_parcelled(recipe, data, train, held_out, device, report))
     return data
+
+
+def _parcelled(
+    recipe: Recipe,
+    data: TrainingData,
+    train: Sequence[AnnotatedMap],
+    held_out: Sequence[AnnotatedMap],
+    device: str,
+    report: Report,
+) -> ParcellationData:
+    config = recipe.parcellation
+    assert config is not None
+    classes = Classes.of(config.structures)
+    made = ParcellationData(
+        classes,
+        data.shape,
+        heads=labelled_heads(train, classes, data.shape, device),
+        held_out=labelled_heads(held_out, classes, data.shape, device),
+    )
+    if data.dataset is None or config.segmentations is None:
+        return made
+    report("reading the segmentations")
+    cache = Path(recipe.output) / "cache"
+    scans, validation = (
+        parcelled_scans(config, data.dataset, these, classes, cache)
+        for these in (data.scans, data.validation)
+    )
+    need_segmented(scans, config.segmentations)
+    report(
+        f"{len(scans)} of {len(data.scans)} training scans and {len(validation)} of "
+        f"{len(data.validation)} validation scans are segmented"
+    )
+    return replace(made, scans=scans, validation=validation)
 
 
 def _protocol(recipe: Recipe, dataset: Dataset | None) -> Protocol:
@@ -156,5 +215,8 @@ def _mean_shape(points: Sequence[FloatArray], protocol: Protocol) -> FloatArray:
 
 def _finest(recipe: Recipe) -> float:
     """Voxels that scans are kept in, mm: no sub-voxel of a posed network is smaller."""
-    sizes = {part: getattr(recipe, part) for part in ("fine", "refinement")}
-    return min(c.voxel_mm / OVERSAMPLING[part] for part, c in sizes.items() if c is not None)
+    sizes = {part: getattr(recipe, part) for part in ("fine", "refinement", PARCELLATION)}
+    return min(
+        (c.voxel_mm / OVERSAMPLING[part] for part, c in sizes.items() if c is not None),
+        default=_LOCATOR_ALONE_MM,
+    )

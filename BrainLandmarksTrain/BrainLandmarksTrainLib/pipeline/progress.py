@@ -11,8 +11,10 @@ import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from BrainLandmarksLib.network import PARTS
+from BrainLandmarksLib.network import PARCELLATION, PARTS
 from BrainLandmarksTrainLib.engine.logs import EPOCHS_FILE, STEPS_FILE
+
+_ERRORS = {PARCELLATION: ("dice_loss", "validation_dice_loss")}
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,12 @@ class TrainingProgress:
     """One network's training.
 
     Args:
-        part: One of `PARTS`.
+        part: One of `PARTS`, or `PARCELLATION`.
         step: The last one that is in the table.
         share: How much of the run is done, 0 to 1.
         left_s: Seconds that the rest takes at the pace so far.
-        loss: The mixed loss; ``error``: the radial error of the training scans, mm;
-            ``validation``: that of scans that training does not see, mm.
+        loss: The loss; ``error``: the radial error of the training scans, mm, or the Dice loss
+            of a parcellation; ``validation``: that of scans that training does not see.
     """
 
     part: str
@@ -48,10 +50,11 @@ class TrainingProgress:
 def read_progress(output: Path) -> list[TrainingProgress]:
     """The networks of a run that have begun, in order."""
     found = []
-    for part in PARTS:
+    for part in (*PARTS, PARCELLATION):
         steps = _rows(output / part / STEPS_FILE)
         if not steps:
             continue
+        error, validation = _ERRORS.get(part, ("error_mm", "validation_mm"))
         share = steps[-1]["progress"]
         left = steps[-1]["seconds"] * (1 / max(share, 1e-9) - 1)
         found.append(
@@ -61,8 +64,8 @@ def read_progress(output: Path) -> list[TrainingProgress]:
                 share,
                 left,
                 _curve(steps, "total"),
-                _curve(steps, "error_mm"),
-                _curve(_rows(output / part / EPOCHS_FILE), "validation_mm"),
+                _curve(steps, error),
+                _curve(_rows(output / part / EPOCHS_FILE), validation),
             )
         )
     return found

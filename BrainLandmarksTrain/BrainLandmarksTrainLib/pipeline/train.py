@@ -11,16 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.network import PARTS
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+from BrainLandmarksTrainLib.config.parcellation import ParcellationConfig
 from BrainLandmarksTrainLib.config.recipe import Recipe
-from BrainLandmarksTrainLib.engine.checkpoint import (
-    checkpoints,
-)
+from BrainLandmarksTrainLib.engine.batches import Sampler
+from BrainLandmarksTrainLib.engine.checkpoint import checkpoints
 from BrainLandmarksTrainLib.engine.config import TrainingConfig
 from BrainLandmarksTrainLib.engine.distributed import make_fabric
+from BrainLandmarksTrainLib.engine.segmentation import SegmentationTask
+from BrainLandmarksTrainLib.engine.tasks import HeatmapTask, Task
 from BrainLandmarksTrainLib.engine.trainer import Trainer
 
 from .finish import assembled, finish, network_of
+from .parcellation import parcellation_network, parcellation_samplers
 from .prepare import Report, TrainingData, prepare
 from .samplers import samplers
 
@@ -39,7 +42,7 @@ def train_model(
         report: takes lines for the user, in the first process only.
         command: what the model will say that it was made with.
         on_log: called with the network's name and every row of its log, in the first process.
-        vary: changes what a network, one of `PARTS`, is trained on.
+        vary: changes what a network, one of `Recipe.trained`, is trained on.
 
     Raises:
         UserError: the data, the settings or a checkpoint cannot be used.
@@ -49,17 +52,24 @@ def train_model(
     output = Path(recipe.output)
     with fabric.rank_zero_first():
         data = prepare(recipe, fabric.device.type, announce)
-    for part in PARTS:
-        config: TrainingConfig | None = getattr(recipe, part)
-        if config is None:
-            continue
+    for part, config in recipe.trained.items():
         announce(f"training the {part} network")
-        sampler, validation = samplers(vary(part, data), recipe, part, config)
+        seen = vary(part, data)
+        if isinstance(config, TrainingConfig):
+            config = _with_epochs(config, data)
+            task: Task = HeatmapTask(config)
+            network = network_of(data, recipe, part, config)
+            sampler, validation = samplers(seen, recipe, part, config)
+        else:
+            assert isinstance(config, ParcellationConfig)
+            task = SegmentationTask(config.weights())
+            network, sampler, validation = _parcellation(seen, recipe, config)
         trainer = Trainer(
-            network_of(data, recipe, part, config),
+            network,
             sampler,
-            _with_epochs(config, data),
+            config,
             output / part,
+            task=task,
             validation=validation,
             fabric=fabric,
             machine=recipe.machine,
@@ -85,12 +95,20 @@ def need_no_run(recipe: Recipe) -> None:
     Raises:
         UserError: there is one.
     """
-    for part in PARTS:
+    for part in recipe.trained:
         if checkpoints(Path(recipe.output) / part):
             raise UserError(
                 f"{recipe.output} holds a run already; choose another --output, or --resume "
                 "auto to go on with it."
             )
+
+
+def _parcellation(
+    data: TrainingData, recipe: Recipe, config: ParcellationConfig
+) -> tuple[HighRes3DNet, Sampler, Sampler | None]:
+    assert data.parcellation is not None
+    network = parcellation_network(config, data.parcellation.classes, data.base, recipe.seed)
+    return network, *parcellation_samplers(data.parcellation, recipe, config)
 
 
 def _with_epochs(config: TrainingConfig, data: TrainingData) -> TrainingConfig:

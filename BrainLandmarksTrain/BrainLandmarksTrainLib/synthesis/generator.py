@@ -26,7 +26,8 @@ import torch
 
 from BrainLandmarksLib.imaging import intensity
 
-from .deformation import Deformation, Spline, image_points, rotation_matrix
+from .appearance import blur, rician, shading
+from .deformation import Deformation, image_points, rotation_matrix
 from .head import Head, nearest_voxels
 from .lattice import Lattice, in_cube
 from .tissues import EXTRACEREBRAL, NAMES, TISSUES
@@ -73,8 +74,18 @@ class HeadGenerator:
         Returns (image, points): image float32 (I, J, K), not normalised, air = 0; points (K, 3) in
         voxel coordinates of the lattice, NaN where the landmark is not in the image.
         """
-        v = self.variation
         head = head or self.heads[rng.integers(len(self.heads))]
+        image, deformation = self.render(head, lattice, rng)
+        points = image_points(deformation, head.to_head, head.landmarks, self.mirror)
+        image, seen = self._cut(image, lattice, points, rng)
+        image = self._voids(image, lattice, rng)
+        return image, in_cube(lattice, np.where(seen[:, None], points, np.nan))
+
+    def render(
+        self, head: Head, lattice: Lattice, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, Deformation]:
+        """An image of a head as `sample` gives it, whole, and where its voxels come from."""
+        v = self.variation
         device = head.tissues.device
         noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
         reach = lattice.reach_mm
@@ -83,17 +94,9 @@ class HeadGenerator:
         tissue = nearest_voxels(head, deformation.on_lattice(*axes))
         stripped = rng.random() < v.stripped_share
         image = self._signal(tissue, rng, noise, stripped)
-        bias = Spline.random(1, rng.uniform(0, v.bias), 90.0, reach, noise, device)
-        image *= bias.on_lattice(*axes)[0].exp()
+        image *= shading(axes, reach, rng.uniform(0, v.bias), noise)
         image = self._thick_slices(image, lattice, rng)
-        shape = lattice.shape
-        n = lattice.oversampling
-        image = image.view(shape[0], n, shape[1], n, shape[2], n).mean((1, 3, 5))
-        image = self._add_noise(image, rng, noise)
-        points = image_points(deformation, head.to_head, head.landmarks, self.mirror)
-        image, seen = self._cut(image, lattice, points, rng)
-        image = self._voids(image, lattice, rng)
-        return image, in_cube(lattice, np.where(seen[:, None], points, np.nan))
+        return self._add_noise(lattice.means(image), rng, noise), deformation
 
     def _signal(
         self, tissue: torch.Tensor, rng: np.random.Generator, noise: torch.Generator, strip: bool
@@ -135,17 +138,13 @@ class HeadGenerator:
         for axis in range(3):
             sigma = size[axis] / 2.355 / step
             if sigma > 0.3:
-                image = _blur(image, sigma, axis)
+                image = blur(image, sigma, axis)
         return image
 
     def _add_noise(
         self, image: torch.Tensor, rng: np.random.Generator, noise: torch.Generator
     ) -> torch.Tensor:
-        """Rician noise: the magnitude of a complex signal."""
-        scale = rng.uniform(0, self.variation.noise) * float(image.max())
-        real = torch.randn(image.shape, generator=noise).to(image.device)
-        imaginary = torch.randn(image.shape, generator=noise).to(image.device)
-        return torch.hypot(image + scale * real, scale * imaginary)
+        return rician(image, rng.uniform(0, self.variation.noise) * float(image.max()), noise)
 
     def _cut(
         self, image: torch.Tensor, lattice: Lattice, points: np.ndarray, rng: np.random.Generator
@@ -201,15 +200,3 @@ def _cut_direction(rng: np.random.Generator) -> np.ndarray:
     axes = np.array([[0, 0, -1], [0, 0, 1], [0, 1, 0], [0, -1, 0], [1, 0, 0], [-1, 0, 0]], float)
     chosen = rng.choice(6, p=[0.6, 0.1, 0.1, 0.1, 0.05, 0.05])
     return rotation_matrix(np.deg2rad(rng.uniform(-15, 15, 3))) @ axes[chosen]
-
-
-def _blur(image: torch.Tensor, sigma: float, axis: int) -> torch.Tensor:
-    """Gaussian along one axis, sigma in voxels, nothing (0) outside."""
-    radius = int(np.ceil(3 * sigma))
-    t = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
-    kernel = torch.exp(-0.5 * (t / sigma) ** 2)
-    kernel /= kernel.sum()
-    moved = image.movedim(axis, -1)
-    flat = moved.reshape(-1, 1, moved.shape[-1])
-    blurred = torch.nn.functional.conv1d(flat, kernel[None, None], padding=radius)
-    return blurred.view(moved.shape).movedim(-1, axis).contiguous()

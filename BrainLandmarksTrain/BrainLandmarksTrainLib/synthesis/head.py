@@ -49,9 +49,17 @@ def make_head(
 
 def nearest_voxels(head: Head, canonical: torch.Tensor) -> torch.Tensor:
     """Value of a head's map at canonical points (3, ...): nearest voxel, 0 outside the map."""
-    to_voxel = np.linalg.inv(head.affine) @ head.to_head
+    return nearest(head.tissues, np.linalg.inv(head.affine) @ head.to_head, canonical)
+
+
+def nearest(voxels: torch.Tensor, to_voxel: np.ndarray, canonical: torch.Tensor) -> torch.Tensor:
+    """Values (I, J, K) at canonical points (3, ...): nearest voxel, 0 outside.
+
+    Args:
+        to_voxel: 4x4 from canonical points to ijk.
+    """
     m = torch.as_tensor(to_voxel, dtype=torch.float32, device=canonical.device)
-    shape = head.tissues.shape
+    shape = voxels.shape
     flat = canonical.reshape(3, -1)
     voxel = torch.addmm(m[:3, 3:], m[:3, :3], flat).add_(0.5).floor_().to(torch.int32)
     inside = torch.ones(flat.shape[1], dtype=torch.bool, device=flat.device)
@@ -59,5 +67,5 @@ def nearest_voxels(head: Head, canonical: torch.Tensor) -> torch.Tensor:
         inside &= (voxel[k] >= 0) & (voxel[k] < shape[k])
     index = (voxel[0] * shape[1] + voxel[1]) * shape[2] + voxel[2]
     index = torch.where(inside, index, 0)
-    found = torch.where(inside, head.tissues.flatten()[index], 0)
+    found = torch.where(inside, voxels.flatten()[index], 0)
     return found.view(canonical.shape[1:])

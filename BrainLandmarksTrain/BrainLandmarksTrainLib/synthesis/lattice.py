@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -52,6 +52,16 @@ class Lattice:
             at = torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2
             result.append(at * step + middle)
         return result
+
+    @property
+    def coarse(self) -> Lattice:
+        """The voxels themselves, without sub-voxels."""
+        return replace(self, oversampling=1)
+
+    def means(self, values: torch.Tensor) -> torch.Tensor:
+        """Means over the sub-voxels of each voxel, (I, J, K)."""
+        (a, b, c), n = self.shape, self.oversampling
+        return values.view(a, n, b, n, c, n).mean((1, 3, 5))
 
     def to_ijk(self, points: np.ndarray) -> np.ndarray:
         """Image mm -> voxel coordinates (voxel centres at integers)."""

@@ -42,5 +42,15 @@ ANATOMY = Variation(rotation_deg=0.0, translation_mm=0.0, flip_share=0.0, warp_s
 CANONICAL = Variation(scale=0.05, stretch=0.0, shear=0.0, warp_mm=(), warp_spacing_mm=())
 """What the fine network meets: heads already brought close to the canonical pose."""
 
+ANY_ANATOMY = replace(
+    CANONICAL, rotation_deg=9.0, scale=0.08, stretch=0.05, shear=0.04, warp_mm=(4.0, 2.5, 1.2),
+    warp_spacing_mm=(96.0, 48.0, 28.0), bias=0.45, noise=0.05, stripped_share=0.08,
+)  # fmt: skip
+"""What the parcellation network meets: heads close to the canonical pose, warped, which label maps
+follow exactly."""
+
+POSED = replace(CANONICAL, rotation_deg=3.0, translation_mm=2.0, scale=0.0, flip_share=0.0)
+"""What the parcellation network is measured on: heads as they are, in a pose as it is found."""
+
 ANY_POSE = replace(CANONICAL, rotation_deg=40.0, translation_mm=35.0, thickness_mm=8.0)
 """What the locator meets: any head in any pose."""

@@ -158,6 +158,7 @@ class TrainingTab(Section):
             parameters.loss, parameters.alpha = Choices(method).loss, Choices(method).alpha
         elif method != "file":
             fine = load_recipe(method, None, "run", "dataset").fine
+            assert fine is not None  # these methods train it
             parameters.loss, parameters.alpha = fine.coordinate_loss, fine.alpha
 
     def changed_parameters(self, names: set[str]) -> None:
