@@ -183,16 +183,16 @@ def test_finetune_goes_on_from_a_model_and_reports_both(tmp_path, trained, scans
     assert new.spec.training["refinement"]["steps"] == 2
     moved = (old.refinement.classifier.weight - new.refinement.classifier.weight).abs().max()
     assert 0 < float(moved.detach()) < 0.05
-    page = (output / "report" / "before_after.md").read_text(encoding="utf-8")
+    page = (output / "report" / "model_comparison.md").read_text(encoding="utf-8")
     assert "## Table IV of the paper, MAE Euclidean" in page
     assert "MAE tiny | MAE tiny-tuned" in page
     assert "The scans are those of the split test" in page
-    assert (output / "report" / "before_after.png").stat().st_size > 5000
+    assert (output / "report" / "model_comparison.png").stat().st_size > 5000
     capsys.readouterr()
     report = tmp_path / "evaluated"
     command = ["evaluate", "--model", str(output / "model"), "--before", str(trained / "model")]
     assert main([*command, "--dataset", str(scans), "-o", str(report)]) == 0
-    assert (report / "before_after.md").is_file()
+    assert (report / "model_comparison.md").is_file()
     assert "tiny-tuned after tiny" in capsys.readouterr().out
 
 

@@ -28,7 +28,7 @@ from BrainLandmarksTrainLib.mrml.training_plots import ERROR, LOSS
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "BrainLandmarksTrain" / "BrainLandmarksTrain.py"
-FIRST_MODULE = ROOT / "BrainLandmarks" / "BrainLandmarks.py"
+LANDMARKS_MODULE = ROOT / "BrainLandmarks" / "BrainLandmarks.py"
 LAST_RUN = "lastRun"
 TRAINING = 2
 """Place of the tab Training."""
@@ -237,7 +237,7 @@ def test_a_new_model_and_a_recipe_file(chosen, tmp_path):
 
 def test_a_training_from_start_to_the_model_in_use(desktop, chosen, tmp_path, scene):
     ui, output = chosen.ui, tmp_path / "my run"
-    desktop.load(FIRST_MODULE)
+    desktop.load(LANDMARKS_MODULE)
     first = slicer.util.getModuleWidget("BrainLandmarks")
     assert first.ui.modelCombo.count == 1
     ui.startButton.click()

@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.annotation import LabelMap, annotate, load_scheme
 
     if arguments.labels != "auto":
-        load_scheme(arguments.labels)  # a wrong name is told before the image is read
+        load_scheme(arguments.labels)  # a wrong name is reported before the image is read
     head = LabelMap(reading.read(arguments.labelmap, arguments), arguments.labels)
     landmarks = annotate(head)
     write_landmarks(output, landmarks)

@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     need_empty(folder)
     schemes, folders = _methods(arguments.maps)
     for scheme in schemes.values():
-        load_scheme(scheme)  # a wrong name is told before any image is read
+        load_scheme(scheme)  # a wrong name is reported before any image is read
     heads, alone = _heads(arguments.images, folders)
     model = load_model(PROTOCOL)
     assert model.shape is not None

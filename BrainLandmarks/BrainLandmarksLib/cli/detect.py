@@ -27,7 +27,6 @@ examples:
   brainlandmarks detect --bids data -o data/derivatives/brainlandmarks --workers 4
                                                   every T1w image of a BIDS dataset, four at a time
 """
-FORCE_HINT = "With --force the landmarks are written all the same, marked as implausible."
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -96,7 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
             detection = _detect_one(path, outputs, load, read, arguments)
         except ImplausibleError as error:
             failures += 1
-            terminal.report(UserError(f"{stem(path)}: {error} {FORCE_HINT}"))
+            terminal.report(
+                UserError(f"{stem(path)}: {error} {options.force_hint('the landmarks')}")
+            )
         except UserError as error:
             failures += 1
             terminal.report(error)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import reading, terminal
-from BrainLandmarksLib.cli.options import add_device, add_force, add_model
+from BrainLandmarksLib.cli.options import add_device, add_force, add_model, force_hint
 from BrainLandmarksLib.errors import ImplausibleError, UserError
 from BrainLandmarksLib.gradcam import SETS, TARGETS
 from BrainLandmarksLib.io.atomic import atomic_writes, need_absent, need_writable
@@ -24,7 +24,6 @@ examples:
   brainlandmarks explain sample:colin27 -o maps --layer stages.1.2
       the layer's names are those of the network's modules; see docs/gradcam.md of the source code
 """
-FORCE_HINT = "With --force the maps are written all the same, marked as implausible."
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -130,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         detection = detector.detect(volume, force=arguments.force)
     except ImplausibleError as error:
-        raise UserError(f"{error} {FORCE_HINT}") from None
+        raise UserError(f"{error} {force_hint('the maps')}") from None
     explanation = explain(detector, detection, arguments.layer, target=arguments.target)
     with atomic_writes(arguments.output) as unfinished:
         written = write_maps(unfinished, explanation, rows, image=name, sets=arguments.files)

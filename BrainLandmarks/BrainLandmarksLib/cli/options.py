@@ -43,6 +43,11 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def force_hint(results: str) -> str:
+    """What the option --force does, for the error without it; `results` as in "the maps"."""
+    return f"With --force {results} are written all the same, marked as implausible."
+
+
 def add_force(parser: argparse.ArgumentParser) -> None:
     """Add the choice to keep what is no head."""
     parser.add_argument(

@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def train(recipe: Recipe, arguments: argparse.Namespace, command: str) -> int:
-    """Train, tell how it goes, and return the exit code.
+    """Train, report progress, and return the exit code.
 
     Raises:
         UserError: the data or a checkpoint is wrong, or there is a run and it may not go on.

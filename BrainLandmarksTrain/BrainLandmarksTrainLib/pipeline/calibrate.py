@@ -20,7 +20,7 @@ import numpy as np
 from BrainLandmarksLib.dataset import Dataset, Entry
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
-from BrainLandmarksLib.geometry.alignment import rigid_fit
+from BrainLandmarksLib.geometry.alignment import in_pose_of
 from BrainLandmarksLib.geometry.correction import FEWEST_HEADS, Correction, PointErrors
 from BrainLandmarksLib.geometry.shape_model import ShapeModel
 from BrainLandmarksLib.imaging.volume import Volume
@@ -137,7 +137,7 @@ def _lacks(result: HeldOut, shape: ShapeModel) -> FloatArray:
     lacks = np.full_like(result.found, np.nan)
     for row, (found, truth) in enumerate(zip(result.found, result.truth, strict=True)):
         if np.isfinite(found).all(1).sum() > 3:
-            lacks[row] = (truth - found) @ rigid_fit(shape.mean, found)[:3, :3]
+            lacks[row] = in_pose_of(shape.mean, found, truth - found)
     return lacks
 
 

@@ -18,7 +18,7 @@ from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
 from BrainLandmarksLib.worker.background_run import BackgroundRun
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig
 from BrainLandmarksTrainLib.config.options import (
-    Choices,
+    TrainingOptions,
     arguments_of,
     keep_recipe,
     recipe_from,
@@ -155,7 +155,10 @@ class TrainingTab(Section):
         """A method brings the loss that goes with it."""
         method, parameters = self._method(), self.panel.parameters
         if method == "fine-tune":
-            parameters.loss, parameters.alpha = Choices(method).loss, Choices(method).alpha
+            parameters.loss, parameters.alpha = (
+                TrainingOptions(method).loss,
+                TrainingOptions(method).alpha,
+            )
         elif method != "file":
             fine = load_recipe(method, None, "run", "dataset").fine
             parameters.loss, parameters.alpha = fine.coordinate_loss, fine.alpha
@@ -180,14 +183,14 @@ class TrainingTab(Section):
 
     # Choices -------------------------------------------------------------------------------------
 
-    def choices(self) -> Choices:
+    def choices(self) -> TrainingOptions:
         """What the panel says.
 
         Raises:
             UserError: a settings file of the augmentation is wrong.
         """
         p, path = self.panel.parameters, self.panel.path
-        return Choices(
+        return TrainingOptions(
             self._method(),
             dataset=path("dataset"),
             output=path("output"),
@@ -218,7 +221,7 @@ class TrainingTab(Section):
         chosen, file = self.panel.path("output"), self.panel.path("recipe")
         if chosen is None and self._method() == "file" and file is not None and file.is_file():
             try:
-                return Path(recipe_from(Choices("file", file=file)).output)
+                return Path(recipe_from(TrainingOptions("file", file=file)).output)
             except UserError:
                 return None
         return chosen

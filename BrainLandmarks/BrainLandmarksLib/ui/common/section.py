@@ -1,4 +1,4 @@
-"""Slots that tell the user what went wrong, and the section of a panel they belong to."""
+"""Sections of a panel, and slots that report errors to the user."""
 
 from __future__ import annotations
 

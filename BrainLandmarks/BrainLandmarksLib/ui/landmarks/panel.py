@@ -41,7 +41,7 @@ KEYS = {
 
 
 class Panel(Messages):
-    """Holds the session of the chosen volume, and tells the sections when it changes.
+    """Holds the session of the chosen volume, and notifies the sections when it changes.
 
     Args:
         ui: The widgets by name (`slicer.util.childWidgetVariables`).
