@@ -1,4 +1,5 @@
-"""The `brainlandmarks` command: one module per subcommand, each with `add_parser` and `run`.
+"""The `brainlandmarks` command: one module or folder per subcommand,
+each with `add_parser` and `run`.
 
 Only the chosen subcommand imports what it needs, so `brainlandmarks --help` answers at once.
 """
@@ -20,19 +21,17 @@ from BrainLandmarksLib import PROGRAM, __version__
 from BrainLandmarksLib.cli import (
     agreement,
     annotate,
-    cohort_report,
     correct,
     dataset,
-    dataset_annotate,
     detect,
     distance,
-    explain,
-    explain_compare,
-    explain_sanity,
     models,
     protocol,
     serve,
 )
+from BrainLandmarksLib.cli.cohort import report as cohort_report
+from BrainLandmarksLib.cli.dataset import annotate as dataset_annotate
+from BrainLandmarksLib.cli.gradcam import compare, explain, sanity
 from BrainLandmarksLib.cli.terminal import report
 from BrainLandmarksLib.errors import UserError
 
@@ -40,8 +39,8 @@ COMMANDS = (
     detect,
     cohort_report,
     explain,
-    explain_compare,
-    explain_sanity,
+    compare,
+    sanity,
     distance,
     protocol,
     annotate,

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from BrainLandmarksLib.cli import cohort, options, reading, terminal
+from BrainLandmarksLib.cli import options, reading, terminal
+from BrainLandmarksLib.cli.cohort import detect_bids
 from BrainLandmarksLib.errors import ImplausibleError, UserError
 from BrainLandmarksLib.io.atomic import atomic_writes, need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
@@ -62,7 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--no-picture", action="store_true", help="write no .png")
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
     options.add_force(parser)
-    cohort.add_options(parser)
+    detect_bids.add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -73,8 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: nothing can be done at all: a wrong option, model or output folder.
     """
     if arguments.bids is not None:
-        return cohort.run(arguments)
-    cohort.need_none(arguments)
+        return detect_bids.run(arguments)
+    detect_bids.need_none(arguments)
     if not arguments.images:
         raise UserError("give an image, or a BIDS dataset with --bids; see detect --help.")
     from BrainLandmarksLib.io.images import stem

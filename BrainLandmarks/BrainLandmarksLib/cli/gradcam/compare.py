@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from BrainLandmarksLib.cli import reading
-from BrainLandmarksLib.cli.explain import add_choice, chosen_rows
+from BrainLandmarksLib.cli.gradcam.explain import add_choice, chosen_rows
 from BrainLandmarksLib.cli.options import add_device
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import need_absent, need_writable
