@@ -111,7 +111,8 @@ def check_equal_spacing(anatomy, landmarks):
     from BrainLandmarksLib.annotation.rules.brain_boundary import midline_contour
 
     contour = midline_contour(anatomy)
-    flat = anatomy.msp.to_plane(landmarks.points[13:24])
+    msp = anatomy.msp
+    flat = (landmarks.points[13:24] - msp.origin) @ np.stack([msp.axis_u, msp.axis_v], 1)
     at = [nearest(contour, p) for p in flat]
     assert max(np.linalg.norm(foot - p) for (foot, _), p in zip(at, flat)) < 1.0
     total = length(contour)

@@ -32,11 +32,6 @@ class SectionPlane:
         points = np.asarray(points, float)
         return self.origin + points[..., :1] * self.axis_u + points[..., 1:] * self.axis_v
 
-    def to_plane(self, points: np.ndarray) -> np.ndarray:
-        """(…, 3) RAS mm -> (…, 2) plane mm, projected orthogonally."""
-        offset = np.asarray(points, float) - self.origin
-        return np.stack([offset @ self.axis_u, offset @ self.axis_v], -1)
-
 
 class PlaneSection:
     """Raster of a scalar function on a window of a plane.

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from BrainLandmarksLib import PROGRAM, __version__
 from BrainLandmarksLib.cli import (
@@ -66,7 +66,10 @@ examples:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error of this program."""
+    """Reports what is wrong in one line, as every other error; keeps the lines of examples."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
         report(f"{message}; see {self.prog} --help.")
@@ -79,7 +82,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         description="Find anatomical landmarks in MRI of the head.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -27,7 +27,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "FreeSurfer, FastSurfer, SynthSeg, GIF, MUSE or DLMUSE, or any other of which a file says "
         "what its numbers are. Anatomy that the map does not contain gives a missing landmark.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("labelmap", metavar="LABELMAP", type=Path, help="image file of the labels")
     parser.add_argument(

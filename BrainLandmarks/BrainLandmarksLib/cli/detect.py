@@ -39,7 +39,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "Per image: landmarks for 3D Slicer (.mrk.json), a table in RAS millimetres (.csv) and a "
         "picture (.png). For a BIDS dataset see the second group of options.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "images",

@@ -63,4 +63,4 @@ class ReportSection(Section):
         add_model(self._folder / MODEL)
         self.ui.useButton.setText("Brain Landmarks uses this model")
         self.ui.useButton.setEnabled(False)
-        self.panel.training.fill_models()
+        self.panel.training.form.fill_models()

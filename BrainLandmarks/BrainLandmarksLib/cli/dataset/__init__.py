@@ -25,7 +25,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="A dataset is a folder of images with landmarks and a list of them, "
         "dataset.json. Training and evaluation read it, and Add to dataset in 3D Slicer writes it.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     for action in (create, check, split):

@@ -39,7 +39,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "what a method is usually off the first one has been taken off. The eyes are found on the "
         "image. Heads whose landmarks together are implausible are named and left out.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("images", metavar="IMAGES", type=Path, help="folder of T1 scans")
     parser.add_argument(

@@ -23,7 +23,6 @@ def add_action(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "lies inside the image, near its plane, in order along its outline and on its side; that "
         "no image is there twice and no subject in two splits.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", metavar="DIR", type=Path)
     parser.add_argument(

@@ -35,7 +35,6 @@ def add_action(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         description="Pair images and landmark files by name, below the folders given, and copy "
         "them into a dataset. Images that cannot be used are named and left out.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "sources", metavar="SOURCE", nargs="+", type=Path, help="folders to look in"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from BrainLandmarksLib.cli.options import add_seed
+
 _EXAMPLE = """\
 examples:
   brainlandmarks dataset split my_set                              30 and 50 of 234, as the paper
@@ -22,7 +24,6 @@ def add_action(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "split in the dataset. Heads that are in a split stay there, so heads added later can be "
         "split, too.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", metavar="DIR", type=Path)
     for name, share in (("validation", "30"), ("test", "50")):
@@ -30,7 +31,7 @@ def add_action(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
             f"--{name}", metavar="N", type=float,
             help=f"number of heads, or below 1 the share of all ({share} of 234, as in the paper)",
         )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another split (0)")
+    add_seed(parser)
     parser.add_argument("--again", action="store_true", help="forget the present split")
     parser.add_argument(
         "--last", action="store_true", help="the last subjects by name, instead of drawn ones"

@@ -30,7 +30,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Make the Grad-CAM maps of two models on the same images and measure them: how "
         "far they spread, how far from the landmark, how much neighbours overlap.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("models", nargs=2, metavar="MODEL", help="model names or folders")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="T1 images, as for detect")

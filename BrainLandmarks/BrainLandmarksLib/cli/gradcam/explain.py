@@ -35,7 +35,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "network looked at, in the space of the image (.nii.gz), with a description (.json) and a "
         "picture (.png). A map is no measure of confidence.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "image", metavar="IMAGE", help="an image file or a folder of DICOM files, as for detect"

@@ -30,7 +30,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "heatmaps down, and correlate the Grad-CAM maps with the original ones (Adebayo et al. "
         "2018). Maps that do not change show the image, not the network.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("image", metavar="IMAGE", help="a T1 image, as for detect")
     parser.add_argument(
