@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from BrainLandmarksLib.annotation.labelmap import Field
+from BrainLandmarksLib.geometry.curves import arc_lengths, at_arc_lengths
 
 STEP_MM = 0.5
 """Spacing of the raster on which a section is contoured; fields are smooth at 1 mm."""
@@ -133,15 +134,9 @@ def length(curve: np.ndarray) -> float:
     return float(np.linalg.norm(np.diff(curve, axis=0), axis=1).sum())
 
 
-def arc(curve: np.ndarray) -> np.ndarray:
-    """Arc length from the first point to each point, (n,)."""
-    return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
-
-
 def along(curve: np.ndarray, at: np.ndarray | float) -> np.ndarray:
     """Point(s) at given arc lengths."""
-    s = arc(curve)
-    return np.stack([np.interp(at, s, curve[:, k]) for k in range(curve.shape[1])], -1)
+    return at_arc_lengths(curve, arc_lengths(curve), at)
 
 
 def resampled(curve: np.ndarray, step_mm: float = STEP_MM) -> np.ndarray:
@@ -157,7 +152,7 @@ def nearest(curve: np.ndarray, point: np.ndarray) -> tuple[np.ndarray, float]:
     t = np.clip(((point - start) * step).sum(1) / size, 0, 1)
     feet = start + t[:, None] * step
     k = int(np.argmin(((feet - point) ** 2).sum(1)))
-    return feet[k], float(arc(curve)[k] + t[k] * np.sqrt(size[k]))
+    return feet[k], float(arc_lengths(curve)[k] + t[k] * np.sqrt(size[k]))
 
 
 def extreme(curve: np.ndarray, direction: np.ndarray, cap_mm: float = 1.0) -> np.ndarray:

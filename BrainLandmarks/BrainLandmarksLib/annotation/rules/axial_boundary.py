@@ -9,10 +9,10 @@ from BrainLandmarksLib.annotation.outline import (
     PlaneSection,
     SectionPlane,
     along,
-    arc,
     length,
     resampled,
 )
+from BrainLandmarksLib.geometry.curves import arc_lengths
 
 LEVEL_MM = 10.0
 """Height of the plane above the highest point of the corpus callosum."""
@@ -53,7 +53,7 @@ def axial_boundary(anatomy: Anatomy, highest_callosum: np.ndarray | None) -> Poi
     ring = resampled(ring)
     if not anatomy.inside(np.column_stack([ring, np.full(len(ring), level)])):
         return found
-    total, s = length(ring), arc(ring)
+    total, s = length(ring), arc_lengths(ring)
     # Start where the ring crosses the midline in front; go down the patient's left side first.
     crossing = np.flatnonzero((ring[:-1, 0] * ring[1:, 0] <= 0) & (ring[:-1, 1] > 0))
     if len(crossing) == 0:

@@ -11,7 +11,6 @@ from BrainLandmarksLib.annotation.outline import (
     STEP_MM,
     PlaneSection,
     along,
-    arc,
     between,
     crossings,
     exit_along,
@@ -20,6 +19,7 @@ from BrainLandmarksLib.annotation.outline import (
     resampled,
     spread,
 )
+from BrainLandmarksLib.geometry.curves import arc_lengths
 
 LABELS = (
     "CC_R",
@@ -84,7 +84,7 @@ def corpus_callosum(anatomy: Anatomy) -> Points:
     under = between(outline, tip, rostrum, middle)
 
     at_top, at_isthmus = nearest(upper, top)[1], nearest(upper, isthmus)[1]
-    s = arc(upper)
+    s = arc_lengths(upper)
     rise = np.vstack([upper[s < at_top], top])
     fall = np.vstack([top, upper[(s > at_top) & (s < at_isthmus)], isthmus])
     below = _stretch(under, tip, inner)
@@ -171,7 +171,7 @@ def _outline_in_white_matter(anatomy: Anatomy) -> np.ndarray | None:
     size = section.values.shape
     pixels = section.low + np.indices(size).reshape(2, -1).T * STEP_MM
     gap, foot = _distance(upper, pixels)
-    s = arc(upper)
+    s = arc_lengths(upper)
     near_end = np.minimum(s[foot], s[-1] - s[foot]) < 14.0
     allowed = np.where(near_end, 16.0, thickness[foot] + 1.0)
     inside = ((allowed - gap) / 1.0 + 0.5).reshape(size)
