@@ -157,7 +157,7 @@ def test_an_interrupted_command_goes_on(tmp_path, scans, capsys):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "the same command goes on" in output
+    assert "the same command resumes" in output
     (step,) = [int(p.name[-8:]) for p in checkpoints(tmp_path / "run" / "locator")[-1:]]
     recipe(tmp_path, locator={**SMALL, "field_of_view_mm": 256, "steps": step + 2})
     assert main(["train", str(path), "--dataset", str(scans)]) == 0

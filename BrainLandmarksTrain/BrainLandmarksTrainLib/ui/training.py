@@ -27,14 +27,14 @@ LAST_RUN = "lastRun"
 
 _ENDED = {
     "finished": "Training has ended; the new model is measured below.",
-    "stopped": "Stopped after a checkpoint; Start goes on from it.",
+    "stopped": "Stopped after a checkpoint; Start resumes from it.",
     "failed": "Training failed; the last line of the log says why.",
-    "lost": "The training was ended from outside. Start goes on from its last checkpoint.",
+    "lost": "The training was ended from outside. Start resumes from its last checkpoint.",
 }
 _UNKNOWN = (
     "Packages are missing, so it cannot be seen whether a training runs here; Start installs them."
 )
-_PAUSED = "Paused after a checkpoint; Resume goes on from it."
+_PAUSED = "Paused after a checkpoint; Resume continues from it."
 
 _FREE = (
     "methodCombo", "startCombo", "startFolderButton", "recipePath", "outputPath", "nameEdit",
