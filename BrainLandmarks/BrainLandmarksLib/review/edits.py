@@ -160,7 +160,7 @@ class Review:
     # Many points at once, one step ---------------------------------------------------------------
 
     def confirm_many(self, labels: Sequence[str]) -> list[str]:
-        """Agree with those of the points that no person has looked at yet."""
+        """Confirm those of the points that no person has reviewed yet."""
         return self._confirm(labels, ("model",))
 
     def _confirm(self, labels: Sequence[str], statuses: Sequence[str]) -> list[str]:
@@ -181,7 +181,7 @@ class Review:
         """Place several points in one step, RAS mm; returns the labels that changed.
 
         Points that a rule or the shape model moved ("respaced", "projected", "swapped",
-        "resolved") stay the model's if they were: no person has looked at them.
+        "resolved") stay the model's if they were: no person has reviewed them.
         """
         if kind not in KINDS:
             raise ValueError(f"{kind!r} is none of {', '.join(KINDS)}")

@@ -1,4 +1,4 @@
-"""`brainlandmarks explain`: what the network looked at, as Grad-CAM maps in the scan's space."""
+"""`brainlandmarks explain`: what a position is based on, as Grad-CAM maps in the scan's space."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "explain",
         help="show what the network's answer is based on (Grad-CAM)",
-        description="Find the landmarks of a T1 image and write for each a 3-D map of what the "
-        "network looked at, in the space of the image (.nii.gz), with a description (.json) and a "
+        description="Find the landmarks of a T1 image and write for each a 3-D map of the "
+        "anatomy it is based on, in the space of the image (.nii.gz), with a description (.json) and a "
         "picture (.png). A map is no measure of confidence.",
         epilog=_EXAMPLE,
     )

@@ -1,4 +1,4 @@
-"""Hearing which landmark of a volume is looked at, whichever module chose it."""
+"""Following the active landmark of a volume, whichever module chose it."""
 
 from __future__ import annotations
 
