@@ -31,9 +31,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "explain",
         help="show what the network's answer is based on (Grad-CAM)",
-        description="Find the landmarks of a T1 image and write for each a 3-D map of the "
-        "anatomy it is based on, in the space of the image (.nii.gz), with a description (.json) and a "
-        "picture (.png). A map is no measure of confidence.",
+        description="Find the landmarks of a T1 image and write for each a 3-D map of the anatomy "
+        "that its position is based on, in the space of the image (.nii.gz), with a description "
+        "(.json) and a picture (.png). A map is no measure of confidence.",
         epilog=_EXAMPLE,
     )
     parser.add_argument(
