@@ -1,4 +1,4 @@
-"""Grad-CAM: what the network of Brain Landmarks looked at when it placed a landmark.
+"""Grad-CAM: which parts of an image support the position that the network gives a landmark.
 
 This file is the module as Slicer sees it. What the panel does is in
 ``BrainLandmarksLib.ui.gradcam``, what happens in the scene in ``BrainLandmarksLib.mrml``. Maps are
@@ -33,8 +33,8 @@ class BrainLandmarksGradCAM(ScriptedLoadableModule):
         parent.dependencies = ["Volumes", "Markups", "SubjectHierarchy", "Colors"]
         parent.contributors = ["The BrainLandmarks developers"]
         parent.helpText = _(
-            "Shows for every landmark what the network looked at, as a map over the MRI. A map "
-            "tells neither how sure nor how right a landmark is."
+            "Shows for every landmark which parts of the MRI support its position, as a map. A map "
+            "says neither how certain nor how accurate a landmark is."
         )
         parent.acknowledgementText = _(
             "Grad-CAM is the method of Selvaraju et al., arXiv:1610.02391."

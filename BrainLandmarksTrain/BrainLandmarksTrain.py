@@ -180,7 +180,7 @@ class BrainLandmarksTrainTest(ScriptedLoadableModuleTest):
         from BrainLandmarksLib.mrml.self_test import need_packages
         from BrainLandmarksLib.network.model_files import summarise
         from BrainLandmarksTrainLib.config.options import (
-            Choices,
+            TrainingOptions,
             arguments_of,
             keep_recipe,
             recipe_from,
@@ -193,7 +193,7 @@ class BrainLandmarksTrainTest(ScriptedLoadableModuleTest):
             self.writeHeads(heads)
             self.assertEqual(run(["dataset", "create", str(heads), "-o", str(dataset)]), 0)
             self.assertEqual(run(["dataset", "split", str(dataset)]), 0)
-            choices = Choices(
+            choices = TrainingOptions(
                 "fine-tune", dataset=dataset, output=output, size=16, amount=3, device="cpu"
             )
             recipe = recipe_from(choices)

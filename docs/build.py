@@ -263,8 +263,9 @@ def held_out() -> str:
     return (
         f"Held-out heads: {heads}; {scans} synthetic T1 scans of each; errors of the networks "
         f"alone in mm.\n\n{own}\n\n"
-        f"With the correction, the mean error on {corrected['scans']} other scans of these heads "
-        f"is {corrected['after']:.2f} mm, {corrected['before']:.2f} mm without. "
+        f"On {corrected['scans']} other scans of these heads, the mean error is "
+        f"{corrected['after']:.2f} mm with the correction and {corrected['before']:.2f} mm "
+        "without it. "
         f"On {scans} deformed copies of each head (random size, shear and smooth "
         f"warps) the mean error of the networks is {deformed['mean']:.2f} mm and the median "
         f"{deformed['median']:.2f} mm."

@@ -23,7 +23,7 @@ from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksTrainLib.augmentation import (
     AugmentationConfig,
     AugmentWithLandmarks,
-    algorithm1,
+    by_faux_volumes,
     regenerate,
 )
 from BrainLandmarksTrainLib.augmentation.augment import centred_image
@@ -68,7 +68,7 @@ def agreement() -> None:
             apart, wiped, total = [], 0, 0
             for seed in range(20):
                 varied = AugmentWithLandmarks(config)(volume, some, seed)
-                faux = algorithm1(varied.record.steps, volume, some)
+                faux = by_faux_volumes(varied.record.steps, volume, some)
                 distances = np.linalg.norm(varied.landmarks.points - faux.landmarks.points, axis=1)
                 apart += (distances[np.isfinite(distances)] / grid.spacing[0]).tolist()
                 wiped += len(set(faux.wiped_out) - set(varied.record.outside))
@@ -97,9 +97,9 @@ def main() -> None:
         exact = median_seconds(
             lambda t=transform, i=image, p=points: moved_points(t, i, p), REPEATS
         )
-        literal = seconds(lambda s=step: algorithm1([s], volume, few)) * count / TIMED
+        literal = seconds(lambda s=step: by_faux_volumes([s], volume, few)) * count / TIMED
         whole = seconds(lambda r=varied.record: regenerate(r, volume, landmarks))
-        found = algorithm1([step], volume, few).landmarks.points
+        found = by_faux_volumes([step], volume, few).landmarks.points
         apart = np.linalg.norm((found - varied.landmarks.points)[:TIMED] / SPACING, axis=1)
         print(f"{name}")
         print(f"  exact                      {1000 * exact:.1f} ms")

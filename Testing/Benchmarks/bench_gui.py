@@ -66,7 +66,7 @@ def main() -> None:
         print(f"landmarks of the sample head ({len(current)})")
         print(f"  fill the table             {1000 * fill:.0f} ms")
         print(f"  put all into the scene     {1000 * nodes:.0f} ms")
-        print(f"  one edit, all told         {1000 * step:.0f} ms")
+        print(f"  one edit, in total         {1000 * step:.0f} ms")
         first, there, drawn, network = maps(desktop, session)
         print("Grad-CAM maps on a warm worker, sample head")
         print(f"  first one after detection  {first:.2f} s")

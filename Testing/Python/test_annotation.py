@@ -107,11 +107,12 @@ def check_invariants(volume):
 
 def check_equal_spacing(anatomy, landmarks):
     """Neighbouring arc lengths along each chain vary by less than 2 %, measured on the outline."""
-    from BrainLandmarksLib.annotation.brain_boundary import midline_contour
     from BrainLandmarksLib.annotation.outline import length, nearest
+    from BrainLandmarksLib.annotation.rules.brain_boundary import midline_contour
 
     contour = midline_contour(anatomy)
-    flat = anatomy.msp.to_plane(landmarks.points[13:24])
+    msp = anatomy.msp
+    flat = (landmarks.points[13:24] - msp.origin) @ np.stack([msp.axis_u, msp.axis_v], 1)
     at = [nearest(contour, p) for p in flat]
     assert max(np.linalg.norm(foot - p) for (foot, _), p in zip(at, flat)) < 1.0
     total = length(contour)
@@ -199,7 +200,7 @@ def test_an_image_is_refused():
 @pytest.mark.parametrize("turn", [-20.0, 0.0, 35.0])
 def test_a_rounded_notch_is_read_as_the_corner_that_it_was(opening, turn):
     """The outline of a smoothed wedge ends before its corner; nothing is invented on a straight."""
-    stem = importlib.import_module("BrainLandmarksLib.annotation.brain_stem")
+    stem = importlib.import_module("BrainLandmarksLib.annotation.rules.brain_stem")
     t = np.linspace(-15.0, 15.0, 601)
     half = np.deg2rad(opening / 2)
     # A hyperbola is a wedge with a rounded corner; its asymptotes meet in the origin.

@@ -155,11 +155,11 @@ def test_a_calibrated_model_finds_what_people_mark(model, tmp_path):
         landmarks = LandmarkSet.from_points(model.protocol, points, "truth")
         split = "validation" if number == 6 else "train"
         dataset.add(head, Review.of(landmarks), subject=f"S{number}", split=split)
-    told = []
+    reported = []
     better = calibrate_model(
-        model, dataset, device="cpu", progress=lambda *now: told.append(now[:2])
+        model, dataset, device="cpu", progress=lambda *now: reported.append(now[:2])
     )
-    assert told[-1] == (7, 7)
+    assert reported[-1] == (7, 7)
     assert better.spec.name == "balls-calibrated"
     assert better.spec.calibration is not None  # of the scan for validation
     sample = dataset.read(dataset.entries[6])
@@ -206,7 +206,7 @@ def test_the_command_writes_a_model_that_keeps_its_offsets(
     assert not (tmp_path / "other").exists()
 
 
-def test_a_damaged_correction_is_told(tmp_path, model, correction, tiny_model):
+def test_a_damaged_correction_is_reported(tmp_path, model, correction, tiny_model):
     import shutil
 
     folder = shutil.copytree(tiny_model, tmp_path / "model")

@@ -97,7 +97,7 @@ def test_bidsignore_is_honoured(dataset):
     found = find_scans(dataset)
     assert [scan.path for scan in found.scans] == [NAMES[0], NAMES[1], NAMES[4]]
     assert found.absent == []
-    # What somebody asks for or lists is told.
+    # What somebody asks for or lists is reported.
     (dataset / "participants.tsv").write_text("participant_id\tage\nsub-09\t50\n")
     (absent,) = find_scans(dataset).absent
     assert (absent.entities, absent.problem) == (
@@ -115,7 +115,7 @@ def test_bidsignore_needs_its_library(dataset, monkeypatch):
         find_scans(dataset)
 
 
-def test_subjects_without_a_scan_are_told(dataset):
+def test_subjects_without_a_scan_are_reported(dataset):
     for name in ("sub-03", "sub-04/anat", "sub-05/ses-1/anat"):
         (dataset / name).mkdir(parents=True)
     (dataset / "sub-04/anat/sub-04_T2w.nii.gz").touch()

@@ -160,7 +160,7 @@ def test_the_command_writes_landmarks_and_a_row_for_every_scan(folders, tmp_path
         (["--maps", "nonsense=one"], "nonsense"),
     ],
 )
-def test_a_wrong_folder_or_scheme_is_told_and_nothing_is_made(
+def test_a_wrong_folder_or_scheme_is_reported_and_nothing_is_made(
     folders, tmp_path, monkeypatch, capsys, arguments, said
 ):
     monkeypatch.chdir(folders)

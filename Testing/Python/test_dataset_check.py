@@ -133,7 +133,7 @@ def test_a_broken_file_or_list_breaks_it(heads, capsys, name):
     assert "Traceback" not in out
 
 
-def test_the_first_mistakes_are_told_and_the_others_counted(heads):
+def test_the_first_mistakes_are_reported_and_the_others_counted(heads):
     for label in ("CC_G", "CC_S", "CC_T", "CC_I", "PMN"):
         rewritten(heads, moved(label, [8, 0, 0]), "0005")
         rewritten(heads, moved(label, [8, 0, 0]), "0006")

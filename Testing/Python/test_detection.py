@@ -328,7 +328,7 @@ def test_every_quality_finds_the_balls(detector, ball_protocol):
     for quality in QUALITIES:
         stages: list[tuple[str, float]] = []
         result = own.detect(
-            head, quality=quality, progress=lambda *stage, told=stages: told.append(stage)
+            head, quality=quality, progress=lambda *stage, into=stages: into.append(stage)
         )
         seen[quality] = sum(stage == "detect" for stage, _ in stages) - 1
         assert distances(result.landmarks.points, apply_affine(pose, BALLS)).max() < 1.0

@@ -183,7 +183,7 @@ def test_damaged_pixels_are_damaged(tmp_path, head):
         read_image(tmp_path)
 
 
-def test_one_slice_of_a_series_is_told_so(tmp_path, head):
+def test_one_slice_of_a_series_is_reported(tmp_path, head):
     files = write_series(tmp_path, head, "1.2.3.1", planes(head), **T1)
     with pytest.raises(UserError, match="one slice of a DICOM series; give the folder"):
         read_image(files[0])

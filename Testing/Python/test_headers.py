@@ -187,7 +187,7 @@ def turned(degrees: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("codes", [(1, 2), (1, 1), (2, 4), (4, 3)])
-def test_of_two_places_the_one_of_slicer_is_read_and_the_other_told(tmp_path, codes):
+def test_of_two_places_the_one_of_slicer_is_read_and_the_other_reported(tmp_path, codes):
     path = nifti(tmp_path / "h.nii", srow_x=turned(8)[0], srow_y=turned(8)[1],
                  srow_z=turned(8)[2], qform_code=codes[0], sform_code=codes[1])  # fmt: skip
     volume = read_image(path)
@@ -198,7 +198,7 @@ def test_of_two_places_the_one_of_slicer_is_read_and_the_other_told(tmp_path, co
     np.testing.assert_allclose(read_grid(path).affine, volume.grid.affine)
 
 
-def test_of_two_sizes_the_one_of_slicer_is_read_and_the_other_told(tmp_path):
+def test_of_two_sizes_the_one_of_slicer_is_read_and_the_other_reported(tmp_path):
     small = AFFINE @ np.diag([0.6, 0.6, 0.6, 1])
     path = nifti(tmp_path / "h.nii", srow_x=small[0], srow_y=small[1], srow_z=small[2],
                  qform_code=0)  # fmt: skip
@@ -224,7 +224,7 @@ def test_an_offset_of_zero_does_not_shift_the_voxels(tmp_path):
     assert "begin inside the header" in volume.notes[0]
 
 
-def test_what_nibabel_repairs_is_told_once_and_not_on_stderr(tmp_path, capfd):
+def test_what_nibabel_repairs_is_reported_once_and_not_on_stderr(tmp_path, capfd):
     volume = read_image(nifti(tmp_path / "h.nii", qform_code=77))
     assert volume.notes == (
         "a field of the header was repaired: qform_code 77 not valid; setting to 0",

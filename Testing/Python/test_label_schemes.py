@@ -1,4 +1,4 @@
-"""Label schemes: what they say, how one is recognised, and a head told in each of them."""
+"""Label schemes: what they say, how one is recognised, and a head written in each of them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_number_without_side_goes_to_the_nearer_half():
 
 @functools.cache
 def in_numbers_of(name):
-    """The phantom told in another scheme; blocks of a structure take its numbers in turn."""
+    """The phantom written in another scheme; blocks of a structure take its numbers in turn."""
     scheme, head = load_scheme(name), coarse_phantom_head()
     labels = head.data.astype(int)
     block = sum(axis // 6 for axis in np.indices(labels.shape))
@@ -103,10 +103,10 @@ def test_a_head_has_the_same_landmarks_in_every_scheme(name):
 def test_annotating_takes_the_scheme_of_the_map():
     head = coarse_phantom_head()
     head.data[np.isin(head.data, (506, 512))] = 0  # GIF has neither eyes nor a spinal cord
-    plain, told = annotate(head, "freesurfer"), annotate(in_numbers_of("gif"))
-    assert np.array_equal(plain.missing, told.missing)
-    assert told.missing.sum() < 12
-    assert np.allclose(plain.points, told.points, atol=0.01, equal_nan=True)
+    plain, translated = annotate(head, "freesurfer"), annotate(in_numbers_of("gif"))
+    assert np.array_equal(plain.missing, translated.missing)
+    assert translated.missing.sum() < 12
+    assert np.allclose(plain.points, translated.points, atol=0.01, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", scheme_names())
@@ -178,9 +178,9 @@ def small_map(tmp_path):
 def test_the_command_says_how_it_read_the_map(tmp_path, capsys):
     path, out = small_map(tmp_path), tmp_path / "head.mrk.json"
     assert main(["annotate", str(path), "-o", str(out)]) == 0
-    told = capsys.readouterr().out
-    assert "read as freesurfer" in told
-    assert "note: not in this scheme and left out: 700, 701" in told
+    printed = capsys.readouterr().out
+    assert "read as freesurfer" in printed
+    assert "note: not in this scheme and left out: 700, 701" in printed
 
 
 def test_the_command_takes_a_file_of_ones_own(tmp_path, capsys):
@@ -191,9 +191,9 @@ def test_the_command_takes_a_file_of_ones_own(tmp_path, capsys):
     ]
     mine.write_text(json.dumps({"structures": [*entries, {"structure": "other", "labels": [700]}]}))
     assert main(["annotate", str(path), "--labels", str(mine), "-o", str(out)]) == 0
-    told = capsys.readouterr().out
-    assert "read as mine" in told
-    assert "left out: 701\n" in told
+    printed = capsys.readouterr().out
+    assert "read as mine" in printed
+    assert "left out: 701\n" in printed
 
 
 def test_a_wrong_scheme_ends_with_code_2_and_writes_nothing(tmp_path, capsys):

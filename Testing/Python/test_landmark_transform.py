@@ -15,7 +15,7 @@ from BrainLandmarksTrainLib.augmentation import (
     AugmentationConfig,
     AugmentWithLandmarks,
     Record,
-    algorithm1,
+    by_faux_volumes,
     regenerate,
 )
 from BrainLandmarksTrainLib.augmentation.config import Policy
@@ -156,13 +156,13 @@ def test_the_inverse_of_a_spline_is_found_to_a_thousandth_of_a_millimetre(seed, 
     most = 0.4 * min(SHAPE) * VOXEL_MM / 4 / (1.0 if seed % 2 == 0 else 1.3)
     transform = spline(rng.uniform(-most, most, (3, 3, 3, 3)) * share, grid)
     ijk = rng.uniform(4, np.array(SHAPE) - 5, (20, 3))
-    looked_at = (grid.ijk_to_ras(ijk) - grid.center_ras) * [-1, -1, 1]
-    targets = np.array([transform.TransformPoint(p.tolist()) for p in looked_at])
+    sources = (grid.ijk_to_ras(ijk) - grid.center_ras) * [-1, -1, 1]
+    targets = np.array([transform.TransformPoint(p.tolist()) for p in sources])
     found, folded = inverted_spline(transform, targets)
     assert not folded.any()
     again = np.array([transform.TransformPoint(p.tolist()) for p in found])
     assert np.linalg.norm(again - targets, axis=1).max() < TOLERANCE_MM
-    assert np.linalg.norm(found - looked_at, axis=1).max() < 2 * TOLERANCE_MM
+    assert np.linalg.norm(found - sources, axis=1).max() < 2 * TOLERANCE_MM
 
 
 def test_missing_points_stay_missing():
@@ -236,7 +236,7 @@ def test_the_exact_way_agrees_with_algorithm_1(brain88):
         ijk[6:12] += rng.uniform(-0.5, 0.5, (6, 3))
         landmarks = LandmarkSet.from_points(brain88, grid.ijk_to_ras(ijk), "truth")
         exact = augment(volume, landmarks, seed)
-        faux = algorithm1(exact.record.steps, volume, landmarks)
+        faux = by_faux_volumes(exact.record.steps, volume, landmarks)
         gone = {brain88.landmarks[row].label for row in np.flatnonzero(faux.landmarks.missing[:12])}
         assert gone == set(faux.wiped_out)
         if kinds[seed % 3] == "anisotropy":
@@ -264,11 +264,11 @@ def test_algorithm_1_loses_what_interpolation_skips(tiny_protocol):
     points = grid.ijk_to_ras(np.array([[10 + n, 20, 16] for n in range(5)]))
     landmarks = LandmarkSet.from_points(tiny_protocol, points, "truth")
     thick = Step("anisotropy", {"axis": 0, "factor": 3.0})
-    faux = algorithm1([thick], blobs(grid, points), landmarks)
+    faux = by_faux_volumes([thick], blobs(grid, points), landmarks)
     # Of three neighbouring voxels one is sampled.
     assert 3 <= len(faux.wiped_out) <= 4
     assert faux.landmarks.missing.sum() == len(faux.wiped_out)
     outside = LandmarkSet.from_points(tiny_protocol, points + 1000, "truth")
-    faux = algorithm1([thick], blobs(grid, points), outside)
+    faux = by_faux_volumes([thick], blobs(grid, points), outside)
     assert faux.landmarks.missing.all()
     assert faux.wiped_out == (), "what is not in the image is not lost"

@@ -249,7 +249,7 @@ def _handed_over(cls):
                 yield node.attr
 
 
-def test_what_a_callback_raises_is_told():
+def test_what_a_callback_raises_is_reported():
     """Qt, a timer, the worker's answers and VTK only print what their callbacks raise."""
     classes = [
         cls

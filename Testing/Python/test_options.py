@@ -16,7 +16,7 @@ from BrainLandmarksTrainLib.augmentation import AugmentationConfig
 from BrainLandmarksTrainLib.augmentation.config import Policy
 from BrainLandmarksTrainLib.config.finetune import finetune_recipe
 from BrainLandmarksTrainLib.config.options import (
-    Choices,
+    TrainingOptions,
     arguments_of,
     keep_recipe,
     recipe_from,
@@ -28,7 +28,7 @@ from BrainLandmarksTrainLib.pipeline.progress import read_progress
 
 @pytest.fixture
 def choices(twelve_heads, tmp_path):
-    return Choices("fine-tune", dataset=twelve_heads, output=tmp_path / "run")
+    return TrainingOptions("fine-tune", dataset=twelve_heads, output=tmp_path / "run")
 
 
 def test_a_recipe_is_read_as_it_was_written(choices):

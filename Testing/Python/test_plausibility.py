@@ -225,20 +225,20 @@ def test_a_head_that_lies_wrong_is_found(finder, runs, number):
     assert runs == [*looks, "fine"]
 
 
-def test_an_orientation_that_the_locator_doubts_is_tried_before_a_refusal(finder, monkeypatch):
-    """It doubts the right one and prefers a wrong one, in which the fine network sees no head."""
+def test_an_orientation_that_the_locator_is_unsure_of_is_tried(finder, monkeypatch):
+    """It prefers a wrong one, in which the fine network sees no head."""
     located = finder._located
     wrong = np.eye(4)
     wrong[:3, :3] = axis_rotations()[9]
 
-    def in_doubt(work, pose):
+    def uncertain(work, pose):
         return replace(located(work, pose), plausibility=0.3)
 
     def wrongly_sure(work, first):
         work.searched = True
         return replace(first, pose=first.pose @ wrong, plausibility=0.9)
 
-    monkeypatch.setattr(finder, "_located", in_doubt)
+    monkeypatch.setattr(finder, "_located", uncertain)
     monkeypatch.setattr(finder, "_from_all_sides", wrongly_sure)
     found = finder.detect(phantom(head_grid((4, 4, 4)), radius=22.0), quality=FAST)
     assert np.linalg.norm(found.landmarks.points - BALLS, axis=1).max() < 1.5

@@ -193,7 +193,7 @@ def test_a_pytorch_that_is_not_there_afterwards_was_not_installed(tmp_path):
 
 
 @pytest.mark.parametrize("folder", [None, "/wheels"])
-def test_intel_macs_are_told_before_anything_is_installed(monkeypatch, folder):
+def test_intel_macs_are_refused_before_anything_is_installed(monkeypatch, folder):
     from BrainLandmarksLib.errors import UserError
 
     needed = Missing(("nibabel>=5.0",), True)

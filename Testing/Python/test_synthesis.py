@@ -64,7 +64,7 @@ def test_what_cannot_be_synthesized(label_map, tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full"]
 
 
-def test_raters_err_as_they_are_told(phantom_truth):
+def test_raters_err_as_they_are_asked_to(phantom_truth):
     truth = phantom_truth.points
     rng = np.random.default_rng(0)
     quiet = {"anatomy_mm": 0.0, "off_plane_mm": 0.0, "spacing": 0.0, "habit_mm": 0.0,

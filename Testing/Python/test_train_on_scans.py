@@ -157,7 +157,7 @@ def test_an_interrupted_command_goes_on(tmp_path, scans, capsys):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "the same command goes on" in output
+    assert "the same command resumes" in output
     (step,) = [int(p.name[-8:]) for p in checkpoints(tmp_path / "run" / "locator")[-1:]]
     recipe(tmp_path, locator={**SMALL, "field_of_view_mm": 256, "steps": step + 2})
     assert main(["train", str(path), "--dataset", str(scans)]) == 0
@@ -183,16 +183,16 @@ def test_finetune_goes_on_from_a_model_and_reports_both(tmp_path, trained, scans
     assert new.spec.training["refinement"]["steps"] == 2
     moved = (old.refinement.classifier.weight - new.refinement.classifier.weight).abs().max()
     assert 0 < float(moved.detach()) < 0.05
-    page = (output / "report" / "before_after.md").read_text(encoding="utf-8")
+    page = (output / "report" / "model_comparison.md").read_text(encoding="utf-8")
     assert "## Table IV of the paper, MAE Euclidean" in page
     assert "MAE tiny | MAE tiny-tuned" in page
     assert "The scans are those of the split test" in page
-    assert (output / "report" / "before_after.png").stat().st_size > 5000
+    assert (output / "report" / "model_comparison.png").stat().st_size > 5000
     capsys.readouterr()
     report = tmp_path / "evaluated"
     command = ["evaluate", "--model", str(output / "model"), "--before", str(trained / "model")]
     assert main([*command, "--dataset", str(scans), "-o", str(report)]) == 0
-    assert (report / "before_after.md").is_file()
+    assert (report / "model_comparison.md").is_file()
     assert "tiny-tuned after tiny" in capsys.readouterr().out
 
 

@@ -108,7 +108,7 @@ def test_from_a_weak_model_to_a_better_one_in_use(desktop, scene, weak_model, ne
     assert done.returncode == 0, done.stderr
 
     # The report says that it got better, on heads that training did not see.
-    page = (tmp_path / "run" / "report" / "before_after.md").read_text(encoding="utf-8")
+    page = (tmp_path / "run" / "report" / "model_comparison.md").read_text(encoding="utf-8")
     assert "The scans are those of the split test" in page
     before, after = map(
         float, re.search(r"mean radial error went from ([\d.]+) to ([\d.]+)", page).groups()

@@ -242,7 +242,7 @@ def test_a_path_that_is_typed_or_taken_away(edit):
     edit.currentPath = "a"  # nothing new
     line_of(edit).insert("b")
     assert heard == ["a", True, "ab"]
-    edit.currentPath = ""  # no path: its change is not told
+    edit.currentPath = ""  # no path: its change is not reported
     assert heard == ["a", True, "ab", False]
     assert edit.currentPath == ""
     line_of(edit).setText("abc")

@@ -369,5 +369,5 @@ def test_a_run_that_is_stopped_writes_a_checkpoint(tmp_path, launched, number, t
         process.kill()
     # The launcher is gone at once; what it launched goes on until the checkpoint is written.
     assert process.returncode == (130 if to == "slicer" else -signal.SIGTERM), out
-    assert "goes on from here" in out
+    assert "resumes from here" in out
     assert list((tmp_path / "out").rglob("state.json"))

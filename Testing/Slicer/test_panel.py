@@ -321,7 +321,7 @@ def test_a_full_review_takes_few_keys(desktop, detected):
         keys += 1
     assert keys == 1 + len(PROTOCOL.groups)
     ui.nextButton.click()
-    assert ui.statusLabel.text == "Every landmark has been looked at."
+    assert ui.statusLabel.text == "Every landmark has been reviewed."
 
 
 def test_keys_press_buttons(desktop, detected):

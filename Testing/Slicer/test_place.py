@@ -1,7 +1,7 @@
 """Placing a point with one click: Slicer's place mode, on a list that leaves no trace.
 
 The clicks are the mouse's, in a slice view with Slicer's own widgets: they go on using the list
-after the event that tells of the point, so a list that is removed in it ends the process here, too.
+after the event that reports the point, so a list that is removed in it ends the process here, too.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def test_a_list_that_the_user_deleted_is_not_given_back(desktop, scene, own, pla
     assert not selection(scene).GetActivePlaceNodeID()
 
 
-def test_leaving_the_mode_without_a_click_is_told(desktop, scene, place, placed):
+def test_leaving_the_mode_without_a_click_is_reported(desktop, scene, place, placed):
     place.start("CC_G")
     interaction(scene).SetCurrentInteractionMode(interaction(scene).AdjustWindowLevel)
     desktop.app.processEvents()
@@ -150,7 +150,7 @@ def test_a_right_click_leaves_the_mode(desktop, scene, red, place, placed):
     assert lists(scene) == 0
 
 
-def test_placing_something_else_instead_is_told(desktop, scene, place, placed):
+def test_placing_something_else_instead_is_reported(desktop, scene, place, placed):
     place.start("CC_G")
     line = scene.AddNewNodeByClass("vtkMRMLMarkupsLineNode")
     selection(scene).SetReferenceActivePlaceNodeClassName("vtkMRMLMarkupsLineNode")

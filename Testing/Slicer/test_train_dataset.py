@@ -22,7 +22,7 @@ from BrainLandmarksTrainLib.augmentation import load_augmentation
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "BrainLandmarksTrain" / "BrainLandmarksTrain.py"
-FIRST_MODULE = ROOT / "BrainLandmarks" / "BrainLandmarks.py"
+LANDMARKS_MODULE = ROOT / "BrainLandmarks" / "BrainLandmarks.py"
 PROTOCOL = load_protocol("brain88")
 CASE, ANNOTATOR, PLACED, CHECKS, SPLIT, AGREEMENT = range(6)
 
@@ -30,7 +30,7 @@ CASE, ANNOTATOR, PLACED, CHECKS, SPLIT, AGREEMENT = range(6)
 @pytest.fixture
 def panel(desktop, heads):
     """Both modules, the training module with a dataset of six cases."""
-    desktop.load(FIRST_MODULE)
+    desktop.load(LANDMARKS_MODULE)
     widget = desktop.open(MODULE).self()
     widget.panel.preference("reviewer", "AB")
     widget.panel.preference("lastRun", "")
@@ -55,7 +55,7 @@ def case():
     return Case.in_scene()
 
 
-def test_the_table_and_a_case_in_the_first_module(desktop, panel, heads):
+def test_the_table_and_a_case_in_the_landmarks_module(desktop, panel, heads):
     """Double click, drag, save: what a person corrects is in the dataset, with the record."""
     ui, before = panel.ui, Dataset.open(heads)
     assert ui.caseTable.rowCount == 6
@@ -87,7 +87,7 @@ def test_the_table_and_a_case_in_the_first_module(desktop, panel, heads):
     assert not case().changed
 
 
-def test_a_case_takes_the_place_of_what_the_first_module_showed(panel, scene, volume):
+def test_a_case_takes_the_place_of_what_the_landmarks_module_showed(panel, scene, volume):
     slicer.util.selectModule("BrainLandmarks")
     first = slicer.util.getModuleWidget("BrainLandmarks")
     first.ui.inputSelector.setCurrentNode(volume)
@@ -99,7 +99,7 @@ def test_a_case_takes_the_place_of_what_the_first_module_showed(panel, scene, vo
     assert first.panel.session is not None
 
 
-def test_a_case_that_cannot_be_loaded_is_told(panel, heads):
+def test_a_case_that_cannot_be_loaded_is_reported(panel, heads):
     """A double click says what the button says."""
     (heads / Dataset.open(heads).entries[1].image).write_bytes(b"no image")
     panel.ui.caseTable.setCurrentCell(1, 0)

@@ -28,7 +28,7 @@ from BrainLandmarksTrainLib.mrml.training_plots import ERROR, LOSS
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "BrainLandmarksTrain" / "BrainLandmarksTrain.py"
-FIRST_MODULE = ROOT / "BrainLandmarks" / "BrainLandmarks.py"
+LANDMARKS_MODULE = ROOT / "BrainLandmarks" / "BrainLandmarks.py"
 LAST_RUN = "lastRun"
 TRAINING = 2
 """Place of the tab Training."""
@@ -58,7 +58,7 @@ def chosen(panel, six_heads, weak_model, tmp_path):
     parameters.startModel = str(weak_model)
     parameters.amount = 4
     parameters.trainingDevice = "cpu"
-    panel.panel.training.fill_models()
+    panel.panel.training.form.fill_models()
     panel.panel.training.update()
     return panel
 
@@ -92,7 +92,7 @@ def series(name):
 def test_the_choices_of_the_module_are_those_of_the_library(panel):
     from slicer.parameterNodeWrapper import Choice
 
-    from BrainLandmarksTrainLib.ui.training import METHODS, SIZES
+    from BrainLandmarksTrainLib.ui.training_form import METHODS, SIZES
 
     fields = type(panel.logic.getParameterNode()).allParameters
     for name, known in (("method", METHODS), ("size", SIZES)):
@@ -169,7 +169,7 @@ def test_packages_are_asked_for_once_and_only_then_installed(desktop, chosen, mo
     lacking = requirements.Missing(("torchio>=0.20",), False)
     installed, started = [], []
     monkeypatch.setattr(requirements, "missing", lambda **_: () if installed else lacking)
-    monkeypatch.setattr(requirements, "install", lambda what, log: installed.append(what))
+    monkeypatch.setattr(requirements, "install", lambda what, folder, log: installed.append(what))
     monkeypatch.setattr(BackgroundRun, "start", lambda *arguments: started.append(arguments))
     desktop.dialogs.answer(False)
     chosen.ui.startButton.click()
@@ -237,7 +237,7 @@ def test_a_new_model_and_a_recipe_file(chosen, tmp_path):
 
 def test_a_training_from_start_to_the_model_in_use(desktop, chosen, tmp_path, scene):
     ui, output = chosen.ui, tmp_path / "my run"
-    desktop.load(FIRST_MODULE)
+    desktop.load(LANDMARKS_MODULE)
     first = slicer.util.getModuleWidget("BrainLandmarks")
     assert first.ui.modelCombo.count == 1
     ui.startButton.click()
@@ -282,7 +282,7 @@ panel = desktop.open({module!r}).self()
 parameters = panel.logic.getParameterNode()
 for name, value in {values!r}.items():
     setattr(parameters, name, value)
-panel.panel.training.fill_models()
+panel.panel.training.form.fill_models()
 panel.panel.training.update()
 panel.ui.startButton.click()
 assert panel.panel.training.run is not None, panel.ui.messageLabel.text

@@ -34,7 +34,7 @@ AXES = ("R", "A", "S")
 """Coordinates in the common pose of the heads: right, anterior, superior."""
 
 _NOTICED_MM = 1.0
-"""Off its plane by more than this, a point has a reason to be looked at again."""
+"""Off its plane by more than this, a point has a reason to be reviewed again."""
 
 
 @dataclass(frozen=True)

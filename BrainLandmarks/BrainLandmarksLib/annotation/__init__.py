@@ -11,16 +11,17 @@ import os
 import numpy as np
 
 from BrainLandmarksLib.annotation.anatomy import Anatomy, Points
-from BrainLandmarksLib.annotation.axial_boundary import axial_boundary
-from BrainLandmarksLib.annotation.brain_boundary import (
+from BrainLandmarksLib.annotation.labelmap import LabelMap
+from BrainLandmarksLib.annotation.rules.axial_boundary import axial_boundary
+from BrainLandmarksLib.annotation.rules.brain_boundary import (
     brain_boundary,
     frontal_lobe,
     midline_contour,
 )
-from BrainLandmarksLib.annotation.brain_stem import brain_stem
-from BrainLandmarksLib.annotation.corpus_callosum import corpus_callosum
-from BrainLandmarksLib.annotation.eye import eyes
-from BrainLandmarksLib.annotation.labelmap import LabelMap
+from BrainLandmarksLib.annotation.rules.brain_stem import brain_stem
+from BrainLandmarksLib.annotation.rules.corpus_callosum import corpus_callosum
+from BrainLandmarksLib.annotation.rules.eye import eyes
+from BrainLandmarksLib.annotation.rules.temporal import temporal_lobe
 from BrainLandmarksLib.annotation.schemes import (
     AUTO,
     Scheme,
@@ -28,7 +29,6 @@ from BrainLandmarksLib.annotation.schemes import (
     load_scheme,
     scheme_names,
 )
-from BrainLandmarksLib.annotation.temporal import temporal_lobe
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet

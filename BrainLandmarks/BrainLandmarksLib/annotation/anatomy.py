@@ -22,7 +22,7 @@ from BrainLandmarksLib.annotation.labelmap import (
     Field,
     LabelMap,
 )
-from BrainLandmarksLib.annotation.outline import Plane, Section, exit_along
+from BrainLandmarksLib.annotation.outline import PlaneSection, SectionPlane, exit_along
 
 RIGHT, ANTERIOR, SUPERIOR = np.eye(3)
 SIDES = ("L", "R")
@@ -43,7 +43,7 @@ class Anatomy:
     def __init__(self, head: LabelMap) -> None:
         self.head = head
         self.frame: HeadFrame = fit_head_frame(head)
-        self.msp = Plane(self.frame.origin, self.frame.axes[:, 1], self.frame.axes[:, 2])
+        self.msp = SectionPlane(self.frame.origin, self.frame.axes[:, 1], self.frame.axes[:, 2])
 
     def to_ras(self, point: np.ndarray) -> np.ndarray:
         """Head frame -> RAS mm."""
@@ -53,11 +53,15 @@ class Anatomy:
         """Field at head-frame points."""
         return field.at(self.frame.to_ras(points))
 
-    def midline(self, labels: Iterable[int], sigma_mm: float = 1.0) -> Section:
+    def midline(self, labels: Iterable[int], sigma_mm: float = 1.0) -> PlaneSection:
         """Section of a field on the mid-sagittal plane; its (u, v) are head-frame (y, z)."""
-        return Section.of(self.msp, self.head.field(labels, sigma_mm), (-100, 100), (-100, 100))
+        return PlaneSection.of(
+            self.msp, self.head.field(labels, sigma_mm), (-100, 100), (-100, 100)
+        )
 
-    def slab(self, labels: Iterable[int], half_width_mm: float, step_mm: float = 2.0) -> Section:
+    def slab(
+        self, labels: Iterable[int], half_width_mm: float, step_mm: float = 2.0
+    ) -> PlaneSection:
         """Silhouette on the mid-sagittal plane of everything within ``half_width_mm`` of it."""
         field = self.head.field(labels)
         right = self.frame.axes[:, 0]
@@ -66,7 +70,7 @@ class Anatomy:
         def highest(ras: np.ndarray) -> np.ndarray:
             return np.max([field.at(ras + x * right) for x in offsets], axis=0)
 
-        return Section.of(self.msp, highest, (-110, 100), (-100, 110))
+        return PlaneSection.of(self.msp, highest, (-110, 100), (-100, 110))
 
     def exit(
         self,

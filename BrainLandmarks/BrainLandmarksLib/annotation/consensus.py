@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainLandmarksLib.geometry.affine import FloatArray, apply_affine
-from BrainLandmarksLib.geometry.alignment import rigid_fit
+from BrainLandmarksLib.geometry.alignment import in_pose_of, rigid_fit
 from BrainLandmarksLib.protocol.constraints import constrained
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
@@ -94,8 +94,8 @@ class Shifts:
         """
         differences = np.full((len(pairs), *mean_shape.shape), np.nan)
         for row, (given, trusted) in enumerate(pairs):
-            turn = rigid_fit(mean_shape, trusted.points)[:3, :3]
-            differences[row] = (trusted.points - given.points) @ turn
+            difference = trusted.points - given.points
+            differences[row] = in_pose_of(mean_shape, trusted.points, difference)
         heads = np.isfinite(differences).all(2).sum(0)
         offsets = np.zeros_like(mean_shape)
         enough = heads >= _FEWEST_HEADS

@@ -101,7 +101,7 @@ def _forward(points: FloatArray, eyes: Mapping[str, npt.NDArray[np.intp]]) -> Fl
 def _upright(pose: FloatArray, usual: FloatArray, found: FloatArray) -> FloatArray:
     """The pose nodded so that its forward direction is where eyes look.
 
-    How far a head is nodded is better told by both: by where the eyes of the mean head look, and by
+    How far a head is nodded is known better from both: where the eyes of the mean head look, and
     the eye points that were found, if they agree.
     """
     anterior = usual + found if usual @ found > _AGREE_COSINE else usual

@@ -35,7 +35,7 @@ REACH_MM = 16.0
 # How the ellipsoid is tied to a ball of usual size, and how exact the wall of a single ray is.
 _RADIUS_SD_MM, _SHAPE_SD_MM, _WALL_SD_MM = 1.0, 0.6, 0.7
 _INDEPENDENT = 60.0
-"""Walls that tell something new: neighbouring rays see the same voxels."""
+"""Walls that add evidence: neighbouring rays see the same voxels."""
 
 _COARSE_MM, _FINE_MM = 2.0, 1.0
 _RAYS = 320

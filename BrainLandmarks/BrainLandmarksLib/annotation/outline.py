@@ -1,7 +1,7 @@
 """Plane sections of fields, their outlines, and the points that rules pick on an outline.
 
 An *outline* is an (n, 2) array of points in millimetres in the plane's own coordinates (u, v),
-ordered along the curve. Everything here is two-dimensional; ``Plane`` alone knows the way to RAS.
+ordered along the curve. Everything here is two-dimensional; only ``SectionPlane`` knows RAS.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import numpy as np
 from scipy import ndimage
 
 from BrainLandmarksLib.annotation.labelmap import Field
+from BrainLandmarksLib.geometry.curves import arc_lengths, at_arc_lengths
 
 STEP_MM = 0.5
 """Spacing of the raster on which a section is contoured; fields are smooth at 1 mm."""
 
 
 @dataclass(frozen=True)
-class Plane:
+class SectionPlane:
     """Plane with its own axes: RAS = origin + u * axis_u + v * axis_v."""
 
     origin: np.ndarray
@@ -32,13 +33,8 @@ class Plane:
         points = np.asarray(points, float)
         return self.origin + points[..., :1] * self.axis_u + points[..., 1:] * self.axis_v
 
-    def to_plane(self, points: np.ndarray) -> np.ndarray:
-        """(…, 3) RAS mm -> (…, 2) plane mm, projected orthogonally."""
-        offset = np.asarray(points, float) - self.origin
-        return np.stack([offset @ self.axis_u, offset @ self.axis_v], -1)
 
-
-class Section:
+class PlaneSection:
     """Raster of a scalar function on a window of a plane.
 
     ``values[i, j]`` lies at (u, v) = (low_u + i * STEP_MM, low_v + j * STEP_MM).
@@ -51,11 +47,11 @@ class Section:
     @classmethod
     def of(
         cls,
-        plane: Plane,
+        plane: SectionPlane,
         value: Field | Callable[[np.ndarray], np.ndarray],
         u: tuple[float, float],
         v: tuple[float, float],
-    ) -> Section:
+    ) -> PlaneSection:
         """Sample a field (or any function of RAS points) on the window u x v, in mm."""
         uu, vv = np.meshgrid(
             np.arange(u[0], u[1] + STEP_MM, STEP_MM),
@@ -77,22 +73,22 @@ class Section:
         """(n, 2) plane coordinates of the raster cells of a mask."""
         return self.low + np.argwhere(mask) * STEP_MM
 
-    def kept(self, mask: np.ndarray) -> Section:
+    def kept(self, mask: np.ndarray) -> PlaneSection:
         """The section with everything outside ``mask`` set to zero (smoothly contoured still)."""
         grown = ndimage.binary_dilation(mask, iterations=2)
         others = (self.values >= 0.5) & ~mask
         values = np.where(grown & ~others, self.values, 0.0)
-        return Section(values.astype(np.float32), (self.low[0], self.low[1]))
+        return PlaneSection(values.astype(np.float32), (self.low[0], self.low[1]))
 
-    def component(self, choose: Callable[[np.ndarray], float]) -> Section:
+    def component(self, choose: Callable[[np.ndarray], float]) -> PlaneSection:
         """Only the connected part (level 0.5) for which ``choose(points)`` is largest."""
         parts, count = ndimage.label(self.values >= 0.5)
         if count == 0:
-            return Section(np.zeros_like(self.values), (self.low[0], self.low[1]))
+            return PlaneSection(np.zeros_like(self.values), (self.low[0], self.low[1]))
         scores = [choose(self.points(parts == k)) for k in range(1, count + 1)]
         return self.kept(parts == 1 + int(np.argmax(scores)))
 
-    def closed(self, radius_mm: float) -> Section:
+    def closed(self, radius_mm: float) -> PlaneSection:
         """Grey closing with a disc, then holes filled: sulci narrower than 2 x radius vanish.
 
         The result is re-smoothed at the raster scale so that its 0.5 level stays sub-pixel.
@@ -108,9 +104,9 @@ class Section:
         extra = ndimage.gaussian_filter(closed.astype(np.float32), 1.0)
         filled = closed & (ndimage.distance_transform_edt(closed) > 2)
         values = np.maximum(self.values, np.where(filled, 1.0, extra))
-        return Section(values.astype(np.float32), (self.low[0], self.low[1]))
+        return PlaneSection(values.astype(np.float32), (self.low[0], self.low[1]))
 
-    def opened(self, radius_mm: float, where: np.ndarray) -> Section:
+    def opened(self, radius_mm: float, where: np.ndarray) -> PlaneSection:
         """Grey opening with a disc: spikes narrower than 2 x radius vanish, in the mask ``where``.
 
         The raster keeps its values elsewhere, so that the 0.5 level stays sub-pixel.
@@ -121,7 +117,7 @@ class Section:
         spikes = solid & ~kept & where
         edge = ndimage.gaussian_filter(spikes.astype(np.float32), 1.0)
         values = np.minimum(self.values, np.where(spikes, 0.0, 1.0 - edge))
-        return Section(values.astype(np.float32), (self.low[0], self.low[1]))
+        return PlaneSection(values.astype(np.float32), (self.low[0], self.low[1]))
 
     def outline(self) -> np.ndarray:
         """Longest 0.5-level curve, (n, 2); closed curves repeat the first point. Empty if none."""
@@ -138,15 +134,9 @@ def length(curve: np.ndarray) -> float:
     return float(np.linalg.norm(np.diff(curve, axis=0), axis=1).sum())
 
 
-def arc(curve: np.ndarray) -> np.ndarray:
-    """Arc length from the first point to each point, (n,)."""
-    return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
-
-
 def along(curve: np.ndarray, at: np.ndarray | float) -> np.ndarray:
     """Point(s) at given arc lengths."""
-    s = arc(curve)
-    return np.stack([np.interp(at, s, curve[:, k]) for k in range(curve.shape[1])], -1)
+    return at_arc_lengths(curve, arc_lengths(curve), at)
 
 
 def resampled(curve: np.ndarray, step_mm: float = STEP_MM) -> np.ndarray:
@@ -162,7 +152,7 @@ def nearest(curve: np.ndarray, point: np.ndarray) -> tuple[np.ndarray, float]:
     t = np.clip(((point - start) * step).sum(1) / size, 0, 1)
     feet = start + t[:, None] * step
     k = int(np.argmin(((feet - point) ** 2).sum(1)))
-    return feet[k], float(arc(curve)[k] + t[k] * np.sqrt(size[k]))
+    return feet[k], float(arc_lengths(curve)[k] + t[k] * np.sqrt(size[k]))
 
 
 def extreme(curve: np.ndarray, direction: np.ndarray, cap_mm: float = 1.0) -> np.ndarray:

@@ -69,7 +69,7 @@ _SIDES = ("L", "R")
 
 
 @dataclass(frozen=True)
-class Entry:
+class SchemeEntry:
     """One line of a scheme: these numbers are this structure.
 
     ``side`` is "L" or "R"; None for a structure without sides, and for numbers that name a paired
@@ -105,7 +105,7 @@ class Scheme:
 
     name: str
     title: str
-    entries: tuple[Entry, ...]
+    entries: tuple[SchemeEntry, ...]
     aliases: tuple[str, ...] = ()
 
     @functools.cached_property
@@ -292,7 +292,7 @@ def _build(data: Any, name: str) -> Scheme:
     )
 
 
-def _entry(item: Any, position: int) -> Entry:
+def _entry(item: Any, position: int) -> SchemeEntry:
     if not isinstance(item, dict):
         raise _Wrong(f"entry {position} is no object with a structure and its labels")
     structure, side = item.get("structure"), item.get("side")
@@ -308,7 +308,9 @@ def _entry(item: Any, position: int) -> Entry:
     labels = item.get("labels")
     if not isinstance(labels, list):
         raise _Wrong(f'{structure} has no list "labels"')
-    return Entry(structure, side, tuple(n for part in labels for n in _range(part, structure)))
+    return SchemeEntry(
+        structure, side, tuple(n for part in labels for n in _range(part, structure))
+    )
 
 
 def _range(part: Any, structure: str) -> Iterator[int]:

@@ -1,4 +1,5 @@
-"""The `brainlandmarks` command: one module per subcommand, each with `add_parser` and `run`.
+"""The `brainlandmarks` command: one module or folder per subcommand,
+each with `add_parser` and `run`.
 
 Only the chosen subcommand imports what it needs, so `brainlandmarks --help` answers at once.
 """
@@ -14,25 +15,23 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from BrainLandmarksLib import PROGRAM, __version__
 from BrainLandmarksLib.cli import (
     agreement,
     annotate,
-    cohort_report,
     correct,
     dataset,
-    dataset_annotate,
     detect,
     distance,
-    explain,
-    explain_compare,
-    explain_sanity,
     models,
     protocol,
     serve,
 )
+from BrainLandmarksLib.cli.cohort import report as cohort_report
+from BrainLandmarksLib.cli.dataset import annotate as dataset_annotate
+from BrainLandmarksLib.cli.gradcam import compare, explain, sanity
 from BrainLandmarksLib.cli.terminal import report
 from BrainLandmarksLib.errors import UserError
 
@@ -40,8 +39,8 @@ COMMANDS = (
     detect,
     cohort_report,
     explain,
-    explain_compare,
-    explain_sanity,
+    compare,
+    sanity,
     distance,
     protocol,
     annotate,
@@ -67,7 +66,10 @@ examples:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error of this program."""
+    """Reports what is wrong in one line, as every other error; keeps the lines of examples."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
         report(f"{message}; see {self.prog} --help.")
@@ -80,7 +82,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         description="Find anatomical landmarks in MRI of the head.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

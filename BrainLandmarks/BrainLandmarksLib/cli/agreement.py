@@ -24,7 +24,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "intraclass correlation, Bland-Altman limits, planes and equal spacing, and a ranked list "
         "of what to annotate again.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "folders", metavar="DIR", nargs="+", type=Path, help="landmark files, a folder per person"

@@ -27,7 +27,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "FreeSurfer, FastSurfer, SynthSeg, GIF, MUSE or DLMUSE, or any other of which a file says "
         "what its numbers are. Anatomy that the map does not contain gives a missing landmark.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("labelmap", metavar="LABELMAP", type=Path, help="image file of the labels")
     parser.add_argument(
@@ -70,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.annotation import LabelMap, annotate, load_scheme
 
     if arguments.labels != "auto":
-        load_scheme(arguments.labels)  # a wrong name is told before the image is read
+        load_scheme(arguments.labels)  # a wrong name is reported before the image is read
     head = LabelMap(reading.read(arguments.labelmap, arguments), arguments.labels)
     landmarks = annotate(head)
     write_landmarks(output, landmarks)

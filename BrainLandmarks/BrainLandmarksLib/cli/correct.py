@@ -35,7 +35,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "points of a group onto its plane and spread them at equal distances along their outline. "
         "Primary points stay where they are, unless --primary is given.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "annotation", metavar="ANNOTATION", type=Path, help="a landmark file, or a folder of them"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from BrainLandmarksLib.cli import cohort, options, reading, terminal
+from BrainLandmarksLib.cli import options, reading, terminal
+from BrainLandmarksLib.cli.cohort import detect_bids
 from BrainLandmarksLib.errors import ImplausibleError, UserError
 from BrainLandmarksLib.io.atomic import atomic_writes, need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
@@ -27,7 +28,6 @@ examples:
   brainlandmarks detect --bids data -o data/derivatives/brainlandmarks --workers 4
                                                   every T1w image of a BIDS dataset, four at a time
 """
-FORCE_HINT = "With --force the landmarks are written all the same, marked as implausible."
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -39,7 +39,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "Per image: landmarks for 3D Slicer (.mrk.json), a table in RAS millimetres (.csv) and a "
         "picture (.png). For a BIDS dataset see the second group of options.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "images",
@@ -63,7 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--no-picture", action="store_true", help="write no .png")
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
     options.add_force(parser)
-    cohort.add_options(parser)
+    detect_bids.add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -74,8 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: nothing can be done at all: a wrong option, model or output folder.
     """
     if arguments.bids is not None:
-        return cohort.run(arguments)
-    cohort.need_none(arguments)
+        return detect_bids.run(arguments)
+    detect_bids.need_none(arguments)
     if not arguments.images:
         raise UserError("give an image, or a BIDS dataset with --bids; see detect --help.")
     from BrainLandmarksLib.io.images import stem
@@ -96,7 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
             detection = _detect_one(path, outputs, load, read, arguments)
         except ImplausibleError as error:
             failures += 1
-            terminal.report(UserError(f"{stem(path)}: {error} {FORCE_HINT}"))
+            terminal.report(
+                UserError(f"{stem(path)}: {error} {options.force_hint('the landmarks')}")
+            )
         except UserError as error:
             failures += 1
             terminal.report(error)

@@ -33,7 +33,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Print the distance in mm between the landmarks of two files, each .mrk.json, "
         ".csv or .fcsv.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("found", metavar="FOUND", type=Path, help="landmark file to judge")
     parser.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network.device import DEVICES
 
 DEFAULT_MODEL = "brain88"
@@ -31,6 +32,34 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add the option --seed."""
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of all random choices (0)"
+    )
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Add the option --workers of a command that computes in several processes."""
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (one for each processor)"
+    )
+
+
+def need_at_least(arguments: argparse.Namespace, **least: float) -> None:
+    """Check numbers; an option that was not given is fine.
+
+    >>> need_at_least(arguments, workers=1, seed=0)
+
+    Raises:
+        UserError: a number is smaller.
+    """
+    for name, smallest in least.items():
+        value = getattr(arguments, name)
+        if value is not None and value < smallest:
+            raise UserError(f"--{name} must be at least {smallest}, not {value}.")
+
+
 def add_quality(parser: argparse.ArgumentParser) -> None:
     """Add the choice of the quality level."""
     parser.add_argument(
@@ -41,6 +70,11 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
         "in small boxes of finer voxels; best also averages more passes, which takes longer "
         "(standard)",
     )
+
+
+def force_hint(results: str) -> str:
+    """What the option --force does, for the error without it; `results` as in "the maps"."""
+    return f"With --force {results} are written all the same, marked as implausible."
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 BIDS 1.10, "Filenames" and "Directory structure" of the common principles
 (https://bids-specification.readthedocs.io/en/stable/common-principles.html):
 ``sub-<label>/[ses-<label>/]anat/sub-<label>[_ses-<label>][_<key>-<label>...]_<suffix>.nii[.gz]``.
-What ``.bidsignore`` names is not there. A subject without an image is told, not passed over.
+What ``.bidsignore`` names is not there. A subject without an image is reported.
 
 pybids reads far more (inherited metadata, queries over all modalities) and brings a database and
 a data frame library for it. Here a name is all there is to read.

@@ -55,7 +55,7 @@ def write_report(
         path: The page; by default cohort.html in the folder of results.
         raw: The BIDS dataset, if it is no longer where it was.
         shown: How many scans get pictures, worst first; all are listed.
-        progress: Told before each picture.
+        progress: Called before each picture.
 
     Raises:
         UserError: there are no scans, or the page cannot be written.

@@ -39,7 +39,7 @@ class SegmentedHead:
     """A scan and its label maps.
 
     Args:
-        name: What tells it from the others.
+        name: What distinguishes it from the others.
         image: T1-weighted scan.
         maps: Method to label map, the most trusted method first.
     """
@@ -97,7 +97,7 @@ def annotate_heads(
     Args:
         shape: How the landmarks vary over heads; a point where it has hardly any is missing.
         plausibility: Of (K, 3) landmarks, such as `plausibility.Judge`.
-        schemes: Method to the name or file of its label scheme; by default the numbers tell.
+        schemes: Method to the name or file of its label scheme; by default found from the numbers.
     """
     rules = _by_rule(heads, schemes or {}, report)
     methods = list(dict.fromkeys(method for head in heads for method in head.maps))

@@ -33,7 +33,7 @@ OFF_PLANE_MM = 5.0
 """Farther off the plane that its group shares, a landmark is taken for a mistake."""
 
 _FIRST = 3
-"""Mistakes that are told where there is room for a sentence only."""
+"""Mistakes that are reported where there is room for one sentence only."""
 
 
 @dataclass
@@ -219,7 +219,7 @@ def _read_grid(dataset: Dataset, report: HeadReport, intact: bool) -> None:
 
 
 def _read_points(dataset: Dataset, report: HeadReport, intact: bool) -> None:
-    # A head that is turned round is a mistake to be told, and the rest of it can be checked.
+    # A head that is turned round is a mistake to report, and the rest of it can be checked.
     report.landmarks = dataset.read_landmarks(report.entry, any_pose=True).current
 
 

@@ -68,7 +68,7 @@ from BrainLandmarksLib.protocol.landmarks import PLAUSIBLE, LandmarkSet, is_plau
 LOCATOR_PASSES = 2
 """The locator runs this often, each time on a cube placed by the pass before."""
 
-WITHOUT_DOUBT = 0.98
+CERTAIN = 0.98
 """Heads that lie as the last pass took them to have at least this plausibility."""
 
 FINE_PASSES = 2
@@ -506,8 +506,8 @@ class Detector:
             input_cube, decoded = self._see(work.head, grid, work.watch)
             points = _points(decoded, grid)
             plausibility = self.judge(points)
-            doubted = PLAUSIBLE <= plausibility < WITHOUT_DOUBT
-            if number + 1 >= work.chosen.passes and not doubted:
+            uncertain = PLAUSIBLE <= plausibility < CERTAIN
+            if number + 1 >= work.chosen.passes and not uncertain:
                 break
             if number < work.chosen.passes:
                 pose = self._pose(decoded, grid, pose)

@@ -60,6 +60,16 @@ def onto(points: FloatArray, target: FloatArray) -> FloatArray:
     return apply_affine(rigid_fit(points, target), points)
 
 
+def in_pose_of(mean: FloatArray, head: FloatArray, vectors: FloatArray) -> FloatArray:
+    """Vectors (K, 3) at a head, turned as if the head lay in the pose of its mean.
+
+    Args:
+        mean: (K, 3) landmarks in the canonical pose, mm.
+        head: (K, 3) the landmarks of the head, mm, NaN where missing.
+    """
+    return vectors @ rigid_fit(mean, head)[:3, :3]
+
+
 def procrustes_mean(
     heads: Collection[FloatArray],
     start: FloatArray,

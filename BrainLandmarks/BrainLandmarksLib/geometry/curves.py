@@ -22,7 +22,7 @@ def spline(points: FloatArray, periodic: bool = False) -> CubicSpline:
 
 
 def arc_lengths(curve: FloatArray) -> FloatArray:
-    """Arc length from the first sample of a polyline to each, mm; (n, 3) -> (n,)."""
+    """Arc length from the first sample of a polyline to each, mm; (n, d) -> (n,)."""
     steps = np.linalg.norm(np.diff(curve, axis=0), axis=1)
     return np.concatenate([[0.0], np.cumsum(steps)])
 
@@ -33,6 +33,6 @@ def at_equal_arc_lengths(curve: FloatArray, parts: int) -> FloatArray:
     return at_arc_lengths(curve, length, np.linspace(0, length[-1], parts + 1))
 
 
-def at_arc_lengths(curve: FloatArray, length: FloatArray, at: FloatArray) -> FloatArray:
-    """Points of a curve at arc lengths, given the arc lengths of its samples."""
-    return np.stack([np.interp(at, length, curve[:, k]) for k in range(3)], -1)
+def at_arc_lengths(curve: FloatArray, length: FloatArray, at: FloatArray | float) -> FloatArray:
+    """Points of a curve (n, d) at arc lengths, given the arc lengths of its samples."""
+    return np.stack([np.interp(at, length, axis) for axis in curve.T], -1)

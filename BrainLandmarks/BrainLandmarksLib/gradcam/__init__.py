@@ -1,4 +1,4 @@
-"""Grad-CAM: for every landmark, what the network looked at (paper III-F and IV-D).
+"""Grad-CAM: for every landmark, what its position is based on (paper III-F and IV-D).
 
 ``layers`` runs the network forwards to a layer and gradients back to it; ``maps`` is the paper's
 equations on one cube; ``explanation`` puts the maps into the scan's space; ``output`` and

@@ -24,7 +24,7 @@ from BrainLandmarksLib.protocol import Protocol
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the network looked at when it placed the landmarks of one head.
+    """What the network based the landmarks of one head on.
 
     >>> detection = detector.detect(read_image("head.nii.gz"))
     >>> explanation = explain(detector, detection)

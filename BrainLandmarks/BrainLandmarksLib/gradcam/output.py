@@ -27,7 +27,7 @@ FORMAT = 1
 
 MEANING = (
     "A map shows which parts of the image spoke for the landmark in this layer of the network. It "
-    "is no measure of confidence: it tells neither how sure nor how right the landmark is."
+    "is no measure of confidence: it says neither how certain nor how accurate the landmark is."
 )
 
 _READ = {

@@ -2,7 +2,7 @@
 
 A table is read only if there is one way to read it. ``-13,1915`` is two cells where commas separate
 and one number where semicolons do; a row with more cells than its header is refused, because which
-of them is too many cannot be told.
+of them is too many is unknown.
 """
 
 from __future__ import annotations

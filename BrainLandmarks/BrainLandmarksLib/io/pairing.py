@@ -1,6 +1,6 @@
 """Which files belong together: an image and its landmarks, two people's landmarks of one head.
 
-Names tell. The landmarks of ``head.nii.gz`` are ``head.mrk.json``, ``head_landmarks.csv`` (as
+The names decide. The landmarks of ``head.nii.gz`` are ``head.mrk.json``, ``head_landmarks.csv`` (as
 ``brainlandmarks detect`` calls them) or ``head_AB.fcsv``; in BIDS, those of ``sub-01_T1w.nii.gz``
 are ``sub-01_desc-expert_afids.fcsv``, too.
 
@@ -31,7 +31,7 @@ SAME_MM = 0.01
 """Formats round differently; landmarks that are nearer to each other than this are the same."""
 
 SAME_AGE_S = 2.0
-"""Files that were written or copied together; which of them was edited last cannot be told."""
+"""Files that were written or copied together; which of them was edited last is unknown."""
 
 _IMAGE_SUFFIXES = tuple(s for s in NIBABEL_SUFFIXES + ITK_SUFFIXES if s not in (".img", ".img.gz"))
 _BIDS_SUBJECT = re.compile(r"(?:^|_)sub-([A-Za-z0-9]+)")
@@ -182,7 +182,7 @@ def pair_up(sources: Iterable[str | os.PathLike[str]], protocol: Protocol | None
     """Pair the images and the landmark files below some folders by their names.
 
     Landmarks go to the image with the longest name that theirs begins with, in the same folder if
-    there are several. A head of which several files could be meant is left out and told.
+    there are several. A head of which several files could be meant is left out and reported.
 
     Args:
         protocol: As for `find_annotations`.

@@ -28,7 +28,7 @@ class Table:
         rows: Cells, as many in each row as there are columns.
         digits: Decimals of floats in the printed forms; the CSV file has four.
         words: How many of the first columns are words, where numbers come as texts; by default
-            the cells tell which columns are numbers.
+            the cells decide which columns are numbers.
     """
 
     header: Sequence[str]

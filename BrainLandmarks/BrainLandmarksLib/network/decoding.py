@@ -81,8 +81,8 @@ def argmax(heatmaps: Tensor) -> Tensor:
     return index.to(torch.float64 if heatmaps.dtype == torch.float64 else torch.float32)
 
 
-def _window(volume: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, list[Tensor]]:
-    """Values ``(B, K, M)`` in a box round ``centre``, zero outside, and each value's i, j, k."""
+def _window(volume: Tensor, centre: Tensor, radius: int) -> Tensor:
+    """Values ``(B, K, M)`` in a box round ``centre``, zero outside the volume."""
     offset = torch.arange(-radius, radius + 1, device=volume.device)
     axes, inside = [], []
     for axis, size in enumerate(volume.shape[2:]):
@@ -96,28 +96,7 @@ def _window(volume: Tensor, centre: Tensor, radius: int) -> tuple[Tensor, list[T
         inside[2][..., None, None, :],
     )
     flat = ((i * volume.shape[3] + j) * volume.shape[4] + k).flatten(2)
-    values = volume.flatten(2).gather(2, flat) * (a & b & c).flatten(2)
-    shape = (*flat.shape[:2], *(3 * [len(offset)]))
-    return values, [x.expand(shape).flatten(2) for x in (i, j, k)]
-
-
-def local_soft_argmax(heatmaps: Tensor, radius: int = 3) -> Tensor:
-    """Expected voxel coordinate within a window round the highest voxel of each heatmap.
-
-    A second bump outside the window does not pull it, unlike :func:`spatial_softmax`; where the
-    window cuts off a wide peak it leans towards the highest voxel.
-
-    Args:
-        heatmaps: logits ``(B, K, D, H, W)``.
-        radius: half-width of the window in voxels.
-
-    Returns:
-        ``(B, K, 3)`` ijk.
-    """
-    mass, _ = _masses(heatmaps)
-    weight, axes = _window(mass, argmax(heatmaps), radius)
-    total = weight.sum(-1)
-    return torch.stack([(weight * x).sum(-1) / total for x in axes], -1)
+    return volume.flatten(2).gather(2, flat) * (a & b & c).flatten(2)
 
 
 def decode(heatmaps: Tensor, radius: int = 3, inverse_temperature: float = 1.0) -> Decoded:
@@ -135,7 +114,7 @@ def decode(heatmaps: Tensor, radius: int = 3, inverse_temperature: float = 1.0) 
     """
     mass, total = _masses(heatmaps)
     mean, variance = _moments(mass, total)
-    peak, _ = _window(mass, argmax(heatmaps), radius)
+    peak = _window(mass, argmax(heatmaps), radius)
     if inverse_temperature != 1.0:
         sharp = mass**inverse_temperature
         mean, _ = _moments(sharp, sharp.sum((2, 3, 4)))

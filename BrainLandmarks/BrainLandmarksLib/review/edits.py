@@ -160,7 +160,7 @@ class Review:
     # Many points at once, one step ---------------------------------------------------------------
 
     def confirm_many(self, labels: Sequence[str]) -> list[str]:
-        """Agree with those of the points that no person has looked at yet."""
+        """Confirm those of the points that no person has reviewed yet."""
         return self._confirm(labels, ("model",))
 
     def _confirm(self, labels: Sequence[str], statuses: Sequence[str]) -> list[str]:
@@ -181,7 +181,7 @@ class Review:
         """Place several points in one step, RAS mm; returns the labels that changed.
 
         Points that a rule or the shape model moved ("respaced", "projected", "swapped",
-        "resolved") stay the model's if they were: no person has looked at them.
+        "resolved") stay the model's if they were: no person has reviewed them.
         """
         if kind not in KINDS:
             raise ValueError(f"{kind!r} is none of {', '.join(KINDS)}")
@@ -356,7 +356,7 @@ def write_review(
         write_landmarks(path, review.current)
         return
     record = {_KEY: to_record(review, source)}
-    write_mrk_json(path, review.current, record, plausibility=plausibility_of(source or {}))
+    write_mrk_json(path, review.current, record, plausibility=stated_plausibility(source or {}))
 
 
 def read_review(
@@ -383,12 +383,12 @@ def read_review(
     record = content.get(_KEY)
     if record is None:
         need_plausible(protocol, current.points, name, any_pose=any_pose)
-        stated = plausibility_of(content)
+        stated = stated_plausibility(content)
         return Review.of(current), {} if stated is None else {PLAUSIBILITY: stated}
     return from_record(record, current, name)
 
 
-def plausibility_of(source: Mapping[str, Any]) -> float | None:
+def stated_plausibility(source: Mapping[str, Any]) -> float | None:
     """How plausible the model's answer is (`detection.plausibility`); None if nothing says so."""
     value = source.get(PLAUSIBILITY)
     return float(value) if isinstance(value, (int, float)) else None
@@ -396,7 +396,7 @@ def plausibility_of(source: Mapping[str, Any]) -> float | None:
 
 def is_implausible(source: Mapping[str, Any]) -> bool:
     """Whether the model's answer is one of no head, which somebody wanted all the same."""
-    return not is_plausible(plausibility_of(source))
+    return not is_plausible(stated_plausibility(source))
 
 
 def _has_record(path: str | os.PathLike[str]) -> bool:

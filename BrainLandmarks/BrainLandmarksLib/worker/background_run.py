@@ -115,7 +115,7 @@ class BackgroundRun:
 
     @classmethod
     def attach(cls, folder: Path) -> BackgroundRun | None:
-        """The run that a folder tells of, whether it still runs or not; None if it tells of none.
+        """The run recorded in a folder, whether it still runs or not; None if there is no record.
 
         What it printed so far comes with the first `new_lines`.
         """

@@ -194,7 +194,7 @@ class Worker:
         ]
         if self._last_end:
             lines.append(f"last end: {self._last_end}")
-        # What the worker wrote when it ended badly; it is never told what a scan is called.
+        # What the worker wrote when it ended badly; it never gets the name of a scan.
         return "\n".join([*lines, "last lines:", *(self._log or ["(none)"])])
 
     # The process ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How a process ended, in its own words: what its parent is told may be another's exit code.
+"""How a process ended, in its own words: the exit code that its parent sees may be another's.
 
 PythonSlicer and Slicer are launchers: the program proper is their child. A launcher ends with the
 exit code of its child, but with 1 where a signal ended it, and a signal that reaches the launcher
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 VARIABLE = "BRAINLANDMARKS_LAST_WORDS"
-"""Environment variable with the file's path, for a process that is not told otherwise."""
+"""Environment variable with the file's path, for a process that gets no other."""
 
 BEAT_S = 2.0
 """How often a process that beats touches its file."""
@@ -220,7 +220,7 @@ def ending(path: Path | None, exit_code: int | None) -> Ending:
 
     Args:
         path: The file; None if there is none.
-        exit_code: What its parent was told, which counts where the file says nothing; None if
+        exit_code: What its parent saw, which counts where the file says nothing; None if
             this program is not its parent.
     """
     header, words = _read(path) if path is not None else ({}, "")

@@ -27,7 +27,7 @@ PYTHON = "PythonSlicer"
 WATCH_S = 0.5
 
 _SHOWN = 15
-"""Linux tells this many letters of a program's name."""
+"""Linux reports this many letters of a program's name."""
 
 GRACE_S = 2.0
 """Ctrl-C reaches the program proper as well; it is asked to stop only if it did not by itself."""
@@ -109,13 +109,13 @@ def interrupt_main() -> None:
 
 
 def _program(pid: int) -> str:
-    """Name of the program that a process runs; "" where the system does not tell."""
+    """Name of the program that a process runs; "" where the system does not report it."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        told = subprocess.run(
+        listed = subprocess.run(
             ["ps", "-o", "comm=", "-p", str(pid)],
             capture_output=True, text=True, timeout=5.0, check=True,
         )  # fmt: skip
-        return Path(told.stdout.strip()).name
+        return Path(listed.stdout.strip()).name
     return ""

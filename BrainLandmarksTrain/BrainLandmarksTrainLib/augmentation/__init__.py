@@ -25,14 +25,14 @@ if TYPE_CHECKING:
         AugmentWithLandmarks,
         regenerate,
     )
-    from BrainLandmarksTrainLib.augmentation.faux_volumes import algorithm1
+    from BrainLandmarksTrainLib.augmentation.faux_volumes import by_faux_volumes
 
 __all__ = [
     "AugmentWithLandmarks",
     "AugmentationConfig",
     "Augmented",
     "Record",
-    "algorithm1",
+    "by_faux_volumes",
     "load_augmentation",
     "regenerate",
 ]
@@ -40,7 +40,7 @@ __all__ = [
 _LATER = {
     "AugmentWithLandmarks": ".augment",
     "Augmented": ".augment",
-    "algorithm1": ".faux_volumes",
+    "by_faux_volumes": ".faux_volumes",
     "regenerate": ".augment",
 }
 

@@ -35,7 +35,7 @@ class AugmentWithLandmarks:
     """Varies scans the way patients and scanners do, and moves the landmarks along.
 
     Landmarks go through the very map that resampled the image (`landmark_transform`); the
-    paper's own way, one faux volume per landmark, is `algorithm1`.
+    paper's own way, one faux volume per landmark, is `by_faux_volumes`.
 
     >>> augment = AugmentWithLandmarks()
     >>> varied = augment(volume, landmarks, seed=7)

@@ -41,7 +41,7 @@ class FauxPoints:
     wiped_out: tuple[str, ...]
 
 
-def algorithm1(steps: Sequence[Step], volume: Volume, landmarks: LandmarkSet) -> FauxPoints:
+def by_faux_volumes(steps: Sequence[Step], volume: Volume, landmarks: LandmarkSet) -> FauxPoints:
     """Move landmarks the way the paper does.
 
     For each landmark a volume is made that is 1 at the landmark's voxel and 0 elsewhere, goes
@@ -50,7 +50,7 @@ def algorithm1(steps: Sequence[Step], volume: Volume, landmarks: LandmarkSet) ->
     add half a voxel of rounding).
 
     >>> varied = AugmentWithLandmarks()(volume, landmarks, seed=7)
-    >>> algorithm1(varied.record.steps, volume, landmarks).wiped_out
+    >>> by_faux_volumes(varied.record.steps, volume, landmarks).wiped_out
     ()
     """
     points = np.full(landmarks.points.shape, np.nan)

@@ -157,7 +157,7 @@ def augment_dataset(
     except BrokenProcessPool:
         raise UserError(
             "a worker was ended by the system, most likely for lack of memory; give fewer "
-            "--workers. The same command goes on from here."
+            "--workers. The same command resumes from here."
         ) from None
     if open_tasks or not (made.folder / SHEET_FILE).exists():
         draw_contact_sheet(list(_sheet_rows(made)), made.folder / SHEET_FILE)

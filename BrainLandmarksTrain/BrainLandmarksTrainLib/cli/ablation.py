@@ -26,7 +26,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "ground truth, augmentation, and the mixed loss, and write the paper's Table III. A "
         "command that was stopped resumes when it is run again.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "config", metavar="CONFIG", help="an ablation that comes with the program (reduced, "

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from BrainLandmarksLib.cli.options import add_processes, add_seed, need_at_least
+
 from . import schema
 
 _EXAMPLE = """\
@@ -27,7 +29,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "the anatomy; the record of every scan is in the manifest. A command that was "
         "stopped resumes when it is run again.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", metavar="DATASET", type=Path, help="dataset folder")
     parser.add_argument(
@@ -38,10 +39,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--factor", type=float, default=1.0, metavar="F",
         help="varied scans to make of each scan; 0.5 makes one of every second (1)",
     )  # fmt: skip
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes (one for each processor)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, others (0)")
+    add_processes(parser)
+    add_seed(parser)
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="policies and ranges, .json or .yaml (paper)"
     )
@@ -69,14 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: the dataset, the settings or the output cannot be used.
     """
-    from BrainLandmarksLib.errors import UserError
     from BrainLandmarksTrainLib.augmentation.config import AugmentationConfig, load_augmentation
     from BrainLandmarksTrainLib.augmentation.folder import SHEET_FILE, augment_dataset, summary
 
-    for name, least in (("workers", 1), ("seed", 0)):
-        value = getattr(arguments, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name} must be at least {least}, not {value}.")
+    need_at_least(arguments, workers=1, seed=0)
     config = load_augmentation(arguments.config) if arguments.config else AugmentationConfig()
     made = augment_dataset(
         arguments.dataset,

@@ -27,7 +27,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "It takes two detections per scan and no GPU. Scans of the training split give the "
         "correction, those of the validation split the confidence.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="name or folder of the model")
     parser.add_argument("dataset", metavar="DATASET", type=Path, help="dataset folder")

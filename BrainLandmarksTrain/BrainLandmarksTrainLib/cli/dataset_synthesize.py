@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from BrainLandmarksLib.cli import terminal
+from BrainLandmarksLib.cli.options import add_processes, add_seed
 
 NAME = "dataset synthesize"
 
@@ -25,7 +26,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "T1-like scans of them: a dataset of any size without patient data. The subject of a head "
         "is the label map that it descends from.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--label-maps", metavar="PATH", nargs="+", type=Path, required=True,
@@ -33,14 +33,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     parser.add_argument("-n", "--heads", type=int, required=True, help="how many heads")
     parser.add_argument("-o", "--output", metavar="DIR", required=True, type=Path)
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other heads (0)")
+    add_seed(parser)
     parser.add_argument(
         "--raters", type=int, default=0, metavar="N",
         help="also write what N people would have annotated, with human errors (0)",
     )  # fmt: skip
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes (one for each processor)"
-    )
+    add_processes(parser)
     parser.set_defaults(run=run)
 
 

@@ -47,7 +47,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "those a model finds on a dataset, or landmark files, or those a model finds on unseen "
         "synthetic T1 scans that are rendered from held-out label maps.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--dataset", metavar="DIR", type=Path, help="scans with true landmarks")

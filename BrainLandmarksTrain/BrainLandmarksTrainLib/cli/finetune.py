@@ -26,7 +26,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "share keep their weights in the last layer. Ctrl-C writes a checkpoint; the same command "
         "resumes from it.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="name or folder of the model to start from")
     parser.add_argument("dataset", metavar="DATASET", type=Path, help="dataset folder")

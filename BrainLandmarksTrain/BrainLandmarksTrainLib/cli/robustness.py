@@ -6,8 +6,14 @@ import argparse
 from pathlib import Path
 
 from BrainLandmarksLib.cli import terminal
-from BrainLandmarksLib.cli.options import add_device, add_model, add_quality
-from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.cli.options import (
+    add_device,
+    add_model,
+    add_processes,
+    add_quality,
+    add_seed,
+    need_at_least,
+)
 
 _EXAMPLE = """\
 examples:
@@ -30,7 +36,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "ghosts, spikes, shading, noise, motion, blur, thick slices, rotation, other contrasts, "
         "no skull, no neck, no top. Writes robustness.md, robustness.csv and robustness.png.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
@@ -56,10 +61,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--sheet", action="store_true", help="also draw the first scan in every condition"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, others (0)")
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes (one for each processor)"
-    )
+    add_seed(parser)
+    add_processes(parser)
     add_quality(parser)
     add_device(parser)
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
@@ -74,10 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from BrainLandmarksLib.io.atomic import need_writable
 
-    for name, least in (("workers", 1), ("seed", 0)):
-        value = getattr(arguments, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name} must be at least {least}, not {value}.")
+    need_at_least(arguments, workers=1, seed=0)
     need_writable(arguments.output)
     from BrainLandmarksTrainLib.evaluation.robustness.report import robustness_report
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from BrainLandmarksLib.cli import reading, terminal
-from BrainLandmarksLib.cli.options import add_device, add_model, add_quality
+from BrainLandmarksLib.cli.options import add_device, add_model, add_quality, add_seed
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.resources import image_path
 
@@ -29,7 +29,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "far every landmark is from that of the image as it is, moved along. No true landmarks "
         "are needed. Writes retest.md, retest_groups.csv and retest_landmarks.csv.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="T1 images, as for detect")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
@@ -45,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--noise", type=float, default=0.03, metavar="SHARE",
         help="standard deviation, as a share of the bright tissue (0.03)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, others (0)")
+    add_seed(parser)
     add_quality(parser)
     reading.add_options(parser)
     add_device(parser)

@@ -39,7 +39,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "folder out. A model that starts from another one is compared with it. Ctrl-C writes a "
         "checkpoint; the same command resumes from it.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "config", metavar="CONFIG", help="a recipe that comes with the program (brain88, paper, "
@@ -143,7 +142,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def train(recipe: Recipe, arguments: argparse.Namespace, command: str) -> int:
-    """Train, tell how it goes, and return the exit code.
+    """Train, report progress, and return the exit code.
 
     Raises:
         UserError: the data or a checkpoint is wrong, or there is a run and it may not go on.
@@ -158,11 +157,11 @@ def train(recipe: Recipe, arguments: argparse.Namespace, command: str) -> int:
     if model is None:
         return INTERRUPTED
     if leads():
-        _tell_change(recipe, model)
+        _report_change(recipe, model)
     return 0
 
 
-def _tell_change(recipe: Recipe, model: Path) -> None:
+def _report_change(recipe: Recipe, model: Path) -> None:
     """Compare a fine-tuned model with the old one, where both find the landmarks."""
     from BrainLandmarksLib.dataset import Dataset
     from BrainLandmarksLib.network.model_files import load_model

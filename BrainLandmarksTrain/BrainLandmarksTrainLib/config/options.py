@@ -1,6 +1,7 @@
 """A recipe from the few choices that a panel offers; needs no PyTorch.
 
->>> recipe = recipe_from(Choices("fine-tune", dataset=Path("corrections"), output=Path("run")))
+>>> options = TrainingOptions("fine-tune", dataset=Path("corrections"), output=Path("run"))
+>>> recipe = recipe_from(options)
 >>> file = keep_recipe(recipe)                # run/recipe.json, for `brainlandmarks train`
 """
 
@@ -32,7 +33,7 @@ second number."""
 
 
 @dataclass(frozen=True)
-class Choices:
+class TrainingOptions:
     """What a person chooses; `recipe_from` makes a recipe of it.
 
     Args:
@@ -66,7 +67,7 @@ class Choices:
     augmentation: AugmentationConfig | None = None
 
 
-def recipe_from(choices: Choices) -> Recipe:
+def recipe_from(choices: TrainingOptions) -> Recipe:
     """The recipe of some choices.
 
     Raises:
@@ -138,7 +139,7 @@ def training_scans(dataset: Dataset) -> int:
     return len(train) if any(entry.split for entry in dataset.entries) else len(dataset)
 
 
-def _length(choices: Choices, dataset: Path) -> dict[str, Any]:
+def _length(choices: TrainingOptions, dataset: Path) -> dict[str, Any]:
     if choices.unit == "minutes":
         return {"minutes": float(choices.amount)}
     if choices.unit == "epochs":
@@ -149,7 +150,7 @@ def _length(choices: Choices, dataset: Path) -> dict[str, Any]:
     return {"steps": choices.amount}
 
 
-def _augmented(recipe: Recipe, choices: Choices) -> Recipe:
+def _augmented(recipe: Recipe, choices: TrainingOptions) -> Recipe:
     if choices.augmentation is None or recipe.scans is None:
         return recipe
     return replace(recipe, scans=replace(recipe.scans, augmentation=choices.augmentation))

@@ -20,7 +20,7 @@ from .comparison import Comparison
 from .metrics import ErrorTable
 from .paper_tables import READINGS, table_four
 
-PAGE = "before_after.md"
+PAGE = "model_comparison.md"
 
 _BRIEF = ("mean", "median", "p90")
 
@@ -80,9 +80,10 @@ def write_model_comparison(
 ) -> str:
     """Write tables and box plots of two comparisons of the same scans into a folder.
 
-    ``before_after.md`` shows the paper's Table IV of both side by side in both readings of MAE, and
-    every landmark's change; ``before_after_groups.csv`` and ``before_after_landmarks.csv`` are
-    numbers, ``before_after.png`` has a box for each landmark before and after.
+    ``model_comparison.md`` shows the paper's Table IV of both side by side in both readings of
+    MAE, and every landmark's change; ``model_comparison_groups.csv`` and
+    ``model_comparison_landmarks.csv`` hold the numbers, ``model_comparison.png`` a box for each
+    landmark before and after.
 
     Args:
         names: of the two models.
@@ -123,10 +124,10 @@ def write_model_comparison(
         page += [_side_by_side(tables[0], tables[1], names, ("MAE", "RMSE")).markdown()]
     landmarks = _landmarks(protocol.labels, old, new, change)
     with atomic_writes(folder) as unfinished:
-        groups.write_csv(unfinished / "before_after_groups.csv")
-        landmarks.write_csv(unfinished / "before_after_landmarks.csv")
+        groups.write_csv(unfinished / "model_comparison_groups.csv")
+        landmarks.write_csv(unfinished / "model_comparison_landmarks.csv")
         box_plot_by_landmark(
-            protocol, dict(zip(names, (old, new))), unfinished / "before_after.png",
+            protocol, dict(zip(names, (old, new))), unfinished / "model_comparison.png",
             ylabel="radial error, mm",
         )  # fmt: skip
         rows = ["## Every landmark, most improved first", landmarks.markdown()]

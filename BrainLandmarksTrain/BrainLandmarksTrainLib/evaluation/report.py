@@ -153,7 +153,7 @@ def held_out_report(
 ) -> str:
     """Measure a model on unseen scans of held-out heads; write what `write_comparison` writes.
 
-    ``errors.md`` also tells what a few corrections do to the other points, and ``confidence.png``
+    ``errors.md`` also states what a few corrections do to the other points, and ``confidence.png``
     shows confidence against error.
 
     Args:

@@ -20,7 +20,7 @@ import numpy as np
 from BrainLandmarksLib.dataset import Dataset, Entry
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
-from BrainLandmarksLib.geometry.alignment import rigid_fit
+from BrainLandmarksLib.geometry.alignment import in_pose_of
 from BrainLandmarksLib.geometry.correction import (
     FEWEST_HEADS,
     WITH_RULES,
@@ -152,7 +152,7 @@ def _lacks(result: HeldOut, seen: FloatArray, shape: ShapeModel) -> FloatArray:
         zip(seen, result.found, result.truth, strict=True)
     ):
         if np.isfinite(found).all(1).sum() > 3:
-            lacks[row] = (truth - points) @ rigid_fit(shape.mean, found)[:3, :3]
+            lacks[row] = in_pose_of(shape.mean, found, truth - points)
     return lacks
 
 

@@ -77,7 +77,7 @@ def train_model(
             on_log=None if on_log is None else lambda row, part=part: on_log(part, row),  # type: ignore[misc]
         )
         if not trainer.train().finished:
-            announce("interrupted; the same command goes on from here")
+            announce("interrupted; the same command resumes from here")
             return None
     folder = output / "model"
     if fabric.is_global_zero:

@@ -12,7 +12,7 @@ MODIFIED = vtk.vtkCommand.ModifiedEvent
 
 
 class TrainBinding(SceneBinding):
-    """Gives the parameter node to the panel, and tells it when the node has other values."""
+    """Gives the parameter node to the panel, and notifies it when the node has other values."""
 
     def _set(self, parameters: Any) -> None:
         widget, before = self._widget, self.parameters

@@ -7,13 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import qt
-import slicer
-import slicer.util
 
-from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.mrml import requirements
-from BrainLandmarksLib.ui.common.busy import installing, need_no_installation
 from BrainLandmarksLib.ui.common.host import WorkerHost
+from BrainLandmarksLib.ui.common.installing import Installer
 from BrainLandmarksLib.ui.common.messages import Messages
 from BrainLandmarksLib.ui.common.preferences import preference
 from BrainLandmarksLib.ui.common.section import heard
@@ -50,6 +46,7 @@ class TrainPanel(Messages):
     def __init__(self, ui: Any, host: WorkerHost) -> None:
         super().__init__(ui, host)
         self.preference = preference
+        self._installer = Installer(self, [ui.tabs])
         self.parameters: Any = None
         self._known: dict[str, Any] = {}
         self.report = ReportSection(self)
@@ -120,14 +117,10 @@ class TrainPanel(Messages):
         label.setMinimumHeight(pixmap.height())
         label.setVisible(True)
 
-    # Choices -------------------------------------------------------------------------------------
-
     def path(self, name: str) -> Path | None:
         """A path of the parameter node; None where it is empty."""
         value = NOWHERE if self.parameters is None else self.parameters.getValue(name)
         return None if value == NOWHERE else value
-
-    # Packages ------------------------------------------------------------------------------------
 
     def ready(self, *, training: bool = False) -> bool:
         """Whether the packages are there; asks once and installs them if not.
@@ -136,22 +129,6 @@ class TrainPanel(Messages):
             training: Those for training as well.
 
         Raises:
-            UserError: installing failed, is not possible here, or another panel is at it.
+            UserError: another panel is installing some.
         """
-        needed = requirements.missing(training=training)
-        if not needed:
-            return True
-        need_no_installation()
-        needed.need_possible()
-        if not slicer.util.confirmOkCancelDisplay(needed.sentence):
-            return False
-        self.status("Installing; this takes some minutes …")
-        with installing([self.ui.tabs]):
-            slicer.app.processEvents()
-            try:
-                requirements.install(needed, log=self.status)
-            except requirements.InstallError as error:
-                raise UserError(str(error)) from error
-        self.status("Installed.")
-        self.host.worker.stop()  # one that was started without them
-        return not requirements.missing(training=training)
+        return self._installer.ready(training=training)

@@ -15,7 +15,7 @@ class PathField:
 
     Slicer's own connector of such a field writes every change back into it at once. The cursor
     jumps to the end, and a dot at the beginning or a slash at the end is gone before the rest of
-    the path can be typed. Nor does it hear when the field is emptied: CTK tells of the paths that
+    the path can be typed. Nor does it hear when the field is emptied: CTK reports the paths that
     it accepts, and of an empty one only that it is none.
 
     Args:

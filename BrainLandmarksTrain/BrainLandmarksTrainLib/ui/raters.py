@@ -28,7 +28,7 @@ class RatersSection(Section):
             names = ", ".join(raters_of(dataset)) or "there is none yet"
             raise UserError(f"write the second rater's name first ({names}).")
         if self.ui.blindedCheck.checked:
-            raise UserError("agreement would tell of the first annotation; end blinding first.")
+            raise UserError("agreement would reveal the first annotation; end blinding first.")
         ratings = ratings_of(dataset, rater)
         charts = plot_agreement(ratings)
         show_in_layout(*charts)

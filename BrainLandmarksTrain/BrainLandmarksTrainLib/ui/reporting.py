@@ -11,7 +11,8 @@ from BrainLandmarksLib.ui.common.preferences import add_model
 from BrainLandmarksLib.ui.common.section import Section, reports_errors
 
 MODEL, REPORT = "model", "report"
-PAGE, PICTURE = "before_after.md", "before_after.png"
+NAMES = ("model_comparison", "before_after")
+"""Of the page and the picture of a comparison, and what they were called formerly."""
 
 
 class ReportSection(Section):
@@ -36,8 +37,9 @@ class ReportSection(Section):
         except UserError:
             return
         self._folder = folder
-        page, picture = folder / REPORT / PAGE, folder / REPORT / PICTURE
-        measured = page.is_file()
+        pages = [folder / REPORT / f"{name}.md" for name in NAMES]
+        page = next((path for path in pages if path.is_file()), pages[0])
+        measured, picture = page.is_file(), page.with_suffix(".png")
         self.ui.reportLabel.setText(
             f"{model.name}: {model.landmarks} landmarks of {model.protocol}."
             + ("" if measured else " It started from no model, so there is nothing to compare.")
@@ -61,4 +63,4 @@ class ReportSection(Section):
         add_model(self._folder / MODEL)
         self.ui.useButton.setText("Brain Landmarks uses this model")
         self.ui.useButton.setEnabled(False)
-        self.panel.training.fill_models()
+        self.panel.training.form.fill_models()

@@ -1,4 +1,4 @@
-"""The tab Training: choose, start, follow, pause, stop; find a training that runs again."""
+"""The tab Training: start, follow, pause, stop; find a training that runs again."""
 
 from __future__ import annotations
 
@@ -12,48 +12,29 @@ import slicer
 
 from BrainLandmarksLib import PROGRAM
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.network.model_files import summarise
-from BrainLandmarksLib.ui.common.preferences import title_of, usable_models
 from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
 from BrainLandmarksLib.worker.background_run import BackgroundRun
-from BrainLandmarksTrainLib.augmentation import AugmentationConfig
-from BrainLandmarksTrainLib.config.options import (
-    Choices,
-    arguments_of,
-    keep_recipe,
-    recipe_from,
-    training_scans,
-)
-from BrainLandmarksTrainLib.config.recipe import Recipe, load_recipe
+from BrainLandmarksTrainLib.config.options import arguments_of
 from BrainLandmarksTrainLib.mrml.plots import show_in_layout
 from BrainLandmarksTrainLib.mrml.training_plots import TrainingPlots
 from BrainLandmarksTrainLib.pipeline.progress import TrainingProgress, read_progress
+
+from .training_form import TrainingForm
 
 POLL_MS = 500
 LOG_LINES = 5000
 LAST_RUN = "lastRun"
 
-METHODS = {
-    "fine-tune a model": "fine-tune",
-    "new model, the paper's method": "paper",
-    "new model, a quick trial": "quick",
-    "recipe file": "file",
-}
-"""How the panel calls the methods of `choices`."""
-
-AS_METHOD = "the method's"
-SIZES = (AS_METHOD, "16", "32", "48", "64", "80", "96", "128")
-
 _ENDED = {
     "finished": "Training has ended; the new model is measured below.",
-    "stopped": "Stopped after a checkpoint; Start goes on from it.",
+    "stopped": "Stopped after a checkpoint; Start resumes from it.",
     "failed": "Training failed; the last line of the log says why.",
-    "lost": "The training was ended from outside. Start goes on from its last checkpoint.",
+    "lost": "The training was ended from outside. Start resumes from its last checkpoint.",
 }
 _UNKNOWN = (
     "Packages are missing, so it cannot be seen whether a training runs here; Start installs them."
 )
-_PAUSED = "Paused after a checkpoint; Resume goes on from it."
+_PAUSED = "Paused after a checkpoint; Resume continues from it."
 
 _FREE = (
     "methodCombo", "startCombo", "startFolderButton", "recipePath", "outputPath", "nameEdit",
@@ -74,9 +55,9 @@ class TrainingTab(Section):
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
         self.run: BackgroundRun | None = None
+        self.form = TrainingForm(panel)
         self.plots = TrainingPlots()
         self._paused = False
-        self._filling = False
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self.poll)
@@ -89,11 +70,8 @@ class TrainingTab(Section):
                 "stopButton": self.stop,
                 "copyButton": self.copy,
                 "plotsButton": self.show_plots,
-                "startFolderButton": self._choose_model,
             }
         )
-        ui.methodCombo.connect("activated(int)", self._method_chosen)
-        ui.startCombo.connect("currentIndexChanged(int)", self._model_chosen)
         self.update()
 
     # The parameter node --------------------------------------------------------------------------
@@ -107,7 +85,7 @@ class TrainingTab(Section):
             self.run is not None or self._paused or self._attach(Path(last))
         ):
             parameters.output = Path(last)
-        self.fill_models()
+        self.form.fill_models()
         self._output_changed()
         self.update()
 
@@ -116,55 +94,10 @@ class TrainingTab(Section):
         self._timer.stop()
         self.run = None
 
-    def fill_models(self) -> None:
-        """Offer the models that there are now."""
-        combo, wanted = self.ui.startCombo, str(self.panel.parameters.startModel)
-        models = usable_models()
-        if wanted and wanted not in [model.key for model in models]:
-            try:
-                models.append(summarise(wanted))
-            except UserError:
-                wanted = ""
-        keys = [model.key for model in models]
-        self._filling = True
-        try:
-            combo.clear()
-            for model in models:
-                combo.addItem(title_of(model), model.key)
-            combo.setCurrentIndex(keys.index(wanted) if wanted in keys else 0)
-        finally:
-            self._filling = False
-        self._model_chosen(combo.currentIndex)
-
-    @heard
-    def _model_chosen(self, index: int) -> None:
-        if not self._filling and self.panel.parameters is not None:
-            self.panel.parameters.startModel = str(self.ui.startCombo.itemData(index) or "")
-
-    @reports_errors
-    def _choose_model(self) -> None:
-        folder = qt.QFileDialog.getExistingDirectory(
-            self.ui.startFolderButton, "Folder of a model (it holds model.json)"
-        )
-        if folder:
-            self.panel.parameters.startModel = summarise(str(folder)).key
-            self.fill_models()
-
-    @reports_errors
-    def _method_chosen(self, _index: int) -> None:
-        """A method brings the loss that goes with it."""
-        method, parameters = self._method(), self.panel.parameters
-        if method == "fine-tune":
-            parameters.loss, parameters.alpha = Choices(method).loss, Choices(method).alpha
-        elif method != "file":
-            fine = load_recipe(method, None, "run", "dataset").fine
-            assert fine is not None  # these methods train it
-            parameters.loss, parameters.alpha = fine.coordinate_loss, fine.alpha
-
     def changed_parameters(self, names: set[str]) -> None:
         """The parameter node has other values of these names."""
         if "startModel" in names:
-            self.fill_models()
+            self.form.fill_models()
         if names & {"output", "recipe", "method"}:
             self._output_changed()
         self.update()
@@ -174,67 +107,14 @@ class TrainingTab(Section):
         """A folder with a training that runs is followed; one with a finished one is shown."""
         if self.run is not None or self.panel.parameters is None:
             return
-        folder = self._folder()
+        folder = self.form.folder
         if folder is not None and not self._attach(folder):
             self.panel.report.show(folder)
         self.update()
 
-    # Choices -------------------------------------------------------------------------------------
-
-    def choices(self) -> Choices:
-        """What the panel says.
-
-        Raises:
-            UserError: a settings file of the augmentation is wrong.
-        """
-        p, path = self.panel.parameters, self.panel.path
-        return Choices(
-            self._method(),
-            dataset=path("dataset"),
-            output=path("output"),
-            model=str(p.startModel) or "brain88",
-            file=path("recipe"),
-            name=str(p.modelName).strip(),
-            loss=str(p.loss),
-            alpha=float(p.alpha),
-            size=None if p.size == AS_METHOD else int(p.size),
-            amount=int(p.amount),
-            unit=str(p.unit),
-            device=str(p.trainingDevice),
-            augmentation=self._augmentation(),
-        )
-
-    def _augmentation(self) -> AugmentationConfig | None:
-        if not self.panel.parameters.policies:
-            return None
-        config: AugmentationConfig = self.panel.augmentation.config()
-        return config
-
-    def _method(self) -> str:
-        chosen = "" if self.panel.parameters is None else str(self.panel.parameters.method)
-        return METHODS.get(chosen, "fine-tune")
-
-    def _folder(self) -> Path | None:
-        """The folder of the run, as far as it is known before there is a recipe."""
-        chosen, file = self.panel.path("output"), self.panel.path("recipe")
-        if chosen is None and self._method() == "file" and file is not None and file.is_file():
-            try:
-                return Path(recipe_from(Choices("file", file=file)).output)
-            except UserError:
-                return None
-        return chosen
-
-    def command(self) -> str:
-        """The command line that does the same; empty while something is missing."""
-        folder = self._folder()
-        if folder is None:
-            return ""
-        resume = self.panel.parameters is None or bool(self.panel.parameters.resume)
-        return shlex.join([PROGRAM, *arguments_of(folder, resume=resume)])
-
     def update(self) -> None:
         """Make what is shown fit the choices and the run."""
-        ui, method = self.ui, self._method()
+        ui, method = self.ui, self.form.method
         running = self.run is not None
         stopping = self.run is not None and self.run.stopping
         for name in _FREE:
@@ -246,8 +126,8 @@ class TrainingTab(Section):
             getattr(ui, name).setVisible(method == "file")
         for name in ("startLabel", "startRow"):
             getattr(ui, name).setVisible(method == "fine-tune")
-        ui.dataInfoLabel.setText(self._data())
-        ui.commandEdit.setText(self.command())
+        ui.dataInfoLabel.setText(self.form.data())
+        ui.commandEdit.setText(self.form.command())
         ui.copyButton.setEnabled(bool(ui.commandEdit.text))
         ui.startButton.setEnabled(not running and bool(ui.commandEdit.text))
         ui.startButton.setText("Resume" if self._paused else "Start training")
@@ -257,21 +137,12 @@ class TrainingTab(Section):
         ui.plotsButton.setEnabled(any(chart is not None for chart in self.plots.charts))
         ui.trainingBar.setVisible(running or self._paused)
 
-    def _data(self) -> str:
-        folder, tab = self.panel.path("dataset"), getattr(self.panel, "dataset", None)
-        if folder is None:
-            return "As the file says." if self._method() == "file" else "Choose it in Dataset."
-        if tab is None or tab.dataset is None:
-            return f"{folder.name} is no dataset."
-        count = training_scans(tab.dataset)
-        return f"{folder.name}: {count} of {len(tab.dataset)} cases to train on"
-
     # Doing ---------------------------------------------------------------------------------------
 
     @reports_errors
     def copy(self) -> None:
         """Write the recipe and copy the command that runs it."""
-        recipe = self._keep()
+        recipe = self.form.keep()
         resume = bool(self.panel.parameters.resume)
         command = shlex.join([PROGRAM, *arguments_of(Path(recipe.output), resume=resume)])
         slicer.app.clipboard().setText(command)
@@ -280,7 +151,7 @@ class TrainingTab(Section):
     @reports_errors
     def start(self) -> None:
         """Start, or go on after a pause; a training that runs in the folder is followed."""
-        folder = self._folder()
+        folder = self.form.folder
         if folder is not None and self._attach(folder):
             return
         if not self.panel.ready(training=True):
@@ -288,7 +159,7 @@ class TrainingTab(Section):
         if folder is not None and self._attach(folder):  # it could not be seen before
             return
         resume = self._paused or bool(self.panel.parameters.resume)
-        output = Path(self._keep().output)
+        output = Path(self.form.keep().output)
         self._forget_log()
         try:
             run = BackgroundRun.start(output, arguments_of(output, resume=resume))
@@ -326,11 +197,6 @@ class TrainingTab(Section):
     def show_plots(self) -> None:
         """Loss and error in Slicer's plot views."""
         show_in_layout(*self.plots.charts)
-
-    def _keep(self) -> Recipe:
-        recipe = recipe_from(self.choices())
-        keep_recipe(recipe)
-        return recipe
 
     # Following -----------------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ def check_kind(name: str, pixel_id: int, components: int) -> None:
 def _lacks(path: Path) -> str:
     """What of the orientation a header lacks; "" if it states it.
 
-    ITK fills in what is lacking and does not tell, so the text of the header is looked at.
+    ITK fills in what is lacking and does not report it, so the text of the header is read.
     """
     fields = _fields(path)
     if path.name.lower().endswith((".nrrd", ".nhdr")):

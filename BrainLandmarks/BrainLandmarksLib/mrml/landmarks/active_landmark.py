@@ -1,4 +1,4 @@
-"""Hearing which landmark of a volume is looked at, whichever module chose it."""
+"""Following the active landmark of a volume, whichever module chose it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Follower:
         self._scene_tag = (scene, scene.AddObserver(scene.NodeAddedEvent, self._node_added))
         for n in range(scene.GetNumberOfNodesByClass("vtkMRMLScriptedModuleNode")):
             self._observe(scene.GetNthNodeByClass(n, "vtkMRMLScriptedModuleNode"))
-        self._look(tell=False)
+        self._refresh(notify=False)
 
     def stop(self) -> None:
         """Follow no more."""
@@ -73,9 +73,9 @@ class Follower:
             self._anchors.append((anchor, anchor.AddObserver("ModifiedEvent", self._modified)))
 
     def _modified(self, _anchor: Any, _event: str) -> None:
-        self._look(tell=True)
+        self._refresh(notify=True)
 
-    def _look(self, *, tell: bool) -> None:
+    def _refresh(self, *, notify: bool) -> None:
         """Find the volume's lists and what is active in them now."""
         if self._nodes is None or not self._nodes.complete:
             self._leave_lists()
@@ -90,7 +90,7 @@ class Follower:
         label = self._nodes.active
         if label != self._label:
             self._label = label
-            if tell and label is not None:
+            if notify and label is not None:
                 self._on_active(label)
 
     def _enter_lists(self, nodes: LandmarkNodes) -> None:

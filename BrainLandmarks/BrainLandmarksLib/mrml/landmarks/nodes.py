@@ -34,7 +34,7 @@ LIST = "BrainLandmarks.list"
 """Reference to the list of each group, in the protocol's order."""
 
 ACTIVE = "active"
-"""Parameter with the label of the landmark that is looked at; modules follow one another by it."""
+"""Parameter with the label of the active landmark; modules follow one another by it."""
 
 MEASUREMENT = "confidence"
 GLYPH_MM = 2.5
@@ -208,7 +208,7 @@ class LandmarkNodes:
 
     @property
     def active(self) -> str | None:
-        """Label of the landmark that is looked at, or None."""
+        """Label of the active landmark, or None."""
         label = self.anchor.GetParameter(ACTIVE)
         return label if label in self._place else None
 

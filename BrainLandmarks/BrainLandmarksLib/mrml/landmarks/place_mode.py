@@ -49,7 +49,7 @@ class PlaceOnce:
         self._wait.observe(self._clicked, lambda: self._ended(None))
 
     def stop(self) -> None:
-        """Wait no more; nobody is told."""
+        """Stop waiting, without a notification."""
         wait, self._wait = self._wait, None
         if wait is not None:
             wait.end()

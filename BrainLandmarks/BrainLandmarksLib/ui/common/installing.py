@@ -25,7 +25,7 @@ class Installer:
     """Sees to it that the worker can run.
 
     Args:
-        panel: Tells what goes on.
+        panel: Shows what goes on.
         buttons: Those that would start an installation; none may start a second one.
         on_installed: Called when packages were installed.
     """
@@ -39,24 +39,29 @@ class Installer:
         self._panel = panel
         self._buttons = buttons
         self._on_installed = on_installed
-        self._ready = False
+        self._ready: set[bool] = set()
 
-    def ready(self) -> bool:
+    def ready(self, *, training: bool = False) -> bool:
         """Whether the packages are there; asks once and installs them if not.
+
+        Args:
+            training: Those for training as well.
 
         Raises:
             UserError: another panel is installing some.
         """
-        if self._ready:  # looking takes 30 ms, and nobody takes packages away
+        if training in self._ready:  # looking takes 30 ms, and nobody takes packages away
             return True
         need_no_installation()
-        needed = requirements.missing()
+        needed = requirements.missing(training=training)
         if needed and not self._possible(needed):
             return False
         if needed and slicer.util.confirmOkCancelDisplay(needed.sentence):
             self.install(needed, None)
-        self._ready = not requirements.missing()
-        return self._ready
+        if requirements.missing(training=training):
+            return False
+        self._ready.add(training)
+        return True
 
     def _possible(self, needed: requirements.Missing) -> bool:
         """Whether it can be installed here; says so if not."""

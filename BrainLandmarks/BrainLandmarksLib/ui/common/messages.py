@@ -1,4 +1,4 @@
-"""What a panel tells the user: a sentence at its top, another below its buttons."""
+"""Messages of a panel: a sentence at its top, another below its buttons."""
 
 from __future__ import annotations
 

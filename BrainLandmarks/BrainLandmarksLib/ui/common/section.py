@@ -1,4 +1,4 @@
-"""Slots that tell the user what went wrong, and the section of a panel they belong to."""
+"""Sections of a panel, and slots that report errors to the user."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def reports_errors(method: Callable[..., None]) -> Callable[..., None]:
     Anything else is a mistake of ours: Qt would only print it, so the panel says so, too, and keeps
     the trace for the diagnostics.
     """
-    return _telling(method, anew=True)
+    return _reporting(method, anew=True)
 
 
 def heard(method: Callable[..., None]) -> Callable[..., None]:
@@ -33,10 +33,10 @@ def heard(method: Callable[..., None]) -> Callable[..., None]:
 
     The sentence that is shown stays until there is another one.
     """
-    return _telling(method, anew=False)
+    return _reporting(method, anew=False)
 
 
-def _telling(method: Callable[..., None], *, anew: bool) -> Callable[..., None]:
+def _reporting(method: Callable[..., None], *, anew: bool) -> Callable[..., None]:
     @wraps(method)
     def call(self: Any, *arguments: Any) -> None:
         show = self.show_error

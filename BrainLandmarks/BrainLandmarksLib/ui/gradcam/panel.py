@@ -25,7 +25,7 @@ from BrainLandmarksLib.ui.gradcam.showing import ShowSection
 
 
 class GradcamPanel(Messages):
-    """Holds the chosen volume and its maps, and tells the parts when it changes.
+    """Holds the chosen volume and its maps, and notifies the parts when it changes.
 
     Args:
         ui: The widgets by name (`slicer.util.childWidgetVariables`).

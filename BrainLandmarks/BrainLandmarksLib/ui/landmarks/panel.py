@@ -41,7 +41,7 @@ KEYS = {
 
 
 class Panel(Messages):
-    """Holds the session of the chosen volume, and tells the sections when it changes.
+    """Holds the session of the chosen volume, and notifies the sections when it changes.
 
     Args:
         ui: The widgets by name (`slicer.util.childWidgetVariables`).
@@ -156,7 +156,7 @@ class Panel(Messages):
         self.correcting.stop_placing()
 
     def next_uncertain(self) -> None:
-        """To the most uncertain point that nobody has looked at, after the active one."""
+        """To the most uncertain point not reviewed yet, after the active one."""
         self.reviewing.next_uncertain()
 
     # Choices -------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ class ReviewSection(SessionSection):
 
     @heard
     def next_uncertain(self) -> None:
-        """To the most uncertain point that nobody has looked at, after the active one."""
+        """To the most uncertain point not reviewed yet, after the active one."""
         if self.session is None:
             return
         uncertain = self.session.selection.uncertain()
@@ -87,7 +87,7 @@ class ReviewSection(SessionSection):
             self._visited.clear()
             waiting = uncertain
         if not waiting:
-            self.panel.status("Every landmark has been looked at.")
+            self.panel.status("Every landmark has been reviewed.")
             return
         self._visited.append(waiting[0])
         self.activate(waiting[0])

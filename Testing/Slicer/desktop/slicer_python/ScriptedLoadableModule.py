@@ -18,7 +18,7 @@ __all__ = [
 
 
 class ScriptedLoadableModule:
-    """What the application is told about a module."""
+    """What the application knows about a module."""
 
     def __init__(self, parent):
         super().__init__()

@@ -69,7 +69,7 @@ class Corrections:
     # A group -------------------------------------------------------------------------------------
 
     def confirm_group(self, group: str) -> None:
-        """Agree with all points of a group that nobody has looked at, in one step."""
+        """Confirm all points of a group that nobody has reviewed, in one step."""
         labels = [landmark.label for landmark in self._shown.protocol.members(group)]
         self._shown.changed(self._shown.review.confirm_many(labels))
 

@@ -19,7 +19,7 @@ class SceneObserver:
     Args:
         shown: The review and its lists.
         corrections: Takes what was dragged, placed or taken away; a drag is one edit.
-        selection: Follows a drag, and what another module looks at.
+        selection: Follows a drag, and the active landmark of another module.
     """
 
     def __init__(self, shown: ShownReview, corrections: Corrections, selection: Selection) -> None:

@@ -1,4 +1,4 @@
-"""The landmark that is looked at, and which ones to look at next."""
+"""The active landmark, and which ones to review next."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Selection:
         return self._shown.shape.deviation(self._shown.review.current.points)
 
     def uncertain(self) -> list[str]:
-        """Labels that no person has looked at, the most uncertain first.
+        """Labels that no person has reviewed, the most uncertain first.
 
         Uncertainty is what the model's confidence leaves, and more of it the farther the point is
         from where the others expect it.

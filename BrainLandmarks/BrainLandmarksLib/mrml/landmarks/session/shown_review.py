@@ -55,7 +55,7 @@ class ShownReview:
         return self.nodes.volume
 
     def changed(self, labels: list[str]) -> None:
-        """These landmarks have changed in the review: show them and tell the listeners."""
+        """These landmarks have changed in the review: show them and notify the listeners."""
         if labels:
             self.show(labels)
             self.notify(labels)

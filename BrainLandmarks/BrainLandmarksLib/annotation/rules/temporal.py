@@ -17,7 +17,7 @@ from BrainLandmarksLib.annotation.labelmap import (
     HIPPOCAMPUS,
     TEMPORAL_HORN,
 )
-from BrainLandmarksLib.annotation.outline import Plane, Section, exit_along
+from BrainLandmarksLib.annotation.outline import PlaneSection, SectionPlane, exit_along
 
 RAYS_DEG = {"SL": 25.0, "L": 0.0, "IL": -40.0, "I": -80.0}
 """Directions from the hippocampal centre to the surface: lateral is 0, superior 90 degrees."""
@@ -158,9 +158,9 @@ def _outline(anatomy: Anatomy, side: str, axis: np.ndarray, centre: np.ndarray) 
     up = np.cross(axis, out)
     up = up if up[2] > 0 else -up
     frame = anatomy.frame
-    plane = Plane(frame.to_ras(centre), frame.axes @ out, frame.axes @ up)
+    plane = SectionPlane(frame.to_ras(centre), frame.axes @ out, frame.axes @ up)
     tissue = HEMISPHERE[side] + HIPPOCAMPUS[side] + AMYGDALA[side] + TEMPORAL_HORN[side]
-    section = Section.of(plane, anatomy.head.field(tissue), (-45, 75), (-60, 70))
+    section = PlaneSection.of(plane, anatomy.head.field(tissue), (-45, 75), (-60, 70))
     closed = section.closed(OUTLINE_CLOSING_MM)
     found: Points = {}
     for name, degrees in RAYS_DEG.items():

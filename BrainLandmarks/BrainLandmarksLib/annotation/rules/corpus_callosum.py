@@ -9,9 +9,8 @@ from BrainLandmarksLib.annotation.anatomy import Anatomy, Points, on_midline
 from BrainLandmarksLib.annotation.labelmap import CEREBRAL_WHITE, CORPUS_CALLOSUM
 from BrainLandmarksLib.annotation.outline import (
     STEP_MM,
-    Section,
+    PlaneSection,
     along,
-    arc,
     between,
     crossings,
     exit_along,
@@ -20,6 +19,7 @@ from BrainLandmarksLib.annotation.outline import (
     resampled,
     spread,
 )
+from BrainLandmarksLib.geometry.curves import arc_lengths
 
 LABELS = (
     "CC_R",
@@ -84,7 +84,7 @@ def corpus_callosum(anatomy: Anatomy) -> Points:
     under = between(outline, tip, rostrum, middle)
 
     at_top, at_isthmus = nearest(upper, top)[1], nearest(upper, isthmus)[1]
-    s = arc(upper)
+    s = arc_lengths(upper)
     rise = np.vstack([upper[s < at_top], top])
     fall = np.vstack([top, upper[(s > at_top) & (s < at_isthmus)], isthmus])
     below = _stretch(under, tip, inner)
@@ -134,7 +134,7 @@ def _outline_of_class(anatomy: Anatomy) -> np.ndarray | None:
     return None
 
 
-def _section(anatomy: Anatomy, labels: tuple[int, ...]) -> Section:
+def _section(anatomy: Anatomy, labels: tuple[int, ...]) -> PlaneSection:
     """Structures on the midline, the mean of three planes 1 mm apart."""
     field = anatomy.head.field(labels)
     right = anatomy.frame.axes[:, 0]
@@ -142,7 +142,7 @@ def _section(anatomy: Anatomy, labels: tuple[int, ...]) -> Section:
     def mean_of_three(ras: np.ndarray) -> np.ndarray:
         return sum(field.at(ras + x * right) for x in (-1.0, 0.0, 1.0)) / 3  # type: ignore[return-value]
 
-    return Section.of(anatomy.msp, mean_of_three, (-75.0, 75.0), (-25.0, 65.0))
+    return PlaneSection.of(anatomy.msp, mean_of_three, (-75.0, 75.0), (-25.0, 65.0))
 
 
 def _plausible(outline: np.ndarray) -> np.ndarray | None:
@@ -171,19 +171,19 @@ def _outline_in_white_matter(anatomy: Anatomy) -> np.ndarray | None:
     size = section.values.shape
     pixels = section.low + np.indices(size).reshape(2, -1).T * STEP_MM
     gap, foot = _distance(upper, pixels)
-    s = arc(upper)
+    s = arc_lengths(upper)
     near_end = np.minimum(s[foot], s[-1] - s[foot]) < 14.0
     allowed = np.where(near_end, 16.0, thickness[foot] + 1.0)
     inside = ((allowed - gap) / 1.0 + 0.5).reshape(size)
     inside = np.where(section.values >= 0.02, inside, 1.0)
-    freed = Section(np.minimum(section.values, inside).astype(np.float32), tuple(section.low))
+    freed = PlaneSection(np.minimum(section.values, inside).astype(np.float32), tuple(section.low))
     # The callosum itself may be as thin as a spike: what lies within its thickness stays.
     below = (gap > thickness[foot]).reshape(size)
     freed = freed.component(len).opened(OPENING_MM, below).component(len)
     return _plausible(freed.outline())
 
 
-def _thickness(section: Section, upper: np.ndarray) -> np.ndarray:
+def _thickness(section: PlaneSection, upper: np.ndarray) -> np.ndarray:
     """Callosal thickness along the upper contour, mm, with the fornix' excess taken out."""
     sigma = 3.0 / STEP_MM
     shape = ndimage.gaussian_filter1d(upper, sigma, axis=0, mode="nearest")

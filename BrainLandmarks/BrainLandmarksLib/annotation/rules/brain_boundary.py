@@ -7,8 +7,8 @@ import numpy as np
 from BrainLandmarksLib.annotation.anatomy import ANTERIOR, SIDES, Anatomy, Points, on_midline
 from BrainLandmarksLib.annotation.labelmap import HEMISPHERE
 from BrainLandmarksLib.annotation.outline import (
-    Plane,
-    Section,
+    PlaneSection,
+    SectionPlane,
     between,
     crossings,
     extreme,
@@ -101,9 +101,11 @@ def frontal_lobe(anatomy: Anatomy, contour: np.ndarray | None, genu: np.ndarray 
 def _lowest_orbital(anatomy: Anatomy, side: str, genu: np.ndarray) -> np.ndarray | None:
     """Lowest point of the orbital surface near the midline, in one coronal plane."""
     frame, level = anatomy.frame, genu[1] + ORBITAL_MM
-    plane = Plane(frame.to_ras(np.array([0.0, level, 0.0])), frame.axes[:, 0], frame.axes[:, 2])
+    plane = SectionPlane(
+        frame.to_ras(np.array([0.0, level, 0.0])), frame.axes[:, 0], frame.axes[:, 2]
+    )
     field = anatomy.head.field(HEMISPHERE[side])
-    section = Section.of(plane, field, (-45.0, 45.0), (-70.0, genu[2] + 25.0))
+    section = PlaneSection.of(plane, field, (-45.0, 45.0), (-70.0, genu[2] + 25.0))
     outline = section.closed(CLOSING_MM).component(len).outline()
     if len(outline) < 20:
         return None

@@ -1,4 +1,4 @@
-"""`brainlandmarks explain`: what the network looked at, as Grad-CAM maps in the scan's space."""
+"""`brainlandmarks explain`: what a position is based on, as Grad-CAM maps in the scan's space."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import reading, terminal
-from BrainLandmarksLib.cli.options import add_device, add_force, add_model
+from BrainLandmarksLib.cli.options import add_device, add_force, add_model, force_hint
 from BrainLandmarksLib.errors import ImplausibleError, UserError
 from BrainLandmarksLib.gradcam import SETS, TARGETS
 from BrainLandmarksLib.io.atomic import atomic_writes, need_absent, need_writable
@@ -24,7 +24,6 @@ examples:
   brainlandmarks explain sample:colin27 -o maps --layer stages.1.2
       the layer's names are those of the network's modules; see docs/gradcam.md of the source code
 """
-FORCE_HINT = "With --force the maps are written all the same, marked as implausible."
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,11 +31,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "explain",
         help="show what the network's answer is based on (Grad-CAM)",
-        description="Find the landmarks of a T1 image and write for each a 3-D map of what the "
-        "network looked at, in the space of the image (.nii.gz), with a description (.json) and a "
-        "picture (.png). A map is no measure of confidence.",
+        description="Find the landmarks of a T1 image and write for each a 3-D map of the anatomy "
+        "that its position is based on, in the space of the image (.nii.gz), with a description "
+        "(.json) and a picture (.png). A map is no measure of confidence.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "image", metavar="IMAGE", help="an image file or a folder of DICOM files, as for detect"
@@ -130,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         detection = detector.detect(volume, force=arguments.force)
     except ImplausibleError as error:
-        raise UserError(f"{error} {FORCE_HINT}") from None
+        raise UserError(f"{error} {force_hint('the maps')}") from None
     explanation = explain(detector, detection, arguments.layer, target=arguments.target)
     with atomic_writes(arguments.output) as unfinished:
         written = write_maps(unfinished, explanation, rows, image=name, sets=arguments.files)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from BrainLandmarksLib.cli import reading
-from BrainLandmarksLib.cli.explain import add_choice, chosen_rows
+from BrainLandmarksLib.cli.gradcam.explain import add_choice, chosen_rows
 from BrainLandmarksLib.cli.options import add_device, add_model
 from BrainLandmarksLib.io.atomic import need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
@@ -30,7 +30,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "heatmaps down, and correlate the Grad-CAM maps with the original ones (Adebayo et al. "
         "2018). Maps that do not change show the image, not the network.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("image", metavar="IMAGE", help="a T1 image, as for detect")
     parser.add_argument(

@@ -39,7 +39,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "what a method is usually off the first one has been taken off. The eyes are found on the "
         "image. Heads whose landmarks together are implausible are named and left out.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("images", metavar="IMAGES", type=Path, help="folder of T1 scans")
     parser.add_argument(
@@ -76,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     need_empty(folder)
     schemes, folders = _methods(arguments.maps)
     for scheme in schemes.values():
-        load_scheme(scheme)  # a wrong name is told before any image is read
+        load_scheme(scheme)  # a wrong name is reported before any image is read
     heads, alone = _heads(arguments.images, folders)
     model = load_model(PROTOCOL)
     assert model.shape is not None

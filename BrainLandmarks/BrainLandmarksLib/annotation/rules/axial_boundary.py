@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from BrainLandmarksLib.annotation.anatomy import SIDES, Anatomy, Points
-from BrainLandmarksLib.annotation.outline import Plane, Section, along, arc, length, resampled
+from BrainLandmarksLib.annotation.outline import (
+    PlaneSection,
+    SectionPlane,
+    along,
+    length,
+    resampled,
+)
+from BrainLandmarksLib.geometry.curves import arc_lengths
 
 LEVEL_MM = 10.0
 """Height of the plane above the highest point of the corpus callosum."""
@@ -36,15 +43,17 @@ def axial_boundary(anatomy: Anatomy, highest_callosum: np.ndarray | None) -> Poi
         return found
     level = highest_callosum[2] + LEVEL_MM
     frame = anatomy.frame
-    plane = Plane(frame.to_ras(np.array([0.0, 0.0, level])), frame.axes[:, 0], frame.axes[:, 1])
-    section = Section.of(plane, anatomy.head.field(anatomy.cerebrum), (-95, 95), (-120, 105))
+    plane = SectionPlane(
+        frame.to_ras(np.array([0.0, 0.0, level])), frame.axes[:, 0], frame.axes[:, 1]
+    )
+    section = PlaneSection.of(plane, anatomy.head.field(anatomy.cerebrum), (-95, 95), (-120, 105))
     ring = section.closed(CLOSING_MM).component(len).outline()
     if len(ring) < 50 or not np.allclose(ring[0], ring[-1]):
         return found
     ring = resampled(ring)
     if not anatomy.inside(np.column_stack([ring, np.full(len(ring), level)])):
         return found
-    total, s = length(ring), arc(ring)
+    total, s = length(ring), arc_lengths(ring)
     # Start where the ring crosses the midline in front; go down the patient's left side first.
     crossing = np.flatnonzero((ring[:-1, 0] * ring[1:, 0] <= 0) & (ring[:-1, 1] > 0))
     if len(crossing) == 0:

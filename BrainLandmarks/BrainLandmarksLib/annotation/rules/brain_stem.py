@@ -17,7 +17,6 @@ from BrainLandmarksLib.annotation.labelmap import (
 )
 from BrainLandmarksLib.annotation.outline import (
     along,
-    arc,
     between,
     exit_along,
     extreme,
@@ -25,6 +24,7 @@ from BrainLandmarksLib.annotation.outline import (
     nearest,
     resampled,
 )
+from BrainLandmarksLib.geometry.curves import arc_lengths
 
 TISSUE = BRAIN_STEM + SPINAL_CORD + VENTRAL_DC["L"] + VENTRAL_DC["R"]
 
@@ -191,7 +191,7 @@ def _deepest(curve: np.ndarray, level: float | None) -> np.ndarray | None:
     while last < len(even) - 1 and near[last + 1]:
         last += 1
     index = np.arange(first, last + 1)
-    position = np.average(arc(even)[index], weights=depth[index] - depth[k] + 0.5 + 1e-6)
+    position = np.average(arc_lengths(even)[index], weights=depth[index] - depth[k] + 0.5 + 1e-6)
     return along(even, position)
 
 
@@ -202,7 +202,7 @@ def _corner(curve: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     in which experts see it.
     """
     even = resampled(curve, 0.25)
-    away = arc(even) - nearest(even, bottom)[1]
+    away = arc_lengths(even) - nearest(even, bottom)[1]
     near, far = CORNER_MM
     sides = [even[(away > -far) & (away < -near)], even[(away > near) & (away < far)]]
     if min(map(len, sides)) < 8:

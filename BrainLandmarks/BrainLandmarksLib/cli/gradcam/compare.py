@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from BrainLandmarksLib.cli import reading
-from BrainLandmarksLib.cli.explain import add_choice, chosen_rows
+from BrainLandmarksLib.cli.gradcam.explain import add_choice, chosen_rows
 from BrainLandmarksLib.cli.options import add_device
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import need_absent, need_writable
@@ -30,7 +30,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Make the Grad-CAM maps of two models on the same images and measure them: how "
         "far they spread, how far from the landmark, how much neighbours overlap.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("models", nargs=2, metavar="MODEL", help="model names or folders")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="T1 images, as for detect")

@@ -24,7 +24,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "that opens in any browser without a network, the uncertain ones first. Corrections that "
         "were saved over the .mrk.json files count.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="output of detect --bids")
     parser.add_argument(

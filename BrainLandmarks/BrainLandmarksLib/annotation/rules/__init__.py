@@ -1,0 +1,1 @@
+"""The rules of brain88, one module per group of landmarks."""

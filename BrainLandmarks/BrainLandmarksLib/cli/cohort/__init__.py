@@ -1,0 +1,1 @@
+"""Commands on BIDS datasets: the options of `detect --bids`, and `report`."""

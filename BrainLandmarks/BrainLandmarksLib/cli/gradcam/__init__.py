@@ -1,0 +1,1 @@
+"""Commands on Grad-CAM maps: `explain`, `explain compare`, `explain sanity`."""
