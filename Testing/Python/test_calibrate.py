@@ -31,7 +31,6 @@ from BrainLandmarksLib.network.model_files import (
 )
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
-from BrainLandmarksTrainLib.evaluation.held_out import HeldOut
 from BrainLandmarksTrainLib.pipeline.calibrate import calibrate_model, correction_of
 
 __all__ = ["ball_protocol"]
@@ -90,10 +89,7 @@ def correction(model):
     shape = ShapeModel.fit(heads, mirror, mean)
     lacks = lacking(60)
     found = np.array([head - lack for head, lack in zip(heads, lacks)])
-    nothing = np.full(found.shape[:2], np.nan)
-    unseen = np.full_like(found, np.nan)
-    result = HeldOut(("x",) * 60, nothing, nothing, found, np.array(heads), found, unseen, nothing)
-    return correction_of(replace(model, shape=shape), heads, {"fine": result})
+    return correction_of(replace(model, shape=shape), heads, {"fine": found}, np.array(heads))
 
 
 def test_points_are_put_where_they_belong(model, correction):

@@ -37,7 +37,6 @@ from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
 from BrainLandmarksLib.network.model_files import CropSpec, Model, ModelSpec, ParcellationSpec
 from BrainLandmarksLib.protocol import load_protocol
-from BrainLandmarksTrainLib.evaluation.held_out import HeldOut
 from BrainLandmarksTrainLib.pipeline.calibrate import correction_of
 
 PROTOCOL = load_protocol("brain88")
@@ -196,9 +195,7 @@ def model(mean, truth, head):
 @pytest.fixture(scope="module")
 def correction(model, mean):
     heads, found, rules = simulated(mean, HEADS, 2)
-    nothing = np.full(found.shape[:2], np.nan)
-    result = HeldOut(("x",) * HEADS, nothing, nothing, found, heads, found, rules, nothing)
-    return correction_of(model, list(heads), {"fine": result})
+    return correction_of(model, list(heads), {"fine": found, RULES: rules}, heads)
 
 
 def test_each_source_is_believed_where_it_is_exact(correction, mean):
@@ -260,9 +257,7 @@ def test_rules_of_which_few_heads_tell_have_no_say(model, mean):
     count = FEWEST_HEADS - 1
     heads, found, rules = simulated(mean, HEADS, 7)
     rules[count:] = np.nan
-    nothing = np.full(found.shape[:2], np.nan)
-    result = HeldOut(("x",) * HEADS, nothing, nothing, found, heads, found, rules, nothing)
-    own = correction_of(model, list(heads), {"fine": result})
+    own = correction_of(model, list(heads), {"fine": found, RULES: rules}, heads)
     assert not own.fused(found[0], rules[0], "fine").by_rule.any()
 
 

@@ -92,17 +92,20 @@ class Quality:
             points.
         parcellation: Whether the brain is parcellated, where the model has a network for it, and
             the rules have a say.
+        sparing: Whether the refinement network is left out where the rules have a say: then it
+            adds nothing (docs/parcellation.md).
     """
 
     passes: int = FINE_PASSES
     turned: int = 0
     refinement: bool = False
     parcellation: bool = False
+    sparing: bool = False
 
 
 QUALITIES = {
     "fast": Quality(1),
-    "standard": Quality(refinement=True, parcellation=True),
+    "standard": Quality(refinement=True, parcellation=True, sparing=True),
     "best": Quality(turned=4, refinement=True, parcellation=True),
 }
 """Qualities by the name that commands and requests use; the second is the usual one."""
@@ -243,6 +246,23 @@ class _Seen:
 
 
 @dataclass(frozen=True)
+class _Answer:
+    """The landmarks as they are given.
+
+    Args:
+        points: (K, 3) RAS mm, NaN where missing.
+        apart: (K,) how far the rules are apart from all else, mm, NaN where they had no say.
+        remarks: K, why a landmark is missing, or where it comes from if that could be the rules.
+        sources: Of `Detection`.
+    """
+
+    points: FloatArray
+    apart: FloatArray
+    remarks: list[str]
+    sources: dict[str, FloatArray]
+
+
+@dataclass(frozen=True)
 class Expected:
     """Where landmarks of a box are expected: their rows, (n, 3) ijk, standard deviation, voxels."""
 
@@ -316,27 +336,29 @@ class Detector:
         seen = self._recognised(work)
         if not (force or is_plausible(seen.plausibility)):
             raise _no_head(seen.plausibility)
-        points = self._averaged(work, seen)
-        points = self._kept(work, points)
-        part = "fine"
-        if work.chosen.refinement and self.model.spec.refinement is not None:
-            part = "refinement"
-            points = self._kept(work, self._refined(work, seen.pose, points))
-        sources = {part: points}
-        parcellation = None
-        if work.chosen.parcellation and self.model.parcellation is not None:
-            parcellation = self._parcellated(work, seen.pose, points)
+        found = self._kept(work, self._averaged(work, seen))
+        rules = None
+        parcellation = self._parcellated(work, seen.pose, found)
         if parcellation is not None and fusion.has_rules(self.model.protocol):
             with work.watch.stage("rules"):
-                sources[RULES] = fusion.rule_points(self.model.protocol, parcellation)
-        points, apart, remarks = self._checked(work, points, part, sources.get(RULES))
+                rules = fusion.rule_points(self.model.protocol, parcellation)
+        answer = self._checked(work, found, "fine", rules)
+        sources = answer.sources
+        # Where the rules have failed, the refinement network makes up for them.
+        failed = self._may_refine(work.chosen) and bool(np.isnan(answer.apart).all())
+        if failed or self._refines(work.chosen):
+            found = self._kept(work, self._refined(work, seen.pose, found))
+            answer = self._checked(work, found, "refinement", rules)
+            sources = {**answer.sources, **sources}
         work.tell("detect", 1.0)
-        confidence = weakened(self._confidence(seen.decoded, apart), seen.plausibility)
+        confidence = weakened(self._confidence(seen.decoded, answer.apart), seen.plausibility)
         if not is_plausible(seen.plausibility):
             self._notes.append(IMPLAUSIBLE_NOTE)
         notes, self._notes = (*volume.notes, *self._notes), []
         return Detection(
-            LandmarkSet.from_points(self.model.protocol, points, "model", confidence, remarks),
+            LandmarkSet.from_points(
+                self.model.protocol, answer.points, "model", confidence, answer.remarks
+            ),
             seen.pose,
             Volume(seen.input_cube, seen.grid),
             work.watch.seconds,
@@ -344,7 +366,7 @@ class Detector:
             self._precision_name(),
             notes,
             seen.plausibility,
-            apart,
+            answer.apart,
             sources,
             parcellation,
         )
@@ -385,7 +407,7 @@ class Detector:
         head, pose = _prepared(volume)
         seconds = time.perf_counter() - start
         counts = {"locator": LOCATOR_PASSES, "fine": chosen.passes + chosen.turned}
-        counts["refinement"] = self._boxes if chosen.refinement else 0
+        counts["refinement"] = self._boxes if self._refines(chosen) else 0
         for name, (_, crop) in self.model.networks.items():
             count = counts[name]
             if not count:
@@ -398,6 +420,14 @@ class Detector:
                 seconds += self._parcellation_work(chosen) * one
         return seconds
 
+    def _refines(self, chosen: Quality) -> bool:
+        """Whether the refinement network sees any head, not only those that rules fail on."""
+        spared = chosen.sparing and chosen.parcellation and self.model.parcellation is not None
+        return self._may_refine(chosen) and not spared
+
+    def _may_refine(self, chosen: Quality) -> bool:
+        return chosen.refinement and self.model.refinement is not None
+
     @property
     def _boxes(self) -> int:
         """How many boxes the refinement network sees of a head, about; 0 without one."""
@@ -407,10 +437,14 @@ class Detector:
     def _work(self, chosen: Quality) -> float:
         """The work of all passes, in passes of the fine network."""
         work = float(chosen.passes + chosen.turned)
-        crop, fine = self.model.spec.refinement, self.model.spec.fine
-        if chosen.refinement and crop is not None:
-            work += self._boxes * (crop.size / fine.size) ** 3
+        if self._refines(chosen):
+            work += self._refinement_work
         return work + self._parcellation_work(chosen)
+
+    @property
+    def _refinement_work(self) -> float:
+        crop = self.model.spec.refinement
+        return 0.0 if crop is None else self._boxes * (crop.size / self.model.spec.fine.size) ** 3
 
     def _parcellation_work(self, chosen: Quality) -> float:
         """The work of a parcellation, in passes of the fine network."""
@@ -515,25 +549,20 @@ class Detector:
 
     def _checked(
         self, work: _Work, points: FloatArray, part: str, rules: FloatArray | None
-    ) -> tuple[FloatArray, FloatArray, list[str]]:
+    ) -> _Answer:
         """The points where they belong, those that the image does not show missing, and remarks.
 
         Points of eyes go onto the globes that the image shows, the others to where annotated scans
         taught that the points of the network ``part`` belong, and those of the rules, if there are
         any.
-
-        Returns:
-            (K, 3) RAS mm, NaN where missing; (K,) how far the rules are apart from them, mm, NaN
-            where they had no say; and K remarks: why a landmark is missing, or where it comes from
-            if it could be from the rules.
         """
         protocol = self.model.protocol
         apart = np.full(len(points), np.nan)
         with work.watch.stage("check"):
             globes = globes_of(protocol, work.head, points, self.model.spec.mean_shape)
             points = on_globes(protocol, points, globes)
+            seen = without_lost_eyes(protocol, points, globes)
             if self.model.correction is not None:
-                seen = without_lost_eyes(protocol, points, globes)
                 if rules is None:
                     corrected = self.model.correction(seen, part)
                 else:
@@ -544,8 +573,11 @@ class Detector:
             points[~work.volume.grid.contains(points)] = np.nan
             lost = list(absent.reasons(protocol, work.head, points, globes))
             points[[bool(reason) for reason in lost]] = np.nan
-            said = lost if rules is None else fusion.remarks(np.isfinite(apart), lost)
-            return points, apart, said
+            sources = {part: seen}
+            if rules is not None:
+                sources[RULES] = rules
+                lost = fusion.remarks(np.isfinite(apart), lost)
+            return _Answer(points, apart, lost, sources)
 
     def _averaged(self, work: _Work, seen: _Seen) -> FloatArray:
         """(K, 3) RAS mm: means of the upright pass and of passes over the head turned a little."""
@@ -568,12 +600,12 @@ class Detector:
         """Where the refinement network sees the points; missing ones stay missing."""
         crop = self.model.spec.refinement
         assert crop is not None
-        before = work.chosen.passes + work.chosen.turned
+        before = work.total - (self._refinement_work if self._refines(work.chosen) else 0.0)
         seen = points.copy()
         here = apply_affine(np.linalg.inv(pose), points)
         done, total = 0, max(int(np.isfinite(here).all(1).sum()), 1)
         for middle, rows in boxes(here, _inner_side(crop)):
-            work.on_pass(before + (work.total - before) * done / total)
+            work.on_pass(min(before + self._refinement_work * done / total, work.total))
             at = pose.copy()
             at[:3, 3] = apply_affine(pose, middle[None])[0]
             grid = _posed_cube(at, crop)
@@ -587,16 +619,17 @@ class Detector:
         return seen
 
     def _parcellated(self, work: _Work, pose: FloatArray, points: FloatArray) -> LabelMap | None:
-        """Which voxel of the brain is which structure; None where too little of it is there."""
+        """Which voxel of the brain is which structure; None if nobody can or wants to say."""
         spec = self.model.spec.parcellation
         brain = self._of_the_brain(points)
-        if spec is None or not np.isfinite(brain).all(1).any():
+        if not work.chosen.parcellation or spec is None or not np.isfinite(brain).all(1).any():
             return None
-        before = work.total - self._parcellation_work(work.chosen)
+        before = work.chosen.passes + work.chosen.turned
+        share = self._parcellation_work(work.chosen)
         grid = brain_box(pose, brain, spec.voxel_mm)
 
         def on_tile(done: float) -> None:
-            work.on_pass(before + (work.total - before) * done)
+            work.on_pass(before + share * done)
 
         with work.watch.stage("parcellation"):
             return self._or_on_cpu(

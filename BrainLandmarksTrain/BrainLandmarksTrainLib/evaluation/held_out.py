@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from BrainLandmarksLib.detection import Detector
-from BrainLandmarksLib.detection.detector import RULES
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.correction import Correction
@@ -45,9 +44,7 @@ class HeldOut:
     truth: FloatArray
     """(scans, K, 3) RAS mm, NaN where missing."""
     seen: FloatArray
-    """(scans, K, 3) RAS mm, what the networks saw, before any correction."""
-    rules: FloatArray
-    """(scans, K, 3) RAS mm, what the rules found on the parcellation alone; NaN without one."""
+    """(scans, K, 3) RAS mm, what the network saw that looked last, before any correction."""
     apart: FloatArray
     """mm between the rules and all else, NaN where the rules had no say."""
 
@@ -127,7 +124,7 @@ def evaluate_scans(
     bare = replace(model, spec=replace(model.spec, calibration=None))
     detector = Detector(bare, device=device)
     names: list[str] = []
-    errors, features, points, truths, seen, rules, apart = ([] for _ in range(7))  # type: ignore[var-annotated]
+    errors, features, points, truths, seen, apart = ([] for _ in range(6))
     for name, volume, truth in scans:
         names.append(name)
         truths.append(truth)
@@ -138,17 +135,16 @@ def evaluate_scans(
             errors.append(np.full(len(truth), np.nan))
             features.append(np.full(len(truth), np.nan))
             apart.append(np.full(len(truth), np.nan))
-            for missed in (points, seen, rules):
-                missed.append(nowhere)
+            points.append(nowhere)
+            seen.append(nowhere)
             continue
         found = detection.landmarks
         errors.append(np.linalg.norm(found.points - truth, axis=1))
         features.append(found.confidence)
         points.append(found.points)
         seen.append(next(iter(detection.sources.values())))
-        rules.append(detection.sources.get(RULES, nowhere))
         apart.append(detection.apart)
-    arrays = (errors, features, points, truths, seen, rules, apart)
+    arrays = (errors, features, points, truths, seen, apart)
     return HeldOut(tuple(names), *map(np.array, arrays))
 
 

@@ -11,14 +11,16 @@ scans that those were not taken from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from BrainLandmarksLib.dataset import Dataset, Entry
-from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.detection import Detector, Quality
+from BrainLandmarksLib.detection.detector import RULES
+from BrainLandmarksLib.errors import ImplausibleError, UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.alignment import in_pose_of
 from BrainLandmarksLib.geometry.correction import (
@@ -44,8 +46,8 @@ HEADS_OF_A_SHAPE = 30
 CORRECTED_ON = "corrected_on"
 """Key of `ModelSpec.training`: how many heads, scans and validation scans a correction is of."""
 
-_QUALITY = {"fine": "fast", "refinement": "standard"}
-"""The cheapest quality whose points are those of a network, in the order of the networks."""
+_EVERYTHING = Quality(refinement=True, parcellation=True)
+"""What shows the points of every network, and those of the rules, on one scan."""
 
 _MODES = 60
 
@@ -91,17 +93,18 @@ def calibrate_model(
         )
     chosen = [entries[k] for k in np.unique(np.linspace(0, len(entries) - 1, heads).astype(int))]
     checking = [entry for entry in dataset.entries if entry.split == "validation"]
-    parts = [part for part in _QUALITY if part in model.networks]
-    scans = _Scans(dataset, progress, len(parts) * len(chosen) + len(checking))
-    bare = replace(model, correction=None)
-    results = {part: scans.detected(bare, chosen, device, _QUALITY[part]) for part in parts}
+    scans = _Scans(dataset, progress, len(chosen) + len(checking))
+    sources, true = scans.sources(replace(model, correction=None), chosen, device)
     truth = [true_points(dataset.read_landmarks(entry).current)[0] for entry in entries]
-    model = replace(model, correction=correction_of(model, truth, results))
+    model = replace(model, correction=correction_of(model, truth, sources, true))
     calibration = model.spec.calibration
     if checking:
-        result = scans.detected(model, checking, device, "standard")
+        result = scans.evaluated(model, checking, device)
         if np.isfinite(result.errors).sum() > 1:
-            calibration = result.calibration(correction=model.correction, part=parts[-1])
+            # The refinement network is spared where there are rules.
+            refined = "refinement" in sources and RULES not in sources
+            part = "refinement" if refined else "fine"
+            calibration = result.calibration(correction=model.correction, part=part)
     measured = {"heads": len(truth), "scans": len(chosen), "validation_scans": len(checking)}
     spec = replace(
         model.spec,
@@ -113,29 +116,38 @@ def calibrate_model(
 
 
 def correction_of(
-    model: Model, truth: Sequence[FloatArray], results: dict[str, HeldOut]
+    model: Model,
+    heads: Sequence[FloatArray],
+    sources: Mapping[str, FloatArray],
+    truth: FloatArray,
 ) -> Correction:
     """What scans teach about the points of a model.
 
     Args:
-        truth: (K, 3) true landmarks of heads, RAS mm, NaN missing; `HEADS_OF_A_SHAPE` or more of
+        heads: (K, 3) true landmarks of heads, RAS mm, NaN missing; `HEADS_OF_A_SHAPE` or more of
             them make the shape, fewer leave that of the model.
-        results: Name of a network to what it found, without any correction.
+        sources: What was seen on n scans, (n, K, 3) RAS mm, by the name of a network or `RULES`
+            (`Detection.sources`), without any correction.
+        truth: (n, K, 3) their true landmarks.
     """
     mirror, mean = model.protocol.mirror_permutation(), model.spec.mean_shape
-    if len(truth) >= HEADS_OF_A_SHAPE or model.shape is None:
-        shape = ShapeModel.fit(truth, mirror, mean, _MODES)
+    if len(heads) >= HEADS_OF_A_SHAPE or model.shape is None:
+        shape = ShapeModel.fit(heads, mirror, mean, _MODES)
     else:
         shape = model.shape
     points, errors = {}, {}
-    for part, result in results.items():
-        points[part] = result.found
-        errors[part] = PointErrors.fit(_lacks(result, result.found, shape), mirror)
-        if np.isfinite(result.rules).any():
-            lacks = [_lacks(result, seen, shape) for seen in (result.found, result.rules)]
-            again = np.concatenate([mirror, mirror + len(mirror)])
-            points[part + WITH_RULES] = np.concatenate([result.found, result.rules], axis=1)
-            errors[part + WITH_RULES] = PointErrors.fit(np.concatenate(lacks, axis=1), again)
+    twice = np.concatenate([mirror, mirror + len(mirror)])
+    for part, seen in sources.items():
+        if part == RULES:
+            continue
+        points[part] = seen
+        lacks = _lacks(seen, seen, truth, shape)
+        errors[part] = PointErrors.fit(lacks, mirror)
+        if RULES in sources:
+            rules = sources[RULES]
+            points[part + WITH_RULES] = np.concatenate([seen, rules], axis=1)
+            both = np.concatenate([lacks, _lacks(rules, seen, truth, shape)], axis=1)
+            errors[part + WITH_RULES] = PointErrors.fit(both, twice)
     correction = Correction(shape, errors)
     for part, seen in points.items():
         strange = [correction.strangeness(head, part) for head in seen]
@@ -145,14 +157,14 @@ def correction_of(
     return Correction(shape, errors)
 
 
-def _lacks(result: HeldOut, seen: FloatArray, shape: ShapeModel) -> FloatArray:
-    """Truth less some points of each head, in its canonical pose, (n, K, 3) mm."""
-    lacks = np.full_like(seen, np.nan)
-    for row, (points, found, truth) in enumerate(
-        zip(seen, result.found, result.truth, strict=True)
-    ):
-        if np.isfinite(found).all(1).sum() > 3:
-            lacks[row] = in_pose_of(shape.mean, found, truth - points)
+def _lacks(
+    points: FloatArray, found: FloatArray, truth: FloatArray, shape: ShapeModel
+) -> FloatArray:
+    """Truth less points of each head, in the canonical pose that ``found`` gives, (n, K, 3) mm."""
+    lacks = np.full_like(points, np.nan)
+    for row, posed in enumerate(found):
+        if np.isfinite(posed).all(1).sum() > 3:
+            lacks[row] = in_pose_of(shape.mean, posed, truth[row] - points[row])
     return lacks
 
 
@@ -163,10 +175,32 @@ class _Scans:
         self.dataset, self.progress, self.total = dataset, progress, total
         self.done = 0
 
-    def detected(
-        self, model: Model, entries: Sequence[Entry], device: str, quality: str
-    ) -> HeldOut:
-        result = evaluate_scans(model, self._read(entries), device, quality)
+    def sources(
+        self, model: Model, entries: Sequence[Entry], device: str
+    ) -> tuple[dict[str, FloatArray], FloatArray]:
+        """What is seen on each scan, by source, and the truth, each (n, K, 3) RAS mm.
+
+        A head that is not recognised shows nothing.
+        """
+        detector = Detector(model, device)
+        seen: dict[str, list[FloatArray]] = {}
+        truths = []
+        for number, (_, volume, truth) in enumerate(self._read(entries)):
+            nowhere = np.full_like(truth, np.nan)
+            truths.append(truth)
+            try:
+                found = detector.detect(volume, quality=_EVERYTHING).sources
+            except ImplausibleError:
+                found = {}
+            for name in {*seen, *found}:
+                before = seen.setdefault(name, [nowhere] * number)
+                before.append(found.get(name, nowhere))
+        self.progress(self.done, self.total, "")
+        return {name: np.array(points) for name, points in seen.items()}, np.array(truths)
+
+    def evaluated(self, model: Model, entries: Sequence[Entry], device: str) -> HeldOut:
+        """What the whole model finds on scans, in the usual quality."""
+        result = evaluate_scans(model, self._read(entries), device)
         self.progress(self.done, self.total, "")
         return result
 
