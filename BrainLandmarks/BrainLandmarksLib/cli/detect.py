@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def table(landmarks: LandmarkSet) -> str:
-    """The landmarks as text for a terminal: index, label, group, R A S in mm, confidence."""
+    """The landmarks as text for a terminal: index, label, group, R A S in mm, confidence, remark."""
     protocol = landmarks.protocol
     label_width = max(len("label"), *(len(landmark.label) for landmark in protocol.landmarks))
     group_width = max(len("group"), *(len(group.name) for group in protocol.groups))
@@ -134,7 +134,8 @@ def table(landmarks: LandmarkSet) -> str:
             lines.append(f"{start}  {landmarks.notes[row] or 'missing'}")
             continue
         r, a, s = landmarks.points[row]
-        lines.append(f"{start}  {r:7.1f}  {a:7.1f}  {s:7.1f}  {landmarks.confidence[row]:10.2f}")
+        line = f"{start}  {r:7.1f}  {a:7.1f}  {s:7.1f}  {landmarks.confidence[row]:10.2f}"
+        lines.append(f"{line}  {landmarks.notes[row]}".rstrip())
     return "\n".join(lines)
 
 
