@@ -18,9 +18,9 @@ from BrainLandmarksLib.annotation import annotate
 from BrainLandmarksLib.annotation.labelmap import BRAIN_STEM, HIPPOCAMPUS
 from BrainLandmarksLib.annotation.probability_map import ProbabilityMap
 from BrainLandmarksLib.annotation.schemes import MIDLINE, PAIRED
-from BrainLandmarksLib.detection import Detector, detector, fusion
+from BrainLandmarksLib.detection import Detector, detector, fusion, parcellation
 from BrainLandmarksLib.detection.detector import RULES, Quality, head_center
-from BrainLandmarksLib.detection.parcellation import MARGIN, box_input, brain_box, parcellate
+from BrainLandmarksLib.detection.parcellation import box_input, brain_box, parcellate
 from BrainLandmarksLib.geometry.affine import apply_affine
 from BrainLandmarksLib.geometry.alignment import rigid_fit
 from BrainLandmarksLib.geometry.correction import (
@@ -129,23 +129,35 @@ def test_an_empty_parcellation_places_nothing(seen):
     ).all()
 
 
-def test_tiles_give_what_the_whole_gives():
+def test_tiles_give_what_the_whole_gives(monkeypatch):
     """A network that sees no farther than the margin does not know where tiles end."""
     torch.manual_seed(0)
     network = HighRes3DNet(1, 3, features=2, residual_blocks=1, dilations=(1, 2, 2), penultimate=4)
     network.eval()
     rng = np.random.default_rng(1)
-    grid = Grid((88, 20, 40), np.diag([2.0, 2, 2, 1]))
+    grid = Grid((20, 88, 40), np.diag([2.0, 2, 2, 1]))
     scan = Volume(ndimage.gaussian_filter(rng.random(grid.shape), 1).astype(np.float32), grid)
+    monkeypatch.setattr(parcellation, "TILE_VOXELS", 30_000)
+    monkeypatch.setattr(parcellation, "ProbabilityMap", lambda made, *_: made)
     told = []
     made = parcellate(network, (0, 2, 41), scan, grid, "float32", told.append)
-    assert told == [0.0, 0.5]
-    assert np.allclose(made.probabilities.sum(0), 1, atol=2e-3)
-    padded = torch.from_numpy(np.pad(box_input(scan, grid), MARGIN))[None, None]
+    assert told == [0.0, 1 / 3, 2 / 3]
     with torch.no_grad():
-        whole = network(padded)[0].softmax(0).numpy()
-    inner = (slice(None), *(slice(MARGIN, -MARGIN),) * 3)
-    assert np.abs(whole[inner] - made.probabilities).max() < 2e-3
+        whole = network(torch.from_numpy(box_input(scan, grid))[None, None])[0].softmax(0).numpy()
+    assert np.abs(whole - made).max() < 2e-3
+
+
+def test_what_is_no_brain_is_cleared(head, truth, seen):
+    """Muscles of the neck that look like cortex, and thin bridges to them."""
+    volumes = seen.probabilities.copy()
+    cortex = STRUCTURES.index(3)
+    volumes[:, 60:70, 80:90, 0:8] = 0
+    volumes[cortex, 60:70, 80:90, 0:8] = 1
+    assert ((seen.labels == 0)[60:70, 80:90, 0:8]).all()
+    cleared = ProbabilityMap(volumes, STRUCTURES, seen.grid)
+    assert (cleared.labels == seen.labels).mean() > 0.9999
+    here, there = (fusion.rule_points(PROTOCOL, m) for m in (seen, cleared))
+    assert np.allclose(here, there, atol=0.05, equal_nan=True)
 
 
 @settings(max_examples=25, deadline=None)

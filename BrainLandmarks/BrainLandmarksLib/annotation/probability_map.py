@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from BrainLandmarksLib.annotation.labelmap import Field, LabelMap
 from BrainLandmarksLib.annotation.schemes import load_scheme
@@ -16,7 +17,8 @@ LEAST_SIGMA_VOXELS = 0.5
 """Probabilities are smooth already; this hides what is left of the voxels."""
 
 _BORDER = 3
-"""Voxels round a structure in which its probability may still be above nothing."""
+"""Voxels round a structure in which its probability counts: farther away, what is left of it is
+doubt and no boundary."""
 
 
 class ProbabilityMap(LabelMap):
@@ -29,7 +31,9 @@ class ProbabilityMap(LabelMap):
     >>> head.field((2, 41)).at(points_ras)        # (n,) probability of white matter
 
     Args:
-        probabilities: (C, I, J, K) of each structure, summing to one.
+        probabilities: (C, I, J, K) of each structure, summing to one. Where no brain is connected
+            with the largest piece of it (muscles of the neck look like cortex), they are made those
+            of everything else, in place.
         structures: C library numbers (`schemes`), 0 for everything else.
         grid: The voxels.
 
@@ -42,6 +46,7 @@ class ProbabilityMap(LabelMap):
     ) -> None:
         if probabilities.shape != (len(structures), *grid.shape):
             raise ValueError("a parcellation has one volume of probabilities for each structure")
+        _clear(probabilities)
         self.unknown = ()
         self.probabilities = probabilities
         self.structures = tuple(structures)
@@ -65,6 +70,8 @@ class ProbabilityMap(LabelMap):
         for row, number in enumerate(self.structures):
             if number in labels:
                 values += self.probabilities[row][box]
+        solid = ndimage.binary_dilation(values >= 0.5, iterations=_BORDER)
+        values *= solid
         return Field.smooth(box, values, self.grid, self._sigma(sigma_mm), self.ends)
 
     def _sigma(self, sigma_mm: float) -> np.ndarray:
@@ -72,3 +79,17 @@ class ProbabilityMap(LabelMap):
         least = LEAST_SIGMA_VOXELS * self.grid.spacing
         wanted = np.sqrt(np.maximum(sigma_mm**2 - self.grid.spacing**2 / 4, 0))
         return np.maximum(wanted, least) / self.grid.spacing
+
+
+def _clear(probabilities: npt.NDArray[np.floating]) -> None:
+    """Leave the largest piece of what is anything, thin bridges cut."""
+    brain = probabilities[0] < 0.5
+    pieces, count = ndimage.label(ndimage.binary_erosion(brain))
+    if count == 0:
+        return
+    largest = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
+    # What was eroded comes back, then the border in which probabilities fall to nothing.
+    whole = ndimage.binary_dilation(largest, iterations=2) & brain
+    outside = ~ndimage.binary_dilation(whole, iterations=_BORDER)
+    probabilities[:, outside] = 0
+    probabilities[0, outside] = 1

@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def table(landmarks: LandmarkSet) -> str:
-    """The landmarks as text for a terminal: index, label, group, R A S in mm, confidence, remark."""
+    """The landmarks as text for a terminal: index, label, group, RAS mm, confidence, remark."""
     protocol = landmarks.protocol
     label_width = max(len("label"), *(len(landmark.label) for landmark in protocol.landmarks))
     group_width = max(len("group"), *(len(group.name) for group in protocol.groups))

@@ -8,6 +8,7 @@ structure that the rules read (:mod:`..annotation`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +30,11 @@ DEEP = 0.6
 """Share of the box along each axis, in its middle, whose brightest tissue is white matter: farther
 out there is fat, which is brighter."""
 
-TILE = 72
+TILE_VOXELS = 900_000
+"""What the network sees at once: more would take more memory than the other networks do."""
+
 MARGIN = 12
-"""Voxels along each side of what the network sees at once, and of the part of it that another tile
-sees better."""
+"""Voxels beyond a tile that the network sees as well, where another tile begins."""
 
 _MULTIPLE = 4
 
@@ -87,17 +89,15 @@ def parcellate(
         on_tile: Called before each tile with the share that is done.
     """
     values = box_input(head, grid)
-    padded = np.pad(values, MARGIN)
     result = np.empty((len(structures), *grid.shape), np.float16)
-    tiles = list(_tiles(grid.shape))
-    for number, (start, stop) in enumerate(tiles):
+    axis = int(np.argmax(grid.shape))
+    tiles = list(_tiles(grid.shape[axis], -(-values.size // TILE_VOXELS)))
+    for number, (seen, inner, target) in enumerate(tiles):
         on_tile(number / len(tiles))
-        seen = padded[tuple(slice(a, b + 2 * MARGIN) for a, b in zip(start, stop))]
-        cube = torch.from_numpy(np.ascontiguousarray(seen))[None, None]
-        logits = _logits(network, cube, precision)
-        inner = logits[(slice(None), *(slice(MARGIN, n - MARGIN) for n in logits.shape[1:]))]
-        target = tuple(slice(a, b) for a, b in zip(start, stop))
-        result[(slice(None), *target)] = inner.softmax(0).to(torch.float16).cpu().numpy()
+        cube = np.ascontiguousarray(values[_along(axis, seen)])
+        logits = _logits(network, torch.from_numpy(cube)[None, None], precision)
+        found = logits[(slice(None), *_along(axis, inner))].softmax(0)
+        result[(slice(None), *_along(axis, target))] = found.to(torch.float16).cpu().numpy()
     return ProbabilityMap(result, structures, grid)
 
 
@@ -111,15 +111,19 @@ def _logits(network: nn.Module, cube: torch.Tensor, precision: str) -> torch.Ten
     return logits
 
 
-def _tiles(
-    shape: tuple[int, int, int],
-) -> Iterator[tuple[tuple[int, int, int], tuple[int, int, int]]]:
-    """First and one past the last voxel of tiles of about the same size that cover a box."""
-    edges = [np.linspace(0, n, -(-n // TILE) + 1).round().astype(int) for n in shape]
-    for i in range(len(edges[0]) - 1):
-        for j in range(len(edges[1]) - 1):
-            for k in range(len(edges[2]) - 1):
-                yield (
-                    (int(edges[0][i]), int(edges[1][j]), int(edges[2][k])),
-                    (int(edges[0][i + 1]), int(edges[1][j + 1]), int(edges[2][k + 1])),
-                )
+def _tiles(size: int, count: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Of each of some tiles: what the network sees, what of that is the tile, and where it goes."""
+    edges = np.linspace(0, size, count + 1).round().astype(int).tolist()
+    for start, stop in pairwise(edges):
+        low = max(start - MARGIN, 0)
+        yield (
+            slice(low, min(stop + MARGIN, size)),
+            slice(start - low, stop - low),
+            slice(start, stop),
+        )
+
+
+def _along(axis: int, part: slice) -> tuple[slice, slice, slice]:
+    """A part of a box along one axis."""
+    first, second, third = (part if k == axis else slice(None) for k in range(3))
+    return first, second, third
