@@ -65,7 +65,6 @@ def finish(model: Model, data: TrainingData, recipe: Recipe, folder: Path, repor
             model.parcellation, data.parcellation, recipe, recipe.parcellation,
             choose_device(recipe.machine.device),
         )  # fmt: skip
-        model.parcellation.cpu()
         if dice:
             report(f"Dice of the parcellation\n{table.markdown()}")
         spec = replace(spec, held_out={**spec.held_out, "dice": dice})
