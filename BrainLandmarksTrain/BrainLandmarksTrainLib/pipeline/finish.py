@@ -140,11 +140,9 @@ def assembled(data: TrainingData, recipe: Recipe, command: str) -> Model:
             networks[part].load_state_dict(trained_weights(Path(recipe.output) / part))
             networks[part].eval()
             crops[part] = crop_of(part, config)
-        elif (
-            base is not None
-            and part in base.networks
-            and (part != "refinement" or recipe.fine is None)
-        ):
+        elif base is not None and part in base.networks:
+            if part == "refinement" and recipe.fine is not None:
+                continue  # it would refine points of another network
             networks[part], crops[part] = base.networks[part]
     if recipe.fine is None:
         assert base is not None  # the recipe says so
