@@ -38,7 +38,7 @@ SMALL = {
     "validation_scans": 2, "log_every": 1, "tensorboard": False,
 }  # fmt: skip
 PARCELLATION = {
-    **SMALL, "voxel_mm": 6.0, "crop": [16, 16, 16], "structures": STRUCTURES,
+    **SMALL, "voxel_mm": 9.0, "crop": [16, 16, 16], "structures": STRUCTURES,
     "class_weights": {"hippocampus": 2}, "optimizer": "adamw",
 }  # fmt: skip
 
@@ -128,7 +128,7 @@ def trained(folder: Path, phantom_truth: LandmarkSet) -> Path:
 def test_a_parcellation_is_added_to_a_model(trained: Path, folder: Path) -> None:
     before, model = load_model(folder / "before"), load_model(trained / "model")
     numbers = (0, 2, 41, 17, 53, 16, 174, 251)
-    assert model.spec.parcellation == ParcellationSpec(6.0, numbers)
+    assert model.spec.parcellation == ParcellationSpec(9.0, numbers)
     assert model.parcellation is not None
     assert model.parcellation.out_channels == len(numbers)
     # All else is what it was.

@@ -347,6 +347,17 @@ def test_a_published_network_goes_on_as_ours(tmp_path: Path, suffix: str) -> Non
     torch.testing.assert_close(*features, atol=1e-4, rtol=1e-4)
 
 
+def test_the_published_package_is_understood(tmp_path: Path) -> None:
+    highresnet = pytest.importorskip("highresnet")
+    torch.manual_seed(0)
+    theirs = highresnet.HighRes3DNet(1, 160, add_dropout_layer=True).eval()
+    torch.save(theirs.state_dict(), tmp_path / "published.pth")
+    cube = torch.rand(1, 1, 8, 8, 8)
+    with torch.no_grad():
+        found = read_published(tmp_path / "published.pth")(cube)
+        torch.testing.assert_close(found, theirs(cube), atol=1e-4, rtol=1e-4)
+
+
 def test_weights_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     ours = HighRes3DNet(out_channels=len(CLASSES), features=4)

@@ -14,6 +14,7 @@ from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksTrainLib.augmentation.config import augmentation_schema
 from BrainLandmarksTrainLib.config import recipe as recipes
+from BrainLandmarksTrainLib.config.parcellation import TransferConfig
 from BrainLandmarksTrainLib.config.recipe import Recipe, load_recipe, recipe_schema, write_recipe
 from BrainLandmarksTrainLib.engine.config import TrainingConfig
 from BrainLandmarksTrainLib.settings import from_values
@@ -90,8 +91,29 @@ def test_a_recipe_may_name_its_schema(tmp_path: Path) -> None:
 def test_shipped_recipes_are_valid(name: str) -> None:
     values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     jsonschema.validate(values, recipe_schema())
-    recipe = load_recipe(name, ["maps"] if "heads" in values else None, "out", "set")
+    own = {"weights": "w", "segmentations": {"gif": "g"}} if "parcellation" in values else None
+    maps = ["maps"] if "heads" in values else None
+    recipe = load_recipe(name, maps, "out", "set", parcellation=own)
     assert recipe.name == name
+
+
+def test_paths_of_a_parcellation_are_those_of_the_command_line_or_the_file(tmp_path: Path) -> None:
+    maps = {"aseg": "own", "dlmuse": "/far"}
+    own = {"steps": 5, "segmentations": maps, "transfer": {"weights": "w.pth", "gain": 2.0}}
+    path = written(tmp_path, scans={"dataset": "/d"}, parcellation=own)
+    recipe = load_recipe(path)
+    assert recipe.parcellation is not None
+    assert recipe.parcellation.segmentations == {"aseg": str(tmp_path / "own"), "dlmuse": "/far"}
+    assert recipe.parcellation.transfer == TransferConfig(str(tmp_path / "w.pth"), gain=2.0)
+    assert list(recipe.trained) == ["locator", "fine", "parcellation"]
+    given = {"weights": "/v.pth", "images": "/t1", "segmentations": {"gif": "/g"}}
+    recipe = load_recipe(path, parcellation=given)
+    assert recipe.parcellation is not None
+    assert recipe.parcellation.segmentations == {"gif": "/g"}
+    assert recipe.parcellation.images == "/t1"
+    assert recipe.parcellation.transfer == TransferConfig("/v.pth", gain=2.0)
+    write_recipe(recipe, tmp_path / "again.yaml")
+    assert load_recipe(tmp_path / "again.yaml") == recipe
 
 
 def test_names_of_earlier_versions_are_read(tmp_path: Path) -> None:

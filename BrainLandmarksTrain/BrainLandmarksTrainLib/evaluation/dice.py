@@ -10,6 +10,7 @@ import torch
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+from BrainLandmarksLib.network.inference import fold_batch_norm
 from BrainLandmarksTrainLib.engine.segmentation import dice_scores, overlap
 
 
@@ -23,13 +24,13 @@ def measured_dice(
     """Dice of each class over all samples together, (C,); NaN where the label maps lack it.
 
     Args:
-        network: In eval mode, with so many classes; it is moved to ``device``.
+        network: With so many classes; its running statistics are used.
         samples: Cube, labels and readings of each (`engine.segmentation`).
     """
-    network = network.to(device)
+    folded = fold_batch_norm(network).to(device)
     counts = torch.zeros(3, classes, dtype=torch.float64)
     for cube, labels, readings in samples:
-        found = network(cube[None].to(device)).argmax(1)[0].cpu()
+        found = folded(cube[None].to(device)).argmax(1)[0].cpu()
         counts += overlap(found, labels, readings)
     return dice_scores(counts).numpy()
 

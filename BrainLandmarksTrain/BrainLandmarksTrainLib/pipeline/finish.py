@@ -65,7 +65,6 @@ def finish(model: Model, data: TrainingData, recipe: Recipe, folder: Path, repor
             model.parcellation, data.parcellation, recipe, recipe.parcellation,
             choose_device(recipe.machine.device),
         )  # fmt: skip
-        model.parcellation.cpu()
         if dice:
             report(f"Dice of the parcellation\n{table.markdown()}")
         spec = replace(spec, held_out={**spec.held_out, "dice": dice})
@@ -141,11 +140,9 @@ def assembled(data: TrainingData, recipe: Recipe, command: str) -> Model:
             networks[part].load_state_dict(trained_weights(Path(recipe.output) / part))
             networks[part].eval()
             crops[part] = crop_of(part, config)
-        elif (
-            base is not None
-            and part in base.networks
-            and (part != "refinement" or recipe.fine is None)
-        ):
+        elif base is not None and part in base.networks:
+            if part == "refinement" and recipe.fine is not None:
+                continue  # it would refine points of another network
             networks[part], crops[part] = base.networks[part]
     if recipe.fine is None:
         assert base is not None  # the recipe says so

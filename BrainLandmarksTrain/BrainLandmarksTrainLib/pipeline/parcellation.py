@@ -39,7 +39,9 @@ from BrainLandmarksTrainLib.synthesis.variation import ANY_ANATOMY, POSED
 
 from .transfer import new_rows, transferred
 
-OVERSAMPLING = 2
+SUB_VOXELS = 2
+"""Parts that each side of a voxel is sampled in."""
+
 _SCHEME = "freesurfer"
 """The numbers of the label maps that heads are rendered from."""
 _MEASURED_SEED = 2026
@@ -125,7 +127,7 @@ class _Either:
 def _sampler(
     data: ParcellationData, config: ParcellationConfig, source: Source
 ) -> ParcellationSampler:
-    lattice = Lattice(config.crop, config.voxel_mm, OVERSAMPLING)
+    lattice = Lattice(config.crop, config.voxel_mm, SUB_VOXELS)
     return ParcellationSampler(source, data.classes, lattice, data.mean_shape)
 
 

@@ -29,9 +29,7 @@ from BrainLandmarksTrainLib.synthesis.label_maps import (
 
 from .mean_shape import mean_shape
 from .parcellation import (
-    OVERSAMPLING as PARCELLATION_OVERSAMPLING,
-)
-from .parcellation import (
+    SUB_VOXELS,
     ParcellationData,
     labelled_heads,
     need_segmented,
@@ -43,9 +41,7 @@ Report = Callable[[str], None]
 PROTOCOL = "brain88"
 """Protocol of a recipe that names none and has no dataset: the one that the rules place."""
 
-OVERSAMPLING = {
-    "locator": 3, "fine": 2, "refinement": 2, PARCELLATION: PARCELLATION_OVERSAMPLING,
-}  # fmt: skip
+OVERSAMPLING = {"locator": 3, "fine": 2, "refinement": 2, PARCELLATION: SUB_VOXELS}
 
 _LOCATOR_ALONE_MM = 2.0
 """Voxels of scans that only a locator is trained on."""
