@@ -30,6 +30,7 @@ from BrainLandmarksLib.cli import (
     explain_compare,
     explain_sanity,
     models,
+    parcellate,
     protocol,
     serve,
 )
@@ -38,6 +39,7 @@ from BrainLandmarksLib.errors import UserError
 
 COMMANDS = (
     detect,
+    parcellate,
     cohort_report,
     explain,
     explain_compare,
