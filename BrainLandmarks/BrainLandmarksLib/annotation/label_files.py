@@ -82,7 +82,7 @@ def read_label_map(path: str | os.PathLike[str]) -> tuple[Labels, Grid]:
     from nibabel.spatialimages import HeaderDataError
 
     try:
-        image = nib.load(path)
+        image: Any = nib.load(path)
         labels = np.asarray(image.dataobj)
         return labels, Grid(labels.shape, image.affine)
     except (ImageFileError, HeaderDataError, EOFError, OSError, ValueError) as error:
