@@ -181,10 +181,14 @@ def shown(desktop, scene):
     volume = slicer.util.loadVolume(str(resources.sample_head()), {"name": "Colin27"})
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
     grid = world_volume(volume).grid
-    ras = grid.ijk_to_ras(np.moveaxis(np.indices(grid.shape), 0, -1))
+    assert np.count_nonzero(grid.affine[:3, :3]) == 3  # so that each axis is one of space
     labels = np.zeros(grid.shape, np.int16)
     for number, (middle, axes) in BALLS.items():
-        labels[(((ras - middle) / axes) ** 2).sum(-1) < 1] = number
+        x, y, z = (
+            ((grid.affine[n, n] * np.arange(grid.shape[n]) + grid.affine[n, 3] - m) / r) ** 2
+            for n, (m, r) in enumerate(zip(middle, axes))
+        )
+        labels[x[:, None, None] + y[:, None] + z < 1] = number
     structures = tuple(
         {"number": n, "name": structure_of(n).name, "color": structure_of(n).color} for n in BALLS
     )
