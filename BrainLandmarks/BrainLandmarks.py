@@ -31,7 +31,7 @@ class BrainLandmarks(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         parent.title = _("Brain Landmarks")
         parent.categories = ["Neuroimaging"]
-        parent.dependencies = ["Markups", "SubjectHierarchy"]
+        parent.dependencies = ["Markups", "Segmentations", "SubjectHierarchy"]
         parent.contributors = ["The BrainLandmarks developers"]
         parent.helpText = _(
             "Finds 88 anatomical landmarks in a T1-weighted MRI of the head, shows how sure it is "
@@ -72,7 +72,9 @@ class BrainLandmarksParameterNode:
     inputVolume: vtkMRMLScalarVolumeNode
     device: Annotated[str, Choice(["auto", "cpu", "cuda", "mps"]), Default("auto")]
     quality: Annotated[str, Choice(["standard", "fast", "best"]), Default("standard")]
-    snap: Annotated[str, Choice(["none", "plane", "boundary"]), Default("none")]
+    snap: Annotated[
+        str, Choice(["none", "plane", "boundary", "structure boundary"]), Default("none")
+    ]
 
 
 class BrainLandmarksWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -155,6 +157,22 @@ class BrainLandmarksLogic(ScriptedLoadableModuleLogic):
         session = Session.begin(volume, found.landmarks, found.source, shape)
         session.end()
         return session.nodes.lists
+
+    def parcellate(self, volume, model="brain88", device="auto", force=False):
+        """Divide the brain of a volume node into its structures, and wait until they are there.
+
+        For scripts and other modules; no window is needed. An earlier parcellation of the volume is
+        replaced. Raises a UserError, whose text is one sentence, if there is no result.
+
+        Returns the vtkMRMLSegmentationNode, with one segment for each structure.
+        """
+        from BrainLandmarksLib.mrml.landmarks.parcellation_run import parcellate_and_wait
+        from BrainLandmarksLib.mrml.landmarks.segmentation import show_parcellation
+        from BrainLandmarksLib.ui.common.host import shared_host
+
+        worker = shared_host().worker
+        parcelled = parcellate_and_wait(worker, volume, model=model, device=device, force=force)
+        return show_parcellation(volume, parcelled)
 
 
 class BrainLandmarksTest(ScriptedLoadableModuleTest):

@@ -4,11 +4,11 @@
     make docs AFIDS=tpl-MNIColin27_desc-groundtruth_afids.fcsv LABEL_MAPS=folder
 
 writes docs/protocol.md, the pictures in docs/images/, the published augmentation settings, and the
-tables of README.md, docs/augmentation.md, docs/gradcam.md, docs/model_card.md and
-docs/robustness.md between `<!-- table:NAME -->` and `<!-- /table -->`. What needs data that does
-not come with the project is made anew only when it is given: AFIDS, the experts' points on Colin27
-(github.com/afids/autoafids), and LABEL_MAPS, the SynthSeg training label maps
-(github.com/BBillot/SynthSeg).
+tables of README.md, docs/augmentation.md, docs/gradcam.md, docs/model_card.md,
+docs/parcellation.md and docs/robustness.md between `<!-- table:NAME -->` and `<!-- /table -->`.
+What needs data that does not come with the project is made anew only when it is given: AFIDS, the
+experts' points on Colin27 (github.com/afids/autoafids), and LABEL_MAPS, the SynthSeg training label
+maps (github.com/BBillot/SynthSeg).
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from typing import Any
 import numpy as np
 
 from BrainLandmarksLib import resources
+from BrainLandmarksLib.annotation.schemes import MIDLINE, PAIRED
+from BrainLandmarksLib.annotation.structures import structures
 from BrainLandmarksLib.cli.distance import distances
 from BrainLandmarksLib.cli.protocol import draw_pictures
 from BrainLandmarksLib.figures import guide
@@ -75,6 +77,7 @@ def main() -> None:
         {"settings": training_settings, "training": lambda: bench(["bench_training.py"])},
     )
     fill(ROOT / "docs" / "model_card.md", {**model_card(), "colin27": lambda: by_eye(found)})
+    fill(ROOT / "docs" / "parcellation.md", {"structures": structures_table})
     robustness: dict[str, Callable[[], str]] = {"retest": draw_retest}
     if arguments.label_maps:
         robustness["conditions"] = lambda: draw_robustness(arguments.label_maps)
@@ -216,6 +219,15 @@ def training_settings() -> str:
     from BrainLandmarksTrainLib.config.recipe import markdown
 
     return markdown()
+
+
+def structures_table() -> str:
+    """The structures of a parcellation with their numbers and colours."""
+    numbers = {name: f"{left}, {right}" for name, (left, right) in PAIRED.items()}
+    numbers |= {name: str(number) for name, number in MIDLINE.items()}
+    colors = {one.structure: f"`{one.color}`" for one in structures().values()}
+    rows = [(name, number, colors[name]) for name, number in numbers.items()]
+    return Table(("structure", "left, right", "colour"), rows, words=3).markdown()
 
 
 def augmentation_defaults() -> str:

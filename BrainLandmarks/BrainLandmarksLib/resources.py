@@ -45,6 +45,11 @@ def protocol_schema() -> Path:
     return folder("protocols") / "protocol.schema.json"
 
 
+def structures_file() -> Path:
+    """Return the file with the names and colours of the structures of a parcellation."""
+    return folder("structures.json")
+
+
 def model_names() -> list[str]:
     """Return the names of the shipped models (folders that hold a model.json), sorted."""
     return sorted(path.parent.name for path in folder("models").glob("*/model.json"))

@@ -18,7 +18,7 @@ from BrainLandmarksLib.io.landmarks import read_landmarks
 COMMANDS = [
     "detect", "explain", "explain compare", "explain sanity", "distance", "protocol", "annotate",
     "correct", "agreement", "dataset", "augment", "train", "finetune", "calibrate", "ablation",
-    "evaluate", "models", "serve", "report",
+    "evaluate", "models", "serve", "report", "parcellate",
 ]  # fmt: skip
 
 

@@ -20,15 +20,19 @@ import shutil
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 import pytest
 import yaml
 from docs_folder import Makers
+from parcelling import parcelling_folder
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.cli import build_parser, joined, main
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.io.landmarks import read_landmarks
+from BrainLandmarksLib.network.model_files import summarise
 from BrainLandmarksLib.protocol import landmarks, load_protocol
+from BrainLandmarksLib.resources import model_folder
 from BrainLandmarksTrainLib.config.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +118,15 @@ def recipe_written(here, out):
     assert (tuned.start_from, tuned.fine.minutes) == ("brain88", 30)
 
 
+def parcellated(here, out):
+    labels = nib.load(here / "labels.nii.gz")
+    assert labels.get_data_dtype() == np.int16
+    count = len((here / "labels.tsv").read_text(encoding="utf-8").splitlines()) - 1
+    assert out.count("white matter") + out.count("hippocampus") == count
+
+
 WRITES = {
+    r"parcellate .*-o labels.nii.gz": parcellated,
     r"annotate ": annotated,
     r"explain .*--files 4d": one_map_file,
     r"explain .*--group Eye --files group": maps_of("eye"),
@@ -210,6 +222,12 @@ def small_model(tmp_path_factory, phantom_truth):
 
 
 @pytest.fixture(scope="module")
+def parcelling(tmp_path_factory, small_model):
+    """The same with a parcellation network, which would have a say in every other command."""
+    return parcelling_folder(small_model, tmp_path_factory.mktemp("parcelling") / "brain88")
+
+
+@pytest.fixture(scope="module")
 def makers(phantom_truth, small_model):
     file = resources.model_folder("brain88") / "model.json"
     held_out = json.loads(file.read_text(encoding="utf-8"))["held_out"]["heads"]
@@ -267,7 +285,7 @@ def expanded(arguments):
 
 
 @pytest.mark.parametrize(("page", "words"), list(commands()))
-def test_command(page, words, folders, model, tmp_path, monkeypatch, capsys):
+def test_command(page, words, folders, model, parcelling, tmp_path, monkeypatch, capsys):
     arguments = arguments_of(words)
     if arguments is None:
         assert words[0] in PROGRAMS
@@ -280,6 +298,11 @@ def test_command(page, words, folders, model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(fresh(folders(page), words, tmp_path))
     if arguments[0] == "train":  # takes hours; test_recipe trains a small model
         arguments = [*arguments, "--dry-run"]
+    if arguments[0] == "parcellate":
+        if model == "shipped" and "parcellation" not in summarise(model_folder("brain88")).networks:
+            pytest.skip("the shipped model has no parcellation network")
+        if model == "small":
+            arguments = [*arguments, "--model", str(parcelling)]
     code = main(expanded(arguments))
     printed = capsys.readouterr()
     assert code == 0, printed.err

@@ -222,6 +222,13 @@ def test_augmentation_page_shows_the_defaults_of_the_code():
     )
 
 
+def test_parcellation_page_shows_the_structures_of_the_code():
+    page = (ROOT / "docs" / "parcellation.md").read_text(encoding="utf-8")
+    builder = load_docs_builder()
+    assert "<!-- table:structures -->" in page
+    assert builder.filled(page, {"structures": builder.structures_table}) == page, "run: make docs"
+
+
 def test_model_card_numbers_are_those_of_the_shipped_model():
     page = (ROOT / "docs" / "model_card.md").read_text(encoding="utf-8")
     builder = load_docs_builder()

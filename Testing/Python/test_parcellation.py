@@ -1,347 +1,322 @@
-"""Landmarks by rule on a parcellation with probabilities, and their say beside the heatmaps."""
+"""Parcellations: from probabilities to label maps, their table, the command and the request."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import csv
+import re
+import sys
 
+import nibabel as nib
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from phantom import phantom_head, phantom_scan
-from scipy import ndimage
-from test_detection import Fixed, pose_of
-from torch import nn
+from parcelling import STRUCTURES, parcelling_folder, told_model
+from scipy.spatial.transform import Rotation
 
-from BrainLandmarksLib.annotation import annotate
-from BrainLandmarksLib.annotation.labelmap import BRAIN_STEM, HIPPOCAMPUS
+from BrainLandmarksLib import resources
+from BrainLandmarksLib.annotation import LabelMap, probability_map
+from BrainLandmarksLib.annotation.label_files import (
+    COLUMNS,
+    read_label_map,
+    structure_table,
+    table_file,
+    write_label_map,
+)
 from BrainLandmarksLib.annotation.probability_map import ProbabilityMap
 from BrainLandmarksLib.annotation.schemes import MIDLINE, PAIRED
-from BrainLandmarksLib.detection import Detector, detector, fusion, parcellation
-from BrainLandmarksLib.detection.detector import RULES, Quality, head_center
-from BrainLandmarksLib.detection.parcellation import box_input, brain_box, parcellate
-from BrainLandmarksLib.geometry.affine import apply_affine
-from BrainLandmarksLib.geometry.alignment import rigid_fit
-from BrainLandmarksLib.geometry.correction import (
-    FEWEST_HEADS,
-    WITH_RULES,
-    read_correction,
-    write_correction,
-)
-from BrainLandmarksLib.geometry.grid import Grid
-from BrainLandmarksLib.geometry.shape_model import ShapeModel
-from BrainLandmarksLib.imaging.preprocessing import preprocessed
+from BrainLandmarksLib.annotation.structures import structure_of, structures
+from BrainLandmarksLib.cli import main
+from BrainLandmarksLib.detection import Detector
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.geometry.grid import Grid, cube
 from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
-from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
-from BrainLandmarksLib.network.model_files import CropSpec, Model, ModelSpec, ParcellationSpec
-from BrainLandmarksLib.protocol import load_protocol
-from BrainLandmarksTrainLib.pipeline.calibrate import correction_of
+from BrainLandmarksLib.io.images import read_image
+from BrainLandmarksLib.json_file import read_json
+from BrainLandmarksLib.worker.client import Worker
 
-PROTOCOL = load_protocol("brain88")
-STRUCTURES = (0, *(n for pair in PAIRED.values() for n in pair), *MIDLINE.values())
-VOXEL_MM = 2.0
+RADIUS_MM, MIDDLE = 21.0, np.array([3.0, -5.0, 2.0])
+TURN = Rotation.from_euler("xyz", [10, -6, 20], degrees=True).as_matrix()
 
 
-def seen_on(labels: Volume, grid: Grid) -> ProbabilityMap:
-    """What a good network would see of a label map: its structures, smooth at the voxels."""
-    numbers = labels.data.astype(int)
-    volumes = np.zeros((len(STRUCTURES), *grid.shape), np.float16)
-    for row, number in enumerate(STRUCTURES[1:], start=1):
-        if (numbers == number).any():
-            one = Volume((numbers == number).astype(np.float32), labels.grid)
-            volumes[row] = resample(one, grid)
-    volumes[0] = np.clip(1 - volumes[1:].sum(0), 0, 1)
-    return ProbabilityMap(volumes, STRUCTURES, grid)
+@pytest.fixture(scope="session")
+def parcelling(tmp_path_factory, tiny_model):
+    return parcelling_folder(tiny_model, tmp_path_factory.mktemp("models") / "parcelling")
 
 
-@pytest.fixture(scope="module")
-def head():
-    return phantom_head()
+# Names and colours --------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def truth(head):
-    return annotate(head).points
+def test_every_structure_of_the_schemes_has_a_name_and_a_colour():
+    table = structures()
+    paired = [number for pair in PAIRED.values() for number in pair]
+    assert sorted(table) == list(table) == sorted([*paired, *MIDLINE.values()])
+    data = read_json(resources.structures_file(), "the table")["structures"]
+    assert [entry["structure"] for entry in data] == [*PAIRED, *MIDLINE]
+    for what in ("name", "abbreviation"):
+        assert len({getattr(one, what) for one in table.values()}) == len(table)
+    assert all(re.fullmatch("#[0-9a-f]{6}", one.color) for one in table.values())
+    assert (table[53].name, table[53].side, table[16].side) == ("right hippocampus", "R", None)
+    assert structure_of(17).rgb == pytest.approx((220 / 255, 216 / 255, 20 / 255))
 
 
-def box(pose, points):
-    eyes = [row for row, label in enumerate(PROTOCOL.labels) if label.startswith("EYE")]
-    return brain_box(pose, np.delete(points, eyes, axis=0), VOXEL_MM)
+def test_a_number_without_a_name_is_named_by_itself():
+    one = structure_of(1007)
+    assert (one.name, one.side, one.rgb) == ("structure 1007", None, (128 / 255,) * 3)
 
 
-@pytest.fixture(scope="module")
-def seen(head, truth):
-    pose = pose_of((4, -6, 5), (3, -2, 5))
-    return seen_on(head, box(pose, truth))
+# Onto the voxels of an image ----------------------------------------------------------------------
 
 
-def test_rules_read_boundaries_between_the_voxels(truth, seen):
-    """Voxels of 2 mm in an oblique box: the points are those of the fine map."""
-    found = fusion.rule_points(PROTOCOL, seen)
-    both = np.isfinite(found).all(1) & np.isfinite(truth).all(1)
-    away = np.linalg.norm(found - truth, axis=1)[both]
-    assert both.sum() >= 70
-    assert np.median(away) < 0.6
-    assert np.quantile(away, 0.9) < 1.5
-    voxels = replace_by_voxels(seen)
-    coarse = fusion.rule_points(PROTOCOL, voxels)
-    both &= np.isfinite(coarse).all(1)
-    assert away.mean() < np.linalg.norm(coarse - truth, axis=1)[both].mean()
+def ball_map(voxel_mm=3.0, size=24):
+    """The two halves of a ball, left and right, in turned voxels, as probabilities."""
+    grid = cube(MIDDLE, voxel_mm * size, size, TURN)
+    ras = grid.ijk_to_ras(np.moveaxis(np.indices(grid.shape), 0, -1)) - MIDDLE
+    inside = 1 / (1 + np.exp((np.linalg.norm(ras, axis=-1) - RADIUS_MM) / 1.5))
+    right = 1 / (1 + np.exp(-ras[..., 0] / 1.5))
+    parts = [1 - inside, inside * (1 - right), inside * right]
+    return ProbabilityMap(np.stack(parts).astype(np.float16), (0, 2, 41), grid)
 
 
-def replace_by_voxels(seen: ProbabilityMap) -> ProbabilityMap:
-    """The same parcellation without its probabilities."""
-    best = seen.probabilities.argmax(0)
-    sure = np.stack([best == row for row in range(len(STRUCTURES))]).astype(np.float16)
-    return ProbabilityMap(sure, STRUCTURES, seen.grid)
+def around(voxel_mm, size=40.0, middle=MIDDLE):
+    side = round(2 * size / voxel_mm)
+    return cube(middle, side * voxel_mm, side)
 
 
-def test_a_parcellation_needs_a_volume_for_each_structure(seen):
-    with pytest.raises(ValueError, match="one volume of probabilities"):
-        ProbabilityMap(seen.probabilities[:3], STRUCTURES, seen.grid)
+@pytest.mark.parametrize("voxel_mm", [1.0, 5.0])
+def test_boundaries_are_where_the_probabilities_cross(voxel_mm):
+    """Finer and coarser than the map: no steps of its voxels, and no volume lost."""
+    grid = around(voxel_mm)
+    labels = ball_map().labels_on(grid)
+    ras = grid.ijk_to_ras(np.moveaxis(np.indices(grid.shape), 0, -1)) - MIDDLE
+    beyond = np.linalg.norm(ras, axis=-1) - RADIUS_MM
+    # Where three meet, none of them has one half.
+    sure = (np.abs(beyond) > 0.4 * max(1.0, voxel_mm / 2)) & (np.abs(ras[..., 0]) > 7)
+    assert ((labels > 0) == (beyond < 0))[sure].all()
+    deep = beyond < -3 - voxel_mm
+    aside = np.abs(ras[..., 0]) > 0.4
+    assert (labels == np.where(ras[..., 0] < 0, 2, 41))[deep & aside].all()
+    volume = (labels > 0).sum() * voxel_mm**3
+    assert volume == pytest.approx(4 / 3 * np.pi * RADIUS_MM**3, rel=0.04)
 
 
-def test_structures_of_impossible_size_place_nothing(seen):
-    """A hippocampus that is hardly there takes the points that hang on it along, no others."""
-    volumes = seen.probabilities.copy()
-    left = STRUCTURES.index(HIPPOCAMPUS["L"][0])
-    volumes[0] += volumes[left] * np.float16(0.9)
-    volumes[left] *= np.float16(0.1)
-    found = fusion.rule_points(PROTOCOL, ProbabilityMap(volumes, STRUCTURES, seen.grid))
-    gone = ~np.isfinite(found).all(1)
-    names = {PROTOCOL.labels[row] for row in np.flatnonzero(gone)}
-    assert {"HIP_H_L", "HIP_B_R", "TOH_L_L"} <= names
-    assert np.isfinite(found[PROTOCOL.labels.index("FP_L")]).all()
-    stem = [row for row, number in enumerate(STRUCTURES) if number in BRAIN_STEM]
-    volumes[0] += volumes[stem].sum(0)
-    volumes[stem] = 0
-    without = fusion.rule_points(PROTOCOL, ProbabilityMap(volumes, STRUCTURES, seen.grid))
-    assert np.isnan(without).all()
+def test_the_labels_alone_would_show_the_voxels_of_the_map():
+    """What the test above asks is more than the nearest voxel gives."""
+    head, grid = ball_map(), around(1.0)
+    nearest = resample(Volume(head.labels.astype(np.float32), head.grid), grid, order=0)
+    ras = grid.ijk_to_ras(np.moveaxis(np.indices(grid.shape), 0, -1)) - MIDDLE
+    beyond = np.linalg.norm(ras, axis=-1) - RADIUS_MM
+    sure = (np.abs(beyond) > 0.4) & (np.abs(ras[..., 0]) > 7)
+    assert not ((nearest > 0) == (beyond < 0))[sure].all()
 
 
-def test_an_empty_parcellation_places_nothing(seen):
-    volumes = np.zeros_like(seen.probabilities)
-    volumes[0] = 1
-    assert np.isnan(
-        fusion.rule_points(PROTOCOL, ProbabilityMap(volumes, STRUCTURES, seen.grid))
-    ).all()
+def test_slabs_and_boxes_change_nothing(monkeypatch):
+    head, grid = ball_map(), around(2.0)
+    every = [resample(Volume(p.astype(np.float32), head.grid), grid) for p in head.probabilities]
+    expected = np.array(head.structures)[np.argmax(every, axis=0)]
+    np.testing.assert_array_equal(head.labels_on(grid), expected)
+    monkeypatch.setattr(probability_map, "SLAB_VOXELS", 1)
+    np.testing.assert_array_equal(head.labels_on(grid), expected)
 
 
-def test_tiles_give_what_the_whole_gives(monkeypatch):
-    """A network that sees no farther than the margin does not know where tiles end."""
-    torch.manual_seed(0)
-    network = HighRes3DNet(1, 3, features=2, residual_blocks=1, dilations=(1, 2, 2), penultimate=4)
-    network.eval()
-    rng = np.random.default_rng(1)
-    grid = Grid((20, 88, 40), np.diag([2.0, 2, 2, 1]))
-    scan = Volume(ndimage.gaussian_filter(rng.random(grid.shape), 1).astype(np.float32), grid)
-    monkeypatch.setattr(parcellation, "TILE_VOXELS", 30_000)
-    monkeypatch.setattr(parcellation, "ProbabilityMap", lambda made, *_: made)
-    told = []
-    made = parcellate(network, (0, 2, 41), scan, grid, "float32", told.append)
-    assert told == [0.0, 1 / 3, 2 / 3]
-    with torch.no_grad():
-        whole = network(torch.from_numpy(box_input(scan, grid))[None, None])[0].softmax(0).numpy()
-    assert np.abs(whole - made).max() < 2e-3
+def test_nothing_is_where_the_map_does_not_reach():
+    far = around(4.0, middle=MIDDLE + [500.0, 0, 0])
+    assert not ball_map().labels_on(far).any()
+    beside = around(4.0, middle=MIDDLE + [50.0, 0, 0])
+    labels = ball_map().labels_on(beside)
+    assert labels[0].any()
+    assert not labels[10:].any()
 
 
-def test_what_is_no_brain_is_cleared(head, truth, seen):
-    """Muscles of the neck that look like cortex, and thin bridges to them."""
-    volumes = seen.probabilities.copy()
-    cortex = STRUCTURES.index(3)
-    volumes[:, 60:70, 80:90, 0:8] = 0
-    volumes[cortex, 60:70, 80:90, 0:8] = 1
-    assert ((seen.labels == 0)[60:70, 80:90, 0:8]).all()
-    cleared = ProbabilityMap(volumes, STRUCTURES, seen.grid)
-    assert (cleared.labels == seen.labels).mean() > 0.9999
-    here, there = (fusion.rule_points(PROTOCOL, m) for m in (seen, cleared))
-    assert np.allclose(here, there, atol=0.05, equal_nan=True)
+# Files --------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.tuples(*[st.floats(-30, 30)] * 3), st.floats(1.0, 3.0))
-def test_the_box_holds_the_brain_in_any_pose(degrees, voxel_mm):
-    pose = pose_of(degrees, (5, -8, 3))
-    rng = np.random.default_rng(4)
-    points = apply_affine(pose, rng.uniform(-70, 70, (40, 3)))
-    points[3] = np.nan
-    grid = brain_box(pose, points, voxel_mm)
-    assert np.allclose(grid.spacing, voxel_mm)
-    assert all(n % 4 == 0 for n in grid.shape)
-    assert grid.contains(np.delete(points, 3, axis=0)).all()
-    assert np.allclose(grid.affine[:3, :3] / voxel_mm, pose[:3, :3])
+def test_a_label_map_is_a_file_that_the_rules_read(tmp_path):
+    """The numbers that are written are those of FreeSurfer, and nothing about them is noted."""
+    sizes = dict.fromkeys(structures(), 100) | dict.fromkeys((2, 3, 41, 42), 4000)
+    labels = np.zeros((24, 30, 40), np.int32)
+    labels.ravel()[: sum(sizes.values())] = np.repeat(list(sizes), list(sizes.values()))
+    told = cube((1.0, 2.0, 3.0), 160.0, 40).window((3, 2, 0), labels.shape)
+    path = tmp_path / "labels.nii.gz"
+    write_label_map(path, labels, told)
+    image = nib.load(path)
+    assert image.get_data_dtype() == np.int16
+    assert image.header.get_intent()[0] == "label"
+    np.testing.assert_allclose(image.get_qform(), image.get_sform(), atol=1e-4)
+    volume = read_image(path)
+    read = LabelMap(volume)  # as `annotate` does
+    assert (read.scheme.name, read.unknown, volume.notes) == ("freesurfer", (), ())
+    np.testing.assert_array_equal(read.labels, labels)
+    back, grid = read_label_map(path)
+    np.testing.assert_array_equal(back, labels)
+    np.testing.assert_allclose(grid.affine, told.affine, atol=1e-4)
 
 
-# Fusion -------------------------------------------------------------------------------------------
-
-HEADS = 60
-
-
-def simulated(mean, count, seed):
-    """Heads, what a network finds on them (right in some places), and what rules find (others)."""
-    rng = np.random.default_rng(seed)
-    heads = np.array([mean * (1 + 0.04 * rng.normal()) for _ in range(count)])
-    sigma = np.where(np.arange(len(mean)) % 2, 3.0, 0.7)[:, None]
-    found = heads + sigma * rng.normal(size=heads.shape)
-    rules = heads + (3.7 - sigma) * rng.normal(size=heads.shape) + [0, 0, 1.0]
-    return heads, found, rules
+def test_a_sheared_grid_is_stated_once(tmp_path):
+    affine = np.array([[2, 0.5, 0, -9], [0, 2, 0, -9], [0, 0, 2, -9], [0, 0, 0, 1.0]])
+    write_label_map(tmp_path / "a.nii", np.ones((4, 5, 6), np.int32), Grid((4, 5, 6), affine))
+    image = nib.load(tmp_path / "a.nii")
+    np.testing.assert_allclose(image.affine, affine)
+    assert image.get_qform(coded=True)[1] == 0
 
 
-@pytest.fixture(scope="module")
-def mean(truth):
-    return np.where(np.isfinite(truth), truth, 0.0) - np.nanmean(truth, axis=0)
+def test_a_damaged_label_map_is_one_sentence(tmp_path):
+    (tmp_path / "a.nii").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_label_map(tmp_path / "a.nii")
 
 
-@pytest.fixture(scope="module")
-def model(mean, truth, head):
-    heads, _, _ = simulated(mean, HEADS, 1)
-    shape = ShapeModel.fit(list(heads), PROTOCOL.mirror_permutation(), mean)
-    crop = CropSpec(48, 240.0)
-    spec = ModelSpec("fake", crop, crop, mean, parcellation=ParcellationSpec(VOXEL_MM, STRUCTURES))
-    network = Fixed(mean, crop)
-    return Model(PROTOCOL, network, network, spec, shape, parcellation=nn.Identity())
+def test_the_table_has_volumes():
+    grid = Grid((10, 10, 10), np.diag([-2.0, 2, 2.5, 1]))
+    labels = np.zeros(grid.shape, np.int32)
+    labels[0], labels[1, :5] = 53, 16
+    table = structure_table(labels, grid)
+    assert tuple(table.header) == COLUMNS
+    assert [row[:2] for row in table.rows] == [(16, "brain stem"), (53, "right hippocampus")]
+    assert [row[-1] for row in table.rows] == pytest.approx([0.5, 1.0])
 
 
-@pytest.fixture(scope="module")
-def correction(model, mean):
-    heads, found, rules = simulated(mean, HEADS, 2)
-    return correction_of(model, list(heads), {"fine": found, RULES: rules}, heads)
+# The detector -------------------------------------------------------------------------------------
 
 
-def test_each_source_is_believed_where_it_is_exact(correction, mean):
-    heads, found, rules = simulated(mean, 20, 3)
-    fused = [correction.fused(p, r, "fine") for p, r in zip(found, rules, strict=True)]
-    error = np.linalg.norm([f.points for f in fused] - heads, axis=2).mean()
-    alone = np.linalg.norm([correction(p, "fine") for p in found] - heads, axis=2).mean()
-    by_rule = np.linalg.norm(rules - [0, 0, 1.0] - heads, axis=2).mean()
-    assert error < 0.8 * min(alone, by_rule)
-    assert np.mean([f.by_rule for f in fused]) > 0.9
+def test_a_head_is_parcellated_where_it_is(tiny_model, blob_head):
+    detector, heard = Detector(told_model(tiny_model), "cpu"), []
+    found = detector.parcellate(blob_head, progress=lambda stage, done: heard.append(done))
+    assert heard == sorted(heard)
+    assert heard[-1] == 1.0
+    assert found.labels.present == {2, 41}
+    left, right = (found.labels.centre((number,)) for number in (2, 41))
+    assert left[0] < right[0]
+    assert found.plausibility > 0.5
+    assert isinstance(detector.parcellate(blob_head).labels, LabelMap)
 
 
-def test_a_useless_parcellation_gives_the_answer_without_one(correction, mean):
-    """Nothing by rule, or rules that have jumped: bit by bit today's answer."""
-    _, found, rules = simulated(mean, 1, 4)
-    alone = correction(found[0], "fine")
-    for useless in (np.full_like(rules[0], np.nan), rules[0] + [25.0, 0, 0], -rules[0]):
-        fused = correction.fused(found[0], useless, "fine")
-        assert np.array_equal(fused.points, alone)
-        assert not fused.by_rule.any()
-    unknown = correction.fused(found[0], rules[0], "refinement")
-    assert np.array_equal(unknown.points, found[0])
+def test_a_model_without_the_network_says_so(tiny_model, blob_head):
+    with pytest.raises(UserError, match="tiny has no parcellation network"):
+        Detector(tiny_model, "cpu").parcellate(blob_head)
 
 
-def test_a_point_that_has_jumped_does_not_count(correction, mean):
-    _, found, rules = simulated(mean, 1, 5)
-    usual = correction.fused(found[0], rules[0], "fine")
-    jumped = rules[0].copy()
-    row = int(np.flatnonzero(usual.by_rule)[7])
-    jumped[row] += [0, 18.0, 0]
-    fused = correction.fused(found[0], jumped, "fine")
-    gone = rules[0].copy()
-    gone[row] = np.nan
-    assert not fused.by_rule[row]
-    assert np.array_equal(fused.points, correction.fused(found[0], gone, "fine").points)
-
-
-@settings(max_examples=10, deadline=None)
-@given(st.tuples(*[st.floats(-180, 180)] * 3), st.integers(0, 100))
-def test_fusion_turns_with_the_head(correction, mean, degrees, seed):
-    _, found, rules = simulated(mean, 1, seed)
-    pose = pose_of(degrees, (10, -20, 30))
-    moved = correction.fused(apply_affine(pose, found[0]), apply_affine(pose, rules[0]), "fine")
-    here = correction.fused(found[0], rules[0], "fine")
-    assert np.allclose(moved.points, apply_affine(pose, here.points), atol=1e-4)
-
-
-def test_what_is_known_of_both_is_kept_in_the_file(correction, mean, tmp_path):
-    _, found, rules = simulated(mean, 1, 6)
-    file = tmp_path / "correction.safetensors"
-    write_correction(file, correction)
-    again = read_correction(file)
-    assert set(again.errors) == {"fine", "fine" + WITH_RULES}
-    there = again.fused(found[0], rules[0], "fine").points
-    assert np.allclose(there, correction.fused(found[0], rules[0], "fine").points, atol=1e-2)
-
-
-def test_rules_of_which_few_heads_tell_have_no_say(model, mean):
-    count = FEWEST_HEADS - 1
-    heads, found, rules = simulated(mean, HEADS, 7)
-    rules[count:] = np.nan
-    own = correction_of(model, list(heads), {"fine": found, RULES: rules}, heads)
-    assert not own.fused(found[0], rules[0], "fine").by_rule.any()
-
-
-# In a detection -----------------------------------------------------------------------------------
+# The command --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def parcellating(model, correction, head, monkeypatch):
-    """A detector that is a few millimetres off, with a parcellation that is exact."""
-    center = head_center(preprocessed(phantom_scan(head)))
-    usual = annotate(head).points - center
-    off = usual + np.random.default_rng(9).normal(0, 1.5, usual.shape)
-    off = apply_affine(np.linalg.inv(rigid_fit(usual, off)), off)  # the same in every pass
-    spec = replace(model.spec, mean_shape=usual)
-    network = Fixed(off, spec.fine)
-    made = []
+def odd_file(tmp_path, blob_head):
+    """The head in a file whose axes are in another order: left, inferior, posterior."""
+    data = blob_head.data[::-1, ::-1, ::-1].transpose(0, 2, 1)
+    flip = np.array([[-1, 0, 0, 89], [0, 0, -1, 99], [0, -1, 0, 94], [0, 0, 0, 1.0]])
+    path = tmp_path / "odd.nii.gz"
+    nib.save(nib.Nifti1Image(data, blob_head.grid.affine @ flip), path)
+    return path
 
-    def see(_network, structures, _scan, grid, *_):
-        made.append(grid)
-        up = np.eye(4)
-        up[2, 3] = 1.0  # as far as rules usually lie too high (`simulated`)
-        return ProbabilityMap(
-            seen_on(head, grid).probabilities, structures, Grid(grid.shape, up @ grid.affine)
+
+def test_the_command_writes_the_map_in_the_image_s_voxels(tmp_path, odd_file, parcelling, capsys):
+    output = tmp_path / "labels.nii.gz"
+    arguments = ["parcellate", str(odd_file), "-o", str(output), "--model", str(parcelling)]
+    assert main(arguments) == 0
+    image, labels = nib.load(odd_file), nib.load(output)
+    assert labels.shape == image.shape
+    np.testing.assert_allclose(labels.affine, image.affine, atol=1e-4)
+    volume = read_image(odd_file)
+    expected = Detector(parcelling, "cpu").parcellate(volume).labels.labels_on(volume.grid)
+    np.testing.assert_array_equal(read_image(output).data, expected)
+
+    with open(tmp_path / "labels.tsv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    values, counts = np.unique(np.asarray(labels.dataobj), return_counts=True)
+    assert {0} < set(values.tolist()) <= set(STRUCTURES)
+    told = {int(row["index"]): float(row["volume_ml"]) for row in rows}
+    assert told == pytest.approx({n: 0.008 * c for n, c in zip(values, counts) if n}, abs=1e-4)
+    assert {row["name"] for row in rows} == {structure_of(number).name for number in told}
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    for row in rows:
+        assert re.search(rf"{row['index']}  {row['name']} ", printed.out)
+    assert str(output) in printed.out
+
+    before = output.read_bytes()
+    assert main(arguments) == 2
+    assert "exists; add --overwrite" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0
+    assert output.read_bytes()[10:] == before[10:]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "labels.nii.gz", "labels.tsv", "odd.nii.gz"
+    ]  # fmt: skip
+
+
+def test_many_images_go_into_a_folder(tmp_path, head_file, parcelling, capsys):
+    bad = tmp_path / "bad.nii"
+    bad.write_text("not an image")
+    output = tmp_path / "new" / "results"
+    arguments = ["parcellate", str(bad), str(head_file), "-o", str(output)]
+    assert main([*arguments, "--model", str(parcelling)]) == 2
+    assert sorted(p.name for p in output.iterdir()) == ["head_labels.nii.gz", "head_labels.tsv"]
+    printed = capsys.readouterr()
+    assert "1 of 2 images done" in printed.out
+    assert len([line for line in printed.err.splitlines() if "error" in line]) == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "output", "why"),
+    [
+        (["HEAD", "HEAD"], "labels.nii.gz", "2 images; give a folder"),
+        (["HEAD", "HEAD"], "results", "written to the same files"),
+        (["HEAD"], "labels.nrrd", "no known suffix"),
+        (["HEAD"], "taken.nii", "is a folder"),
+        (["HEAD"], "file/labels.nii", "cannot write"),
+        (["HEAD"], "labels.nii", "tiny has no parcellation network; choose another"),
+        (["missing.nii"], "labels.nii --model PARCELLING", "missing.nii"),
+        (["HEAD"], "labels.nii --model nowhere", "no model"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(
+    tmp_path, monkeypatch, head_file, tiny_model, parcelling, capsys, images, output, why
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken.nii").mkdir()
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    names = {"HEAD": str(head_file), "PARCELLING": str(parcelling)}
+    words = [names.get(word, word) for word in [*images, "-o", *output.split()]]
+    assert main(["parcellate", "--model", str(tiny_model), *words]) == 2
+    error = capsys.readouterr().err
+    assert why in error
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# The worker ---------------------------------------------------------------------------------------
+
+
+def test_the_worker_parcellates(tmp_path, odd_file, parcelling, tiny_model):
+    worker = Worker([sys.executable, "-m", "BrainLandmarksLib", "serve"])
+    output, heard = tmp_path / "labels.nii", []
+    fields = {"image": str(odd_file), "output": str(output), "device": "cpu"}
+    try:
+        asked = worker.request("parcellate", heard.append, model=str(parcelling), **fields)
+        worker.wait(asked, 600)
+        *progress, result = heard
+        assert result["type"] == "result", result
+        stages = list(dict.fromkeys(m["stage"] for m in progress))
+        assert stages == ["load", "read", "prepare", "locate", "detect", "label"]
+        fractions = [m["fraction"] for m in progress]
+        assert fractions == sorted(fractions)
+        labels, grid = read_label_map(output)
+        table = structure_table(labels, grid)
+        assert result["structures"] == [
+            {
+                "number": number, "name": name, "abbreviation": short, "color": color,
+                "side": side, "volume_ml": pytest.approx(volume, abs=1e-3),
+            }
+            for number, name, short, color, side, volume in table.rows
+        ]  # fmt: skip
+        assert (result["output"], result["device"]) == (str(output), "cpu")
+        assert result["plausibility"] > 0.5
+        assert result["notes"] == []
+        assert not table_file(output).exists()
+        heard.clear()
+        worker.wait(
+            worker.request("parcellate", heard.append, model=str(tiny_model), **fields), 600
         )
-
-    monkeypatch.setattr(detector, "parcellate", see)
-    own = replace(model, spec=spec, network=network, locator=network, shape=None)
-    return Detector(replace(own, correction=correction), "cpu"), made
-
-
-def test_a_detection_fuses_and_says_where_each_point_comes_from(parcellating, head, truth):
-    own, made = parcellating
-    scan = phantom_scan(head)
-    plain = own.detect(scan, quality=Quality(1), force=True)
-    result = own.detect(scan, quality=Quality(1, parcellation=True), force=True)
-    assert len(made) == 1
-    assert set(result.sources) == {"fine", RULES}
-    assert set(plain.sources) == {"fine"}
-    assert result.parcellation is not None
-    assert plain.parcellation is None
-    known = ~result.landmarks.missing
-    notes = np.array(result.landmarks.notes)
-    assert set(notes[known]) == {fusion.HEATMAP, fusion.BOTH}
-    assert (notes[known] == fusion.BOTH).sum() > 40
-    assert not set(plain.landmarks.notes) & {fusion.HEATMAP, fusion.BOTH}
-    both = known & ~plain.landmarks.missing & np.isfinite(truth).all(1)
-    before, after = (
-        np.linalg.norm(d.landmarks.points - truth, axis=1)[both].mean() for d in (plain, result)
-    )
-    assert after < 0.8 * before
-
-
-def test_a_detection_with_a_useless_parcellation_is_one_without(parcellating, head, monkeypatch):
-    own, _ = parcellating
-
-    def nothing(_network, structures, _scan, grid, *_):
-        volumes = np.zeros((len(structures), *grid.shape), np.float16)
-        volumes[0] = 1
-        return ProbabilityMap(volumes, structures, grid)
-
-    monkeypatch.setattr(detector, "parcellate", nothing)
-    scan = phantom_scan(head)
-    plain = own.detect(scan, quality=Quality(1), force=True).landmarks
-    other = own.detect(scan, quality=Quality(1, parcellation=True), force=True).landmarks
-    assert np.array_equal(other.points, plain.points, equal_nan=True)
-    assert set(np.array(other.notes)[~other.missing]) == {fusion.HEATMAP}
-
-
-def test_a_model_without_the_network_parcellates_nothing(model):
-    spec = replace(model.spec, parcellation=None)
-    own = Detector(replace(model, spec=spec, parcellation=None), "cpu")
-    scan = phantom_scan(phantom_head())
-    result = own.detect(scan, quality="standard", force=True)
-    assert result.parcellation is None
-    assert not any(result.landmarks.notes) or set(result.sources) == {"fine"}
+        assert (heard[-1]["type"], heard[-1]["code"]) == ("error", "user")
+        assert "no parcellation network" in heard[-1]["message"]
+    finally:
+        worker.stop()

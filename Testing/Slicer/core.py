@@ -19,6 +19,7 @@ LOGICS = {
     "Volumes": "vtkSlicerVolumesLogic",
     "Markups": "vtkSlicerMarkupsLogic",
     "Models": "vtkSlicerModelsLogic",
+    "Segmentations": "vtkSlicerSegmentationsModuleLogic",
     "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
     "Transforms": "vtkSlicerTransformLogic",
     "Cameras": "vtkSlicerCamerasModuleLogic",
@@ -29,6 +30,7 @@ LOGICS = {
 
 OWNERS = {
     "vtkMRMLMarkupsNode": "Markups",
+    "vtkMRMLSegmentationNode": "Segmentations",
     "vtkMRMLVolumeNode": "Volumes",
     "vtkMRMLTransformNode": "Transforms",
 }

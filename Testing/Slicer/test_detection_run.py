@@ -14,7 +14,8 @@ import vtk
 from scipy.spatial.transform import Rotation
 
 from BrainLandmarksLib import resources
-from BrainLandmarksLib.mrml.landmarks.detection_run import DetectionRun, Failure, Found
+from BrainLandmarksLib.mrml.landmarks.detection_run import DetectionRun, Found
+from BrainLandmarksLib.mrml.landmarks.volume_run import Failure
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.worker.client import Worker
 

@@ -20,8 +20,9 @@ from polling import until
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
-from BrainLandmarksLib.mrml.landmarks.detection_run import Failure, Found
+from BrainLandmarksLib.mrml.landmarks.detection_run import Found
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
+from BrainLandmarksLib.mrml.landmarks.volume_run import Failure
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review, read_review, write_review

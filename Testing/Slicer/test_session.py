@@ -274,3 +274,34 @@ def test_a_deleted_volume_or_list_is_survived(scene, session):
     node = session.nodes.lists[3]
     assert isinstance(node, slicer.vtkMRMLMarkupsFiducialNode)
     node.SetNthControlPointPosition(0, 1.0, 2.0, 3.0)
+
+
+def test_a_point_snaps_to_where_structures_meet(scene, session):
+    """The parcellation's boundary, within the reach that the brain's surface has, too."""
+    from BrainLandmarksLib.imaging.edges import SEARCH_MM
+    from BrainLandmarksLib.mrml.landmarks.parcellation_run import Parcelled
+    from BrainLandmarksLib.mrml.landmarks.segmentation import show_parcellation
+
+    said = []
+    session.corrections.on_error = said.append
+    session.corrections.snap = "structure boundary"
+    grid = world_volume(session.volume).grid
+    meeting = grid.ijk_to_ras([16.5, 15.0, 15.0])
+    across = grid.affine[:3, 0] / np.linalg.norm(grid.affine[:3, 0])
+    drag(session, "CC_G", meeting + 2.0 * across)
+    assert "click Parcellate first" in said.pop()
+    np.testing.assert_allclose(
+        session.review.current.point("CC_G"), meeting + 2.0 * across, atol=1e-3
+    )
+    labels = np.full(grid.shape, 2, np.int16)
+    labels[17:] = 41
+    structures = tuple({"number": n, "name": f"s{n}", "color": "#ff0000"} for n in (2, 41))
+    show_parcellation(session.volume, Parcelled(labels, grid, structures, (), 1.0))
+    drag(session, "CC_G", meeting - 5.0 * across)
+    np.testing.assert_allclose(session.review.current.point("CC_G"), meeting, atol=0.05)
+    assert [edit.kind for edit in session.review.edits] == ["moved", "snapped"]
+    agree(session)
+    assert not said
+    drag(session, "CC_G", meeting - (SEARCH_MM + 3.0) * across)
+    assert f"within {SEARCH_MM:g} mm" in said.pop()
+    assert session.review.edits[-1].kind == "moved"

@@ -12,6 +12,8 @@ from scipy import ndimage
 from BrainLandmarksLib.annotation.labelmap import Field, LabelMap
 from BrainLandmarksLib.annotation.schemes import load_scheme
 from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.resampling import resample
+from BrainLandmarksLib.imaging.volume import Volume
 
 LEAST_SIGMA_VOXELS = 0.5
 """Probabilities are smooth already; this hides what is left of the voxels."""
@@ -19,6 +21,11 @@ LEAST_SIGMA_VOXELS = 0.5
 _BORDER = 3
 """Voxels round a structure in which its probability counts: farther away, what is left of it is
 doubt and no boundary."""
+
+SLAB_VOXELS = 2**19
+"""About so many voxels of another grid are worked on at once."""
+
+_FWHM_PER_SIGMA = 2.355
 
 
 class ProbabilityMap(LabelMap):
@@ -52,6 +59,41 @@ class ProbabilityMap(LabelMap):
         self.structures = tuple(structures)
         numbers = np.array(structures, np.int32)
         self._hold(load_scheme("freesurfer"), numbers[probabilities.argmax(0)], grid)
+
+    def labels_on(self, grid: Grid) -> npt.NDArray[np.int32]:
+        """The most probable structure of every voxel of another grid; 0 where the map has none.
+
+        The probabilities are resampled, not the labels, so that boundaries stay smooth; slab by
+        slab, so that the memory does not depend on the number of structures.
+
+        Returns:
+            Library numbers, of shape `grid.shape`.
+        """
+        parts = self._parts(float(grid.spacing.max()))
+        labels = np.zeros(grid.shape, np.int32)
+        count, *section = grid.shape
+        step = max(1, SLAB_VOXELS // (section[0] * section[1]))
+        for start in range(0, count, step):
+            shape = (min(step, count - start), section[0], section[1])
+            slab = grid.window((start, 0, 0), shape)
+            labels[start : start + step] = _most_probable(parts, slab)
+        return labels
+
+    def _parts(self, spacing_mm: float) -> list[tuple[int, Volume]]:
+        """Each number and its probabilities, in the box where it can win on voxels of a size."""
+        # What wins has this share at least, in one of the voxels round it or within the smoothing.
+        least = 1.0 / len(self.structures)
+        margin = 1 + np.ceil(4 * spacing_mm / _FWHM_PER_SIGMA / self.grid.spacing).astype(int)
+        parts = []
+        for number, probability in zip(self.structures, self.probabilities):
+            there = ndimage.find_objects((probability >= least).astype(np.uint8))
+            if not there:
+                continue
+            low = [max(s.start - m, 0) for s, m in zip(there[0], margin)]
+            box = tuple(slice(a, s.stop + m) for a, s, m in zip(low, there[0], margin))
+            values = probability[box].astype(np.float32)
+            parts.append((number, Volume(values, self.grid.window(low, values.shape))))
+        return parts
 
     def field_near(self, labels: Iterable[int], sigma_mm: float, points: np.ndarray) -> Field:
         """Like ``field``; all of it, since a parcellation has few voxels."""
@@ -93,3 +135,31 @@ def _clear(probabilities: npt.NDArray[np.floating]) -> None:
     outside = ~ndimage.binary_dilation(whole, iterations=_BORDER)
     probabilities[:, outside] = 0
     probabilities[0, outside] = 1
+
+
+def _most_probable(parts: list[tuple[int, Volume]], grid: Grid) -> npt.NDArray[np.int32]:
+    """The number with the largest value at every voxel of a grid; 0 where all are nothing."""
+    labels, largest = np.zeros(grid.shape, np.int32), np.zeros(grid.shape, np.float32)
+    for number, volume in parts:
+        window = _overlap(volume.grid, grid)
+        if window is None:
+            continue
+        start, stop = window
+        i, j, k = (int(n) for n in stop - start)
+        values = resample(volume, grid.window(start, (i, j, k)))
+        here = tuple(slice(a, b) for a, b in zip(start, stop))
+        more = values > largest[here]
+        largest[here][more] = values[more]
+        labels[here][more] = number
+    return labels
+
+
+def _overlap(
+    source: Grid, target: Grid
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]] | None:
+    """First voxel and one past the last, (3,) each, of a grid that another may reach; or None."""
+    corners = np.array(np.meshgrid(*[(-1, n) for n in source.shape])).reshape(3, -1).T
+    ijk = target.ras_to_ijk(source.ijk_to_ras(corners))
+    start = np.clip(np.floor(ijk.min(0)), 0, target.shape).astype(np.intp)
+    stop = np.clip(np.ceil(ijk.max(0)) + 1, 0, target.shape).astype(np.intp)
+    return (start, stop) if (start < stop).all() else None

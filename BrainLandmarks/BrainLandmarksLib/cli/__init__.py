@@ -26,6 +26,7 @@ from BrainLandmarksLib.cli import (
     detect,
     distance,
     models,
+    parcellate,
     protocol,
     serve,
 )
@@ -37,6 +38,7 @@ from BrainLandmarksLib.errors import UserError
 
 COMMANDS = (
     detect,
+    parcellate,
     cohort_report,
     explain,
     compare,

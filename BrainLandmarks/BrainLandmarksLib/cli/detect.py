@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import options, reading, terminal
 from BrainLandmarksLib.cli.cohort import detect_bids
-from BrainLandmarksLib.errors import ImplausibleError, UserError
+from BrainLandmarksLib.cli.each_image import check_names, detector_loader, each_image
+from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_writes, need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
 
@@ -81,37 +81,22 @@ def run(arguments: argparse.Namespace) -> int:
 
     paths = [image_path(argument) for argument in arguments.images]
     suffixes = _suffixes(arguments.format, picture=not arguments.no_picture)
-    _check_names([(path, stem(path)) for path in paths])
+    check_names(paths)
     need_writable(arguments.output)
-    load = _detector_loader(arguments.model, arguments.device)
+    load = detector_loader(arguments.model, arguments.device)
     read = reading.reader(arguments)
-    failures = 0
-    for number, path in enumerate(paths):
-        terminal.progress(number, len(paths), stem(path))
+
+    def detect(path: Path) -> None:
         outputs = [arguments.output / f"{stem(path)}_landmarks{suffix}" for suffix in suffixes]
-        try:
-            if not arguments.overwrite:
-                need_absent(outputs)
-            detection = _detect_one(path, outputs, load, read, arguments)
-        except ImplausibleError as error:
-            failures += 1
-            terminal.report(
-                UserError(f"{stem(path)}: {error} {options.force_hint('the landmarks')}")
-            )
-        except UserError as error:
-            failures += 1
-            terminal.report(error)
-        except Exception:
-            # A bug on one image: show it whole, and still do the others.
-            failures += 1
-            terminal.clear()
-            traceback.print_exc()
-        else:
-            terminal.notes(detection.notes)
-            if len(paths) == 1:
-                print(table(detection.landmarks))
-                print(_summary(detection, outputs))
-    terminal.progress(len(paths), len(paths), "")
+        if not arguments.overwrite:
+            need_absent(outputs)
+        detection = _detect_one(path, outputs, load, read, arguments)
+        terminal.notes(detection.notes)
+        if len(paths) == 1:
+            print(table(detection.landmarks))
+            print(_summary(detection, outputs))
+
+    failures = each_image(paths, detect, options.force_hint("the landmarks"))
     if len(paths) > 1:
         done = len(paths) - failures
         print(f"{done} of {len(paths)} images done, results in {arguments.output}")
@@ -163,20 +148,6 @@ def _detect_one(
     return detection
 
 
-def _detector_loader(model: str, device: str) -> Callable[[], Detector]:
-    """A function that loads the model when it is first needed, and only once."""
-    loaded: list[Detector] = []
-
-    def load() -> Detector:
-        if not loaded:
-            from BrainLandmarksLib.detection import Detector
-
-            loaded.append(Detector(model, device))
-        return loaded[0]
-
-    return load
-
-
 def _write(volume: Volume, detection: Detection, outputs: Sequence[Path]) -> None:
     """Write all results of one image, or none."""
     from BrainLandmarksLib.io.landmarks import write_landmarks
@@ -209,14 +180,3 @@ def _suffixes(formats: str, *, picture: bool) -> list[str]:
         raise UserError(f"--format is empty; choose from {', '.join(FORMATS)}.")
     suffixes = [f".{name}" for name in dict.fromkeys(names)]
     return [*suffixes, ".png"] if picture else suffixes
-
-
-def _check_names(images: Sequence[tuple[Path, str]]) -> None:
-    first: dict[str, Path] = {}
-    for path, name in images:
-        if name in first:
-            raise UserError(
-                f"{first[name]} and {path} would be written to the same files; give them in two "
-                "runs with different output folders."
-            )
-        first[name] = path

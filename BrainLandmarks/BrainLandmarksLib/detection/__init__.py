@@ -15,6 +15,7 @@ from BrainLandmarksLib.detection.detector import (
     fit_pose,
     head_center,
 )
+from BrainLandmarksLib.detection.parcellation import Parcellation
 
 __all__ = [
     "FINE_PASSES",
@@ -23,6 +24,7 @@ __all__ = [
     "Detection",
     "DetectionProgress",
     "Detector",
+    "Parcellation",
     "Quality",
     "choose_quality",
     "fit_pose",

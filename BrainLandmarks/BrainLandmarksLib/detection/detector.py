@@ -33,8 +33,9 @@ from BrainLandmarksLib.annotation.eye_landmarks import (
     on_globes,
     without_lost_eyes,
 )
+from BrainLandmarksLib.annotation.probability_map import ProbabilityMap
 from BrainLandmarksLib.detection import absent, fusion
-from BrainLandmarksLib.detection.parcellation import brain_box, parcellate
+from BrainLandmarksLib.detection.parcellation import Parcellation, brain_box, parcellate
 from BrainLandmarksLib.detection.plausibility import LOCATOR_LIMIT, Judge, weakened
 from BrainLandmarksLib.detection.refinement import MARGIN, PRIOR_MM, boxes, with_prior
 from BrainLandmarksLib.errors import ImplausibleError, UserError
@@ -333,10 +334,7 @@ class Detector:
             UserError: the image is empty, or there is no such quality.
         """
         work = self._begun(volume, choose_quality(quality), progress or (lambda *_: None))
-        seen = self._recognised(work)
-        if not (force or is_plausible(seen.plausibility)):
-            raise _no_head(seen.plausibility)
-        found = self._kept(work, self._averaged(work, seen))
+        seen, found = self._placed(work, force)
         rules = None
         parcellation = self._parcellated(work, seen.pose, found)
         if parcellation is not None and fusion.has_rules(self.model.protocol):
@@ -352,9 +350,7 @@ class Detector:
             sources = {**answer.sources, **sources}
         work.tell("detect", 1.0)
         confidence = weakened(self._confidence(seen.decoded, answer.apart), seen.plausibility)
-        if not is_plausible(seen.plausibility):
-            self._notes.append(IMPLAUSIBLE_NOTE)
-        notes, self._notes = (*volume.notes, *self._notes), []
+        notes = self._told(volume, seen)
         return Detection(
             LandmarkSet.from_points(
                 self.model.protocol, answer.points, "model", confidence, answer.remarks
@@ -371,10 +367,10 @@ class Detector:
             parcellation,
         )
 
-    def parcellation(
+    def parcellate(
         self, volume: Volume, *, force: bool = False, progress: DetectionProgress | None = None
-    ) -> LabelMap:
-        """Which voxel of a head is which structure: its label map, in the head's pose.
+    ) -> Parcellation:
+        """Which voxel of a head is which structure.
 
         Args:
             volume: As `detect` takes it.
@@ -382,16 +378,30 @@ class Detector:
             progress: As of `detect`.
 
         Raises:
-            UserError: the model has no parcellation network, or the image shows no head.
+            ImplausibleError: what was found is no head, however the image is turned.
+            UserError: the model has no parcellation network, or the image shows no brain.
+        """
+        self.need_parcellation()
+        quality = Quality(1, parcellation=True)
+        work = self._begun(volume, quality, progress or (lambda *_: None))
+        seen, points = self._placed(work, force)
+        labels = self._parcellated(work, seen.pose, points)
+        notes = self._told(volume, seen)
+        if labels is None:
+            raise UserError("the image shows too little of a brain to be parcellated.")
+        work.tell("detect", 1.0)
+        return Parcellation(labels, seen.plausibility, self.device.type, notes)
+
+    def need_parcellation(self) -> None:
+        """Check that the model can parcellate.
+
+        Raises:
+            UserError: it has no network for it.
         """
         if self.model.parcellation is None:
             raise UserError(
                 f"the model {self.model.spec.name} has no parcellation network; choose another."
             )
-        quality = Quality(1, parcellation=True)
-        detection = self.detect(volume, quality=quality, force=force, progress=progress)
-        assert detection.parcellation is not None
-        return detection.parcellation
 
     def estimate(self, quality: str | Quality = "standard") -> float:
         """Seconds that `detect` will take on this machine, about.
@@ -485,6 +495,24 @@ class Detector:
         if located is not first and is_plausible(seen.plausibility):
             self._notes.append(TURNED_NOTE)
         return seen
+
+    def _placed(self, work: _Work, force: bool) -> tuple[_Seen, FloatArray]:
+        """The upright head, and its points by the fine network, (K, 3) RAS mm.
+
+        Raises:
+            ImplausibleError: it is no head, and not wanted all the same.
+        """
+        seen = self._recognised(work)
+        if not (force or is_plausible(seen.plausibility)):
+            raise _no_head(seen.plausibility)
+        return seen, self._kept(work, self._averaged(work, seen))
+
+    def _told(self, volume: Volume, seen: _Seen) -> tuple[str, ...]:
+        """What the user should know of an image and of the work on it, which is over."""
+        if not is_plausible(seen.plausibility):
+            self._notes.append(IMPLAUSIBLE_NOTE)
+        notes, self._notes = (*volume.notes, *self._notes), []
+        return notes
 
     def _located(self, work: _Work, pose: FloatArray) -> _Located:
         """Where the locator sees the head, and in which pose.
@@ -618,7 +646,9 @@ class Detector:
             done += len(rows)
         return seen
 
-    def _parcellated(self, work: _Work, pose: FloatArray, points: FloatArray) -> LabelMap | None:
+    def _parcellated(
+        self, work: _Work, pose: FloatArray, points: FloatArray
+    ) -> ProbabilityMap | None:
         """Which voxel of the brain is which structure; None if nobody can or wants to say."""
         spec = self.model.spec.parcellation
         brain = self._of_the_brain(points)

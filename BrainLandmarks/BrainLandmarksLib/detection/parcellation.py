@@ -8,6 +8,7 @@ structure that the rules read (:mod:`..annotation`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -37,6 +38,23 @@ MARGIN = 12
 """Voxels beyond a tile that the network sees as well, where another tile begins."""
 
 _MULTIPLE = 4
+
+
+@dataclass(frozen=True)
+class Parcellation:
+    """A brain in structures.
+
+    Args:
+        labels: Which voxel is which structure, in the head's pose.
+        plausibility: How much what was found is a head, 0 to 1.
+        device: Where the networks ran: "cpu", "cuda" or "mps".
+        notes: Sentences the user should see, without a full stop.
+    """
+
+    labels: ProbabilityMap
+    plausibility: float
+    device: str
+    notes: tuple[str, ...] = ()
 
 
 def brain_box(pose: FloatArray, points: FloatArray, voxel_mm: float) -> Grid:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.geometry.planes import fitted_plane
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.protocol import Chain, Protocol
@@ -22,6 +23,9 @@ TRACE_MM = 3.0
 
 _STEP_MM = 0.25
 _SMOOTHING_MM = 0.75
+
+_LABEL_SIGMA_VOXELS = 0.85
+_ROUNDS = 12
 
 _TRACE_PARTS = 24
 _BEND_COST = 0.3
@@ -163,3 +167,96 @@ def on_brain_boundary(
         bend = low - 2 * top + high
         shift = 0.5 * (low - high) / bend if bend < 0 else 0.0
     return np.asarray(start + (at[best] + shift * _STEP_MM) * direction)
+
+
+def on_label_boundary(
+    labels: Volume, point: npt.ArrayLike, search_mm: float = SEARCH_MM
+) -> FloatArray:
+    """The nearest place, (3,) RAS mm, where one label ends and another begins.
+
+    The face between two voxels that is nearest says which two labels; between them, the boundary is
+    where their smoothed indicators are equal, so it has no steps of voxels. What is beyond the map
+    counts as label 0.
+
+    Args:
+        labels: Whole numbers.
+        point: RAS mm.
+
+    Raises:
+        UserError: no two labels meet within ``search_mm``.
+    """
+    target = np.array(point, float)
+    window, grid = _window(labels, target, search_mm)
+    best, face, pair = np.inf, target, (0, 0)
+    for axis in range(3):
+        one, other = (np.delete(window, n, axis) for n in (-1, 0))
+        ijk = np.argwhere(one != other).astype(float)
+        if not len(ijk):
+            continue
+        middles = ijk + 0.5 * np.eye(3)[axis]
+        distances = np.linalg.norm(grid.ijk_to_ras(middles) - target, axis=1)
+        nearest = int(distances.argmin())
+        if distances[nearest] < best:
+            at = tuple(ijk[nearest].astype(int))
+            best, face = float(distances[nearest]), grid.ijk_to_ras(middles[nearest])
+            pair = int(one[at]), int(other[at])
+    if best > search_mm:
+        raise UserError(f"no two structures meet within {search_mm:g} mm of the point.")
+    smooth = _on_even_ground(window, grid, pair, face, target)
+    return smooth if np.linalg.norm(smooth - target) <= search_mm else face
+
+
+def _window(
+    labels: Volume, target: FloatArray, search_mm: float
+) -> tuple[npt.NDArray[np.int64], Grid]:
+    """The labels round a place, 0 beyond their border, and where they are."""
+    spacing = labels.grid.spacing
+    reach = np.ceil(search_mm / spacing).astype(int) + 4
+    middle = np.round(labels.grid.ras_to_ijk(target)).astype(int)
+    window = np.zeros(2 * reach + 1, np.int64)
+    start, stop = middle - reach, middle + reach + 1
+    low, high = np.clip(start, 0, labels.data.shape), np.clip(stop, 0, labels.data.shape)
+    here = tuple(slice(a, b) for a, b in zip(low, high))
+    there = tuple(slice(a, b) for a, b in zip(low - start, high - start))
+    window[there] = labels.data[here]
+    i, j, k = window.shape
+    return window, labels.grid.window(start, (i, j, k))
+
+
+def _on_even_ground(
+    window: npt.NDArray[np.int64],
+    grid: Grid,
+    pair: tuple[int, int],
+    face: FloatArray,
+    target: FloatArray,
+) -> FloatArray:
+    """The point nearest to the target where two smoothed labels are equal, from a face on.
+
+    Every round goes to the surface along the gradient, and on it towards the target. It ends where
+    it would leave the face by more than two voxels: there a third label lies between.
+    """
+    from scipy import ndimage
+
+    inside, outside = (
+        ndimage.gaussian_filter((window == label).astype(np.float32), _LABEL_SIGMA_VOXELS)
+        for label in pair
+    )
+    level = inside - outside
+    fields = [level, *np.gradient(level)]
+    to_world = np.linalg.inv(grid.affine[:3, :3]).T
+    place = face
+    for number in range(_ROUNDS):
+        ijk = grid.ras_to_ijk(place)[:, None]
+        value, *slope = (ndimage.map_coordinates(f, ijk, order=1)[0] for f in fields)
+        normal = to_world @ np.array(slope, float)
+        steep = float(normal @ normal)
+        if steep == 0:
+            return face
+        onto = place - value * normal / steep
+        if np.linalg.norm(onto - face) > 2 * grid.spacing.max():
+            return face
+        if number == _ROUNDS - 1:
+            return np.asarray(onto)
+        aside = target - onto
+        place = onto + 0.5 * (aside - (aside @ normal) * normal / steep)
+    return place

@@ -25,15 +25,22 @@ class Volume:
         data: Values, (I, J, K).
         grid: Where they lie.
         notes: What of the file was uncertain, as clauses for the user, without a full stop.
+        stored: The same voxels as the file counts them; None if they are as here.
     """
 
     data: ImageArray
     grid: Grid
     notes: tuple[str, ...] = ()
+    stored: Grid | None = None
 
     def __post_init__(self) -> None:
         if self.data.shape != self.grid.shape:
             raise ValueError(f"data of shape {self.data.shape} on a grid of {self.grid.shape}")
+
+    @property
+    def file_grid(self) -> Grid:
+        """The voxels in the file's order of axes, for what is laid over the image in a file."""
+        return self.grid if self.stored is None else self.stored
 
     def downsampled(self, voxel_mm: float) -> Volume:
         """Single voxels (a view), about so far apart; all along axes with coarser ones.

@@ -1,4 +1,4 @@
-"""The folder beside a volume in the subject hierarchy, for its landmarks and maps."""
+"""The folder beside a volume in the subject hierarchy: landmarks, parcellation and maps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import slicer.util
 
 ROLE = "BrainLandmarks.role"
 """Attribute that says what a node of ours is: "landmarks" (the node that holds a volume's lists
-together) or "map"."""
+together), "parcellation" or "map"."""
 
 VOLUME = "BrainLandmarks.volume"
 """Reference of our nodes to the volume that they belong to."""
@@ -18,7 +18,11 @@ VOLUME = "BrainLandmarks.volume"
 def folder_of(volume: Any) -> int:
     """Item of the volume's folder; a new one, beside the volume, if none of our nodes is in one."""
     tree = slicer.mrmlScene.GetSubjectHierarchyNode()
-    for kind in ("vtkMRMLMarkupsFiducialNode", "vtkMRMLScalarVolumeNode"):
+    for kind in (
+        "vtkMRMLMarkupsFiducialNode",
+        "vtkMRMLSegmentationNode",
+        "vtkMRMLScalarVolumeNode",
+    ):
         for node in slicer.util.getNodesByClass(kind):
             if node.GetNodeReference(VOLUME) is volume:
                 parent = tree.GetItemParent(tree.GetItemByDataNode(node))

@@ -51,7 +51,7 @@ KINDS = (
     "missing",
     "reverted",
 )
-"""What an edit was: a drag or click, a snap to a plane or the brain's surface, an equal spacing, a
+"""What an edit was: a drag or click, a snap to a plane or a boundary, an equal spacing, a
 projection on a plane, a swap of two names, a move after other corrections (shape model), an
 agreement, its withdrawal, a "not there", a return to the model's answer."""
 

@@ -33,6 +33,9 @@ _LOADING_SHARE = 0.1
 # Where the stages of an explanation end, as a share of the time with nothing remembered.
 _DETECTED, _SEEN = 0.7, 0.95
 
+_PARCELLATED = 0.75
+"""Where the networks of a parcellation are done; then every voxel of the image gets its label."""
+
 
 @dataclass
 class _Warm:
@@ -65,6 +68,8 @@ class Jobs:
             return self._estimate(message)
         if message["type"] in _OF_DATASETS:
             return _OF_DATASETS[message["type"]](message, progress)
+        if message["type"] == "parcellate":
+            return self._parcellate(message, progress)
         if message["type"] == "explain":
             return self._explain(message, progress)
         if message["type"] == "export":
@@ -100,14 +105,7 @@ class Jobs:
     def _detect(self, message: Message, progress: JobProgress) -> dict[str, Any]:
         start = time.monotonic()
         key = (message["model"], message["device"], message["quality"])
-        usual = self._seconds.get(key)
-
-        def report(stage: str, fraction: float) -> None:
-            passed = time.monotonic() - start
-            left = None if usual is None else round(max(usual - passed, 0.0), 1)
-            progress(stage, _LOADING_SHARE + (1 - _LOADING_SHARE) * fraction, left)
-
-        progress("load", 0.0, None if usual is None else round(usual, 1))
+        report = self._reporter(key, progress)
         from BrainLandmarksLib.io.images import read_image
         from BrainLandmarksLib.io.landmarks import write_landmarks
 
@@ -136,6 +134,59 @@ class Jobs:
             "seconds": {name: round(s, 3) for name, s in detection.seconds.items()},
             "total_s": round(time.monotonic() - start, 3),
         }
+
+    def _parcellate(self, message: Message, progress: JobProgress) -> dict[str, Any]:
+        """Write the label map of an image, on the image's own voxels."""
+        start = time.monotonic()
+        key = (message["type"], message["model"], message["device"])
+        report = self._reporter(key, progress)
+        from BrainLandmarksLib.annotation.label_files import structure_table, write_label_map
+        from BrainLandmarksLib.io.images import read_image
+
+        detector = self._warm(message["model"], message["device"]).detector
+        detector.need_parcellation()
+        warm = time.monotonic()
+        report("read", 0.0)
+        volume = read_image(message["image"])
+        found = detector.parcellate(
+            volume,
+            force=message.get("force", False),
+            progress=lambda stage, done: report(stage, _PARCELLATED * done),
+        )
+        report("label", _PARCELLATED)
+        grid = volume.file_grid
+        labels = found.labels.labels_on(grid)
+        write_label_map(message["output"], labels, grid)
+        self._seconds[key] = time.monotonic() - warm
+        table = structure_table(labels, grid)
+        rows = [dict(zip(("number", *table.header[1:]), row)) for row in table.rows]
+        return {
+            "output": message["output"],
+            "structures": [{**row, "volume_ml": round(row["volume_ml"], 3)} for row in rows],
+            "device": found.device,
+            "plausibility": round(found.plausibility, 4),
+            "notes": list(found.notes),
+            "total_s": round(time.monotonic() - start, 3),
+        }
+
+    def _reporter(
+        self, key: tuple[object, ...], progress: JobProgress
+    ) -> Callable[[str, float], None]:
+        """What hears of a job's stages once the model is loaded, which is said now.
+
+        Args:
+            key: Of the job, by which it is known how long such a one takes.
+        """
+        start = time.monotonic()
+        usual = self._seconds.get(key)
+
+        def report(stage: str, fraction: float) -> None:
+            passed = time.monotonic() - start
+            left = None if usual is None else round(max(usual - passed, 0.0), 1)
+            progress(stage, _LOADING_SHARE + (1 - _LOADING_SHARE) * fraction, left)
+
+        progress("load", 0.0, None if usual is None else round(usual, 1))
+        return report
 
     def _layers(self, message: Message) -> dict[str, Any]:
         """The layers of a model's fine network, in the order of the data."""

@@ -33,6 +33,7 @@ REQUESTS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "device": str,
         "quality": str,
     },
+    "parcellate": {"image": str, "output": str, "model": str, "device": str},
     "explain": {
         "image": str,
         "output": str,
@@ -64,7 +65,10 @@ REQUESTS: dict[str, dict[str, type | tuple[type, ...]]] = {
 }
 """Type of a request to its fields besides "v", "id" and "type"; all are required."""
 
-OPTIONAL: dict[str, dict[str, type | tuple[type, ...]]] = {"detect": {"force": bool}}
+OPTIONAL: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "detect": {"force": bool},
+    "parcellate": {"force": bool},
+}
 """Type of a request to the fields that it may have besides."""
 
 REPLIES: dict[str, dict[str, type | tuple[type, ...]]] = {

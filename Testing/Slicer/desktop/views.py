@@ -19,6 +19,7 @@ SLICES = {
 }
 IN_SLICES = (
     "vtkMRMLModelSliceDisplayableManager",
+    "vtkMRMLSegmentationsDisplayableManager2D",
     "vtkMRMLCrosshairDisplayableManager",
     "vtkMRMLMarkupsDisplayableManager",
     "vtkMRMLColorLegendDisplayableManager",
@@ -27,6 +28,7 @@ IN_3D = (
     "vtkMRMLCameraDisplayableManager",
     "vtkMRMLViewDisplayableManager",
     "vtkMRMLModelDisplayableManager",
+    "vtkMRMLSegmentationsDisplayableManager3D",
     "vtkMRMLThreeDReformatDisplayableManager",
     "vtkMRMLCrosshairDisplayableManager3D",
     "vtkMRMLMarkupsDisplayableManager",

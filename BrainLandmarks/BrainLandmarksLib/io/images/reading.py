@@ -49,7 +49,12 @@ def read_image(
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         voxels = stored.voxels(np.float32)
     data, grid = _in_ras_order(stored, voxels)
-    volume = Volume(np.ascontiguousarray(data, dtype=np.float32), grid, stored.notes)
+    volume = Volume(
+        np.ascontiguousarray(data, dtype=np.float32),
+        grid,
+        stored.notes,
+        Grid(stored.shape, stored.affine),
+    )
     checks.size(stored.name, grid)
     checks.values(stored.name, volume.data, lambda: stored.voxels(np.float64))
     return volume

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import slicer
 import slicer.util
-import vtk
 
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.volume import ImageArray
 from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
 from BrainLandmarksLib.mrml.gradcam.color import map_colors
+from BrainLandmarksLib.mrml.placing import linear_transform_of, local_matrix, on_moved, put_under
 
 MAP = "map"
 KEY = "BrainLandmarks.map"
@@ -52,13 +52,7 @@ class MapNodes:
 
     def __init__(self, volume: Any) -> None:
         self.volume = volume
-        self._observed = [
-            volume.AddObserver(event, self._moved)
-            for event in (
-                slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
-                slicer.vtkMRMLNode.ReferenceModifiedEvent,
-            )
-        ]
+        self._observed = on_moved(volume, self._moved)
 
     def close(self) -> None:
         """Stop listening to the volume; the nodes stay."""
@@ -134,27 +128,11 @@ class MapNodes:
 
     def _place(self, node: Any, affine: FloatArray) -> None:
         """Put a node's voxels where they are in the world, under the volume's transform."""
-        transform = self._linear_transform()
-        node.SetAndObserveTransformNodeID(None if transform is None else transform.GetID())
-        to_local = vtk.vtkMatrix4x4()
-        if transform is not None:
-            transform.GetMatrixTransformToWorld(to_local)
-            to_local.Invert()
-        matrix = vtk.vtkMatrix4x4()
-        matrix.DeepCopy(affine.ravel())
-        vtk.vtkMatrix4x4.Multiply4x4(to_local, matrix, matrix)
-        node.SetIJKToRASMatrix(matrix)
-
-    def _linear_transform(self) -> Any:
-        """The volume's transform. A warping one cannot carry a map, which is straight in space."""
-        transform = self.volume.GetParentTransformNode()
-        linear = transform is not None and transform.IsTransformToWorldLinear()
-        return transform if linear else None
+        transform = linear_transform_of(self.volume)
+        put_under(transform, node)
+        node.SetIJKToRASMatrix(local_matrix(transform, affine))
 
     def _moved(self, _volume: Any, _event: str) -> None:
         """The volume got another transform: the maps follow."""
-        transform = self._linear_transform()
-        identity = None if transform is None else transform.GetID()
         for node in self.all:
-            if node.GetTransformNodeID() != identity:
-                node.SetAndObserveTransformNodeID(identity)
+            put_under(linear_transform_of(self.volume), node)

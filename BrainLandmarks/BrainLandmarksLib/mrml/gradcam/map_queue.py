@@ -8,7 +8,7 @@ from pathlib import Path
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml.gradcam.map_run import MapRequest, MapRun, Maps
-from BrainLandmarksLib.mrml.landmarks.detection_run import Failure
+from BrainLandmarksLib.mrml.landmarks.volume_run import Failure
 from BrainLandmarksLib.worker.client import Worker
 
 OnMaps = Callable[[MapRequest, "Maps | Failure"], None]

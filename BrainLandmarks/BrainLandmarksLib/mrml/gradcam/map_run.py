@@ -15,7 +15,7 @@ from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.gradcam.output import read_map
 from BrainLandmarksLib.imaging.volume import ImageArray
 from BrainLandmarksLib.mrml.export.volume_export import temporary_folder
-from BrainLandmarksLib.mrml.landmarks.detection_run import STAGES, Failure
+from BrainLandmarksLib.mrml.landmarks.volume_run import STAGES, Failure
 from BrainLandmarksLib.worker.client import Worker
 from BrainLandmarksLib.worker.messages import Message
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml.export.volume import export_volume
-from BrainLandmarksLib.mrml.landmarks.detection_run import Failure
 from BrainLandmarksLib.mrml.landmarks.session import Session
+from BrainLandmarksLib.mrml.landmarks.volume_run import Failure
 from BrainLandmarksLib.review import write_review
 from BrainLandmarksLib.worker.client import Worker
 from BrainLandmarksLib.worker.messages import Message

@@ -11,8 +11,8 @@ import numpy as np
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.mrml.gradcam.map_queue import MapQueue
 from BrainLandmarksLib.mrml.gradcam.map_run import MapRequest, Maps
-from BrainLandmarksLib.mrml.landmarks.detection_run import Failure
 from BrainLandmarksLib.mrml.landmarks.views import jump_to, look_at
+from BrainLandmarksLib.mrml.landmarks.volume_run import Failure
 from BrainLandmarksLib.ui.common.messages import DEVICES
 from BrainLandmarksLib.ui.common.section import Section, heard, reports_errors
 from BrainLandmarksLib.ui.gradcam.showing import LEFT, RIGHT

@@ -10,10 +10,11 @@ import slicer.util
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml import requirements
-from BrainLandmarksLib.mrml.landmarks.detection_run import DetectionRun, Failure, Found
+from BrainLandmarksLib.mrml.landmarks.detection_run import DetectionRun, Found
 from BrainLandmarksLib.mrml.landmarks.sample import load_sample_head
 from BrainLandmarksLib.mrml.landmarks.session import Session
 from BrainLandmarksLib.mrml.landmarks.views import look_at
+from BrainLandmarksLib.mrml.landmarks.volume_run import Failure
 from BrainLandmarksLib.network.model_files import load_shape
 from BrainLandmarksLib.review.edits import is_implausible
 from BrainLandmarksLib.ui.common.installing import Installer
@@ -38,7 +39,9 @@ class DetectSection(SessionSection):
         self._asked = ("", "", "")
         ui = self.ui
         ui.progressBar.setVisible(False)
-        self._installer = Installer(panel, [ui.detectButton, ui.offlineButton], self._installed)
+        self._installer = Installer(
+            panel, [ui.detectButton, ui.parcellateButton, ui.offlineButton], self._installed
+        )
         self.on_click(
             {
                 "sampleButton": self._load_sample,
@@ -56,10 +59,11 @@ class DetectSection(SessionSection):
 
     def refresh(self, session: Session | None) -> None:
         """One button: it detects, or cancels."""
-        running = self.run is not None
+        running, free = self.run is not None, not self.panel.at_work
         self.ui.detectButton.setText("Cancel" if running else "Detect landmarks")
+        self.ui.detectButton.setEnabled(running or free)
         for name in ("inputSelector", "sampleButton", "deviceCombo", "qualityCombo", "modelCombo"):
-            getattr(self.ui, name).setEnabled(not running)
+            getattr(self.ui, name).setEnabled(free)
 
     # Before --------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from BrainLandmarksLib.ui.common.section import heard, reports_errors
 from BrainLandmarksLib.ui.landmarks.correcting import CorrectSection
 from BrainLandmarksLib.ui.landmarks.detecting import DetectSection
 from BrainLandmarksLib.ui.landmarks.measuring import MeasureSection
+from BrainLandmarksLib.ui.landmarks.parcellating import ParcellateSection
 from BrainLandmarksLib.ui.landmarks.reviewing import ReviewSection
 from BrainLandmarksLib.ui.landmarks.saving import SaveSection
 
@@ -66,12 +67,14 @@ class Panel(Messages):
         self.session: Session | None = None
         self.fill_models()
         self.detecting = DetectSection(self)
+        self.parcellating = ParcellateSection(self)
         self.reviewing = ReviewSection(self)
         self.correcting = CorrectSection(self)
         self.measuring = MeasureSection(self)
         self.saving = SaveSection(self)
         self._sections = (
             self.detecting,
+            self.parcellating,
             self.reviewing,
             self.correcting,
             self.measuring,
@@ -89,8 +92,10 @@ class Panel(Messages):
     # The session ---------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let go of the scene and of a detection that is under way."""
+        """Let go of the scene and of what is under way."""
         self.detecting.cancel()
+        self.parcellating.cancel()
+        self.parcellating.set_volume(None)
         self.leave()
 
     @reports_errors
@@ -99,6 +104,7 @@ class Panel(Messages):
         if self.session is not None and self.session.volume is volume and volume is not None:
             return
         self.leave()
+        self.parcellating.set_volume(volume)
         nodes = LandmarkNodes.of_volume(volume) if volume is not None else None
         if nodes is not None:
             self.enter(Session.resume(nodes, self._shape_of(nodes), self.reviewer()))
@@ -145,6 +151,11 @@ class Panel(Messages):
         self.refresh()
 
     # What the sections ask of each other ---------------------------------------------------------
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a detection or a parcellation is under way."""
+        return self.detecting.run is not None or self.parcellating.run is not None
 
     @property
     def previewing(self) -> bool:

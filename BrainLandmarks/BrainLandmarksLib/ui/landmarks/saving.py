@@ -11,8 +11,8 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.landmarks.fcsv import write_fcsv
 from BrainLandmarksLib.io.landmarks.table import write_csv
 from BrainLandmarksLib.mrml.landmarks.dataset_run import add_to_dataset
-from BrainLandmarksLib.mrml.landmarks.detection_run import Failure
 from BrainLandmarksLib.mrml.landmarks.session import Session
+from BrainLandmarksLib.mrml.landmarks.volume_run import Failure
 from BrainLandmarksLib.network.model_files import load_shape
 from BrainLandmarksLib.protocol.compliance import turned_round
 from BrainLandmarksLib.review import read_review, write_review

@@ -13,12 +13,14 @@ from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.shape_model import sigma_of_confidence
 from BrainLandmarksLib.imaging import edges
 from BrainLandmarksLib.mrml.export.volume import world_volume
+from BrainLandmarksLib.mrml.landmarks.segmentation import on_structure_boundary
 from BrainLandmarksLib.mrml.landmarks.session.shown_review import ShownReview
 from BrainLandmarksLib.protocol import constraints
 
-SNAPS = ("none", "plane", "boundary")
+SNAPS = ("none", "plane", "boundary", "structure boundary")
 """What happens to a point that was dragged or placed: nothing, it goes to the plane that it shares
-with others of its kind, or to the brain's surface."""
+with others of its kind, to the brain's surface, or to where two structures of the parcellation
+meet."""
 
 
 class Corrections:
@@ -152,5 +154,7 @@ class Corrections:
         points[row] = target
         if self.snap == "plane":
             return constraints.on_plane(protocol, points, label)
+        if self.snap == "structure boundary":
+            return on_structure_boundary(self._shown.volume, target)
         inside = np.nanmean(points, axis=0)
         return edges.on_brain_boundary(world_volume(self._shown.volume), target, inside)
