@@ -132,7 +132,7 @@ def test_picture_shows_what_there_is(tmp_path, blob_head, brain88, head_points, 
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", ["張偉 頭部", "Пациент $5", "ฉัน हिन्दी", "🧠"])
+@pytest.mark.parametrize("name", ["Пациент $5", "ฉัน 張偉 🧠"])
 def test_names_in_any_script_are_drawn_without_a_warning(
     tmp_path, blob_head, tiny_protocol, name, capfd
 ):
