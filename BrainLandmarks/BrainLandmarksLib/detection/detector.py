@@ -68,6 +68,9 @@ WITHOUT_DOUBT = 0.98
 FINE_PASSES = 2
 """The fine network runs this often: its own landmarks give a better pose than the locator's."""
 
+_ON_A_SIDE_DEG = 60.0
+"""A head that is turned so far against its header does not lie as the header says."""
+
 _TURN_DEG = 5.0
 _TURN_AXES = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)
 """Towards the corners of a tetrahedron: what one turn does to a point, the others undo."""
@@ -364,9 +367,7 @@ class Detector:
 
     def _recognised(self, work: _Work) -> _Seen:
         """The head upright; where that makes none, what the locator finds from other sides."""
-        first = located = self._located(work, work.pose)
-        if not is_plausible(first.plausibility):
-            located = self._from_all_sides(work, first)
+        first, located = self._oriented(work)
         seen = self._upright(work, located.pose)
         if not is_plausible(seen.plausibility):
             # The locator was sure of a wrong orientation, or in doubt about the right one.
@@ -393,6 +394,32 @@ class Detector:
                 pose = self._pose(decoded, grid, pose)
         points = _points(decoded, grid)
         return _Located(points, pose, self.judge(points, LOCATOR_LIMIT))
+
+    def _oriented(self, work: _Work) -> tuple[_Located, _Located]:
+        """What the locator sees if the head lies as its header says, and as the head does lie."""
+        first = self._located(work, work.pose)
+        if is_plausible(first.plausibility):
+            return first, self._from_its_side(work, first)
+        return first, self._from_all_sides(work, first)
+
+    def _from_its_side(self, work: _Work, located: _Located) -> _Located:
+        """What the locator sees of a head that it found to lie on a side, from that side.
+
+        It can find such a head at once, but not as exactly as one that is upright to begin with.
+
+        Returns:
+            ``located`` itself if the head lies as the image's header says, more or less.
+        """
+        from scipy.spatial.transform import Rotation
+
+        turned = located.pose[:3, :3]
+        if np.degrees(Rotation.from_matrix(turned).magnitude()) < _ON_A_SIDE_DEG:
+            return located
+        nearest = max(axis_rotations(), key=lambda rotation: float((rotation * turned).sum()))
+        with work.watch.stage("locate"):
+            pose = _turned_guess(work.head, nearest)
+        again = self._located(work, pose)
+        return again if is_plausible(again.plausibility) else located
 
     def _from_all_sides(self, work: _Work, located: _Located) -> _Located:
         """What the locator sees if the image lies on a side, upside down or back to front.
