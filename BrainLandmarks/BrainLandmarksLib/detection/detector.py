@@ -68,9 +68,6 @@ WITHOUT_DOUBT = 0.98
 FINE_PASSES = 2
 """The fine network runs this often: its own landmarks give a better pose than the locator's."""
 
-_ON_A_SIDE_DEG = 60.0
-"""A head that is turned so far against its header does not lie as the header says."""
-
 _TURN_DEG = 5.0
 _TURN_AXES = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)
 """Towards the corners of a tetrahedron: what one turn does to a point, the others undo."""
@@ -408,18 +405,16 @@ class Detector:
         It can find such a head at once, but not as exactly as one that is upright to begin with.
 
         Returns:
-            ``located`` itself if the head lies as the image's header says, more or less.
+            The more plausible of the two; ``located`` itself if the head lies as the image's header
+            says more than in any other orientation.
         """
-        from scipy.spatial.transform import Rotation
-
         turned = located.pose[:3, :3]
-        if np.degrees(Rotation.from_matrix(turned).magnitude()) < _ON_A_SIDE_DEG:
-            return located
         nearest = max(axis_rotations(), key=lambda rotation: float((rotation * turned).sum()))
+        if np.array_equal(nearest, np.eye(3)):
+            return located
         with work.watch.stage("locate"):
             pose = _turned_guess(work.head, nearest)
-        again = self._located(work, pose)
-        return again if is_plausible(again.plausibility) else located
+        return max(self._located(work, pose), located, key=_plausibility)
 
     def _from_all_sides(self, work: _Work, located: _Located) -> _Located:
         """What the locator sees if the image lies on a side, upside down or back to front.
