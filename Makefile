@@ -20,6 +20,7 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow Testing/Slicer
 
 bench: $(VENV)/.dev
 	set -e; for script in Testing/Benchmarks/bench_*.py; do $(BIN)/python $$script; done

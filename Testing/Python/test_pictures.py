@@ -1,9 +1,13 @@
 """The picture: the right slices, each point where the anatomy is, conventions a reader expects."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from BrainLandmarksLib.figures import fonts
 from BrainLandmarksLib.figures.slices import NEAR_MM, choose_slices, draw_landmarks
 from BrainLandmarksLib.geometry.affine import apply_affine
 from BrainLandmarksLib.geometry.grid import Grid
@@ -122,3 +126,48 @@ def test_picture_shows_what_there_is(tmp_path, blob_head, brain88, head_points, 
         # In the legend always, on the slices where there are points.
         assert (np.abs(colors.astype(int) - expected).max(axis=1) <= 1).any()
     assert [path.name for path in tmp_path.iterdir()] == ["head.png"]
+
+
+# Names --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["Пациент $5", "ฉัน 張偉 🧠"])
+def test_names_in_any_script_are_drawn_without_a_warning(
+    tmp_path, blob_head, tiny_protocol, name, capfd
+):
+    """Where no font that is installed has a character, a square stands for it."""
+    landmarks = LandmarkSet.from_points(tiny_protocol, [[n, n, n] for n in range(5)])
+    draw_landmarks(blob_head, landmarks, tmp_path / "head.png", title=name)
+    assert imread(tmp_path / "head.png").size
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_a_font_that_has_the_characters_is_used(monkeypatch):
+    """Matplotlib's own font lacks the first character, and brings another one that has it."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(fonts, "_FALLBACKS", ("no such font", "STIXGeneral"))
+    unknown = "\N{CJK UNIFIED IDEOGRAPH-5F35}"
+    known = next(chr(c) for c in sorted(fonts._characters("STIXGeneral"))
+                 if c not in fonts._characters("sans-serif"))  # fmt: skip
+    figure = Figure()
+    text = figure.text(0, 0, f"a{known}{unknown}")
+    plain = figure.text(0, 0, "plain")
+    before = plain.get_fontfamily()
+    fonts.make_legible(figure)
+    assert text.get_text() == f"a{known}\N{WHITE SQUARE}"
+    assert text.get_fontfamily() == ["sans-serif", "STIXGeneral"]
+    assert (plain.get_text(), plain.get_fontfamily()) == ("plain", before)
+
+
+def test_every_picture_is_saved_in_one_place():
+    """So that names are legible on all of them."""
+    root = Path(fonts.__file__).parents[3]
+    saving = {
+        path.name
+        for library in ("BrainLandmarks", "BrainLandmarksTrain")
+        for path in (root / library).rglob("*.py")
+        if re.search(r"\b(print_png|savefig|print_figure)\(", path.read_text(encoding="utf-8"))
+    }
+    assert saving == {"saving.py", "fonts.py"}

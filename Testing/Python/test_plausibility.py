@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from bids_tree import write_dataset
+from scipy.spatial.transform import Rotation
 from test_detection import BALLS, BallFinder, ball_protocol, head_grid, phantom
 
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.cohort.derivatives import Derivatives
 from BrainLandmarksLib.detection import Detector, Quality
+from BrainLandmarksLib.detection.detector import _Located, _turned_guess, choose_quality
 from BrainLandmarksLib.detection.plausibility import (
     LIMIT,
     Judge,
@@ -216,13 +218,41 @@ def test_a_head_that_lies_wrong_is_found(finder, runs, number):
     np.testing.assert_allclose(found.pose[:3, :3], rotation, atol=0.15)
     assert found.plausible
     assert [f for _, f in stages] == sorted(f for _, f in stages)
-    if number == 0:
-        assert not found.notes
-    if number == 23:
-        assert "header" in found.notes[0]
-    # A plausible head costs no look more.
-    looks = ["locator"] * (2 + 23 + 2 if found.notes else 2)
-    assert runs == [*looks, "fine"]
+    assert ["header" in note for note in found.notes] == [True] * (number != 0)
+    # A plausible head costs no look more; one on its side is looked at from there.
+    looks = runs.count("locator")
+    assert looks in ((2 + 2, 2 + 23 + 2) if number else (2,))
+    assert runs == [*["locator"] * looks, "fine"]
+
+
+@pytest.mark.parametrize("number", [2, 9, 17])
+def test_a_head_on_its_side_is_located_from_that_side(finder, monkeypatch, number):
+    """A locator may know such a head at once, but then its pose is askew."""
+    rotation = axis_rotations()[number]
+    askew = np.eye(4)
+    askew[:3, :3] = Rotation.from_euler("xyz", [16, -9, 12], degrees=True).as_matrix()
+    located, begun = finder._located, []
+
+    def known_at_once(work, pose):
+        begun.append(pose[:3, :3])
+        if len(begun) > 1:
+            return located(work, pose)
+        there = replace(_upright_guess(work, rotation), plausibility=0.9)
+        return replace(there, pose=there.pose @ askew)
+
+    monkeypatch.setattr(finder, "_located", known_at_once)
+    head = phantom(head_grid((4, 4, 4)), radius=22.0)
+    found = finder.detect(turned(head, rotation), quality=FAST)
+    np.testing.assert_array_equal(begun, [np.eye(3), rotation])
+    assert "header" in found.notes[0]
+    monkeypatch.undo()
+    upright = finder.detect(head, quality=FAST).landmarks.points
+    np.testing.assert_allclose(found.landmarks.points, upright @ rotation.T, atol=0.01)
+
+
+def _upright_guess(work, rotation):
+    pose = _turned_guess(work.head, rotation)
+    return _Located(BALLS @ rotation.T, pose, 1.0)
 
 
 def test_an_orientation_that_the_locator_is_unsure_of_is_tried(finder, monkeypatch):
@@ -439,12 +469,44 @@ def upright(shipped, sample) -> np.ndarray:
     return found.landmarks.points
 
 
+@pytest.fixture(scope="module")
+def usual(shipped, sample) -> np.ndarray:
+    return shipped.detect(sample).landmarks.points
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(1, 24))
 def test_the_sample_head_is_found_however_its_header_turns_it(shipped, sample, upright, number):
     rotation = axis_rotations()[number]
     found = shipped.detect(turned(sample, rotation), quality="fast").landmarks.points
     assert np.linalg.norm(found - upright @ rotation.T, axis=1).max() < 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 23])
+def test_and_in_the_usual_quality(shipped, sample, usual, number):
+    """One that the locator knows at once, and one that it must look for."""
+    rotation = axis_rotations()[number]
+    found = shipped.detect(turned(sample, rotation))
+    apart = np.linalg.norm(found.landmarks.points - usual @ rotation.T, axis=1)
+    assert np.isfinite(apart).all()
+    assert apart.max() < 1.0
+    assert any("header" in note for note in found.notes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(1, 24))
+def test_every_orientation_ends_in_the_same_pose(shipped, sample, number):
+    """All that follows depends on the pose and the voxels alone, in every quality."""
+
+    def pose(volume: Volume) -> np.ndarray:
+        work = shipped._begun(volume, choose_quality("standard"), lambda *_: None)
+        return shipped._oriented(work)[1].pose
+
+    rotation = np.eye(4)
+    rotation[:3, :3] = axis_rotations()[number]
+    expected = rotation @ pose(sample)
+    np.testing.assert_allclose(pose(turned(sample, rotation[:3, :3])), expected, atol=0.02)
 
 
 @pytest.mark.slow

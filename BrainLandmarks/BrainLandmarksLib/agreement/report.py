@@ -27,8 +27,8 @@ from BrainLandmarksLib.figures.plots import (
     group_legend,
     head_plot,
     new_figure,
-    save_figure,
 )
+from BrainLandmarksLib.figures.saving import save_figure
 from BrainLandmarksLib.geometry.alignment import nan_mean
 from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.tables import Table

@@ -481,9 +481,7 @@ class Detector:
 
     def _recognised(self, work: _Work) -> _Seen:
         """The head upright; where that makes none, what the locator finds from other sides."""
-        first = located = self._located(work, work.pose)
-        if not is_plausible(first.plausibility):
-            located = self._from_all_sides(work, first)
+        first, located = self._oriented(work)
         seen = self._upright(work, located.pose)
         if not is_plausible(seen.plausibility):
             # The locator was sure of a wrong orientation, or in doubt about the right one.
@@ -528,6 +526,30 @@ class Detector:
                 pose = self._pose(decoded, grid, pose)
         points = _points(decoded, grid)
         return _Located(points, pose, self.judge(points, LOCATOR_LIMIT))
+
+    def _oriented(self, work: _Work) -> tuple[_Located, _Located]:
+        """What the locator sees if the head lies as its header says, and as the head does lie."""
+        first = self._located(work, work.pose)
+        if is_plausible(first.plausibility):
+            return first, self._from_its_side(work, first)
+        return first, self._from_all_sides(work, first)
+
+    def _from_its_side(self, work: _Work, located: _Located) -> _Located:
+        """What the locator sees of a head that it found to lie on a side, from that side.
+
+        It can find such a head at once, but not as exactly as one that is upright to begin with.
+
+        Returns:
+            The more plausible of the two; ``located`` itself if the head lies as the image's header
+            says more than in any other orientation.
+        """
+        turned = located.pose[:3, :3]
+        nearest = max(axis_rotations(), key=lambda rotation: float((rotation * turned).sum()))
+        if np.array_equal(nearest, np.eye(3)):
+            return located
+        with work.watch.stage("locate"):
+            pose = _turned_guess(work.head, nearest)
+        return max(self._located(work, pose), located, key=_plausibility)
 
     def _from_all_sides(self, work: _Work, located: _Located) -> _Located:
         """What the locator sees if the image lies on a side, upside down or back to front.

@@ -1,7 +1,7 @@
 """Names in any script on pictures: matplotlib's own font knows no Chinese, Japanese or Korean.
 
 >>> make_legible(figure)
->>> FigureCanvasAgg(figure).print_png("head.png")
+>>> figure.savefig("head.png")
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from BrainLandmarksLib.figures.saving import save_figure
 from BrainLandmarksLib.figures.slices import BACKGROUND, INK
 from BrainLandmarksLib.geometry.grid import Grid
-from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.protocol import Chain, Group, Landmark, Protocol
 
@@ -146,7 +146,6 @@ def draw_group(
     Raises:
         UserError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from BrainLandmarksLib.figures.slices import NEAR_MM, choose_slices
@@ -179,8 +178,7 @@ def draw_group(
         _draw_numbered(axes, plane, members, near, group)
         axes.set_xlim(-half, half)
         axes.set_ylim(-half, half)
-    with atomic_write(path) as unfinished:
-        FigureCanvasAgg(figure).print_png(str(unfinished))
+    save_figure(figure, path)
 
 
 def draw_thumbnails(volume: Volume, landmarks: LandmarkSet, folder: str | os.PathLike[str]) -> None:
@@ -195,7 +193,6 @@ def draw_thumbnails(volume: Volume, landmarks: LandmarkSet, folder: str | os.Pat
     Raises:
         UserError: the folder cannot be written to.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from BrainLandmarksLib.figures.slices import NEAR_MM, choose_slices
@@ -225,8 +222,7 @@ def draw_thumbnails(volume: Volume, landmarks: LandmarkSet, folder: str | os.Pat
             )
             axes.set_xlim(-half, half)
             axes.set_ylim(-half, half)
-            with atomic_write(Path(folder) / f"{landmark.label}.png") as unfinished:
-                FigureCanvasAgg(figure).print_png(str(unfinished))
+            save_figure(figure, Path(folder) / f"{landmark.label}.png")
 
 
 def _title(landmark: Landmark) -> str:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from BrainLandmarksLib.figures.fonts import make_legible
+from BrainLandmarksLib.figures.saving import save_figure
 from BrainLandmarksLib.geometry.affine import FloatArray
-from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.constraints import chain_rows, outline
 
@@ -46,17 +45,6 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Save a figure as PNG, whole or not at all.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    with atomic_write(path) as unfinished:
-        make_legible(figure)
-        figure.savefig(unfinished, format="png")
 
 
 def box_plot_by_landmark(

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from BrainLandmarksLib.figures.fonts import make_legible
+from BrainLandmarksLib.figures.saving import save_figure
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import ImageArray, Volume
-from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 if TYPE_CHECKING:
@@ -104,7 +103,6 @@ def draw_landmarks(
     Raises:
         UserError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     slices = choose_slices(landmarks, volume.grid.center_ras)
@@ -122,9 +120,7 @@ def draw_landmarks(
         draw_slice(axes, plane, volume, (low, high))
         draw_points(axes, plane, landmarks, near, rings)
     _draw_legend(figure, landmarks, np.any(shown, axis=0), title)
-    with atomic_write(path) as unfinished:
-        make_legible(figure)
-        FigureCanvasAgg(figure).print_png(str(unfinished))
+    save_figure(figure, path)
 
 
 # Which slices -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from BrainLandmarksLib.figures.fonts import make_legible
+from BrainLandmarksLib.figures.saving import save_figure
 from BrainLandmarksLib.figures.slices import (
     BACKGROUND,
     DIM_INK,
@@ -26,7 +26,6 @@ from BrainLandmarksLib.figures.slices import (
 from BrainLandmarksLib.gradcam.explanation import Explanation
 from BrainLandmarksLib.gradcam.output import normalised
 from BrainLandmarksLib.imaging.volume import Volume
-from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.protocol import Group
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
@@ -215,11 +214,8 @@ class _Sheet:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the PNG; whole or not at all."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-        with atomic_write(path) as unfinished:
-            make_legible(self._figure)
-            FigureCanvasAgg(self._figure).print_png(str(unfinished))
+        save_figure(self._figure, path)
 
     def _text(self, x: float, y: float, text: str, **style: Any) -> None:
         """Text at inches from the top left corner."""

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from BrainLandmarksLib.figures.fonts import make_legible
+from BrainLandmarksLib.figures.saving import save_figure
 from BrainLandmarksLib.figures.slices import BACKGROUND, DIM_INK, INK, VIEW_MM, Slice, grey_window
 from BrainLandmarksLib.imaging.volume import Volume
-from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 from .config import TRANSFORMS
@@ -72,7 +71,6 @@ def draw_contact_sheet(
     Raises:
         UserError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     blocks = min(_BLOCKS, len(rows))
@@ -102,9 +100,7 @@ def draw_contact_sheet(
                 (place[0] / width, place[1] / height, size / width, size / height)
             )
             _draw(axes, _best_slice(row, *view), row)
-    with atomic_write(path) as unfinished:
-        make_legible(figure)
-        FigureCanvasAgg(figure).print_png(str(unfinished))
+    save_figure(figure, path)
 
 
 def _best_slice(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from BrainLandmarksLib.figures.plots import new_figure, save_figure
+from BrainLandmarksLib.figures.plots import new_figure
+from BrainLandmarksLib.figures.saving import save_figure
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.io.tables import Table
 
