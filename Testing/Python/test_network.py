@@ -188,8 +188,9 @@ def test_reduced_precision_keeps_the_logits(cube: Tensor) -> None:
     """bfloat16 operands err like bfloat16: by less than 2 per cent of the logits' spread."""
     network = HighRes3DNet(out_channels=12).eval()
     randomise(network)
-    exact = inference_heatmaps(network, cube, "float32")
-    fast = inference_heatmaps(network, cube, "bfloat16")
+    small = cube[..., :12, :12, :12]  # bfloat16 is slow where the processor does not know it
+    exact = inference_heatmaps(network, small, "float32")
+    fast = inference_heatmaps(network, small, "bfloat16")
     assert fast.dtype == torch.float32
     assert float((fast - exact).std() / exact.std()) < 0.02
 

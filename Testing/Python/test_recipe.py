@@ -39,8 +39,8 @@ def settings(**changes):
         "name": "tiny",
         "output": "out",
         "heads": {"held_out": ["head_3"], "deformed_copies_per_head": 1, "samples_per_head": 1},
-        "locator": {"size": 32, "field_of_view_mm": 256, **small},
-        "fine": {"size": 32, "field_of_view_mm": 208, **small},
+        "locator": {"size": 16, "field_of_view_mm": 256, **small},
+        "fine": {"size": 16, "field_of_view_mm": 208, **small},
         **changes,
     }
 
@@ -52,7 +52,7 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
     monkeypatch.setattr(landmarks, "PLAUSIBLE", 0.0)
     recipe = tmp_path / "tiny.json"
     fine = settings()["fine"]
-    refinement = {**fine, "size": 64, "crop": [16, 16, 16], "prior_mm": 3.5}
+    refinement = {**fine, "size": 32, "crop": [16, 16, 16], "prior_mm": 3.5}
     recipe.write_text(json.dumps(settings(refinement=refinement)))
     assert main(["train", str(recipe), "--label-maps", str(label_maps)]) == 0
     model = load_model(tmp_path / "out" / "model")
@@ -61,7 +61,7 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
     assert model.spec.training["fine"]["steps"] == 6
     assert model.spec.training["recipe"]["fine"]["alpha"] == 0.4
     assert model.spec.training["refinement"]["steps"] == 6
-    assert model.spec.refinement == CropSpec(16, 52.0)
+    assert model.spec.refinement == CropSpec(16, 104.0)
     assert model.refinement is not None
     assert model.spec.inverse_temperature == 1.5
     assert set(model.spec.training["software"]) > {"torch", "numpy", "brainlandmarks"}

@@ -34,6 +34,14 @@ def worker():
     made.stop()
 
 
+@pytest.fixture(scope="module")
+def calm():
+    """One worker for the tests that leave it as it was; starting one takes seconds."""
+    made = Worker(COMMAND)
+    yield made
+    made.stop()
+
+
 def detect(worker, output, on_message, **changes):
     fields = {
         "image": str(resources.sample_head()),
@@ -126,11 +134,11 @@ def test_it_detects_twice_and_is_warm_the_second_time(worker, tmp_path):
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["0.mrk.json", "1.mrk.json"]
 
 
-def test_two_requests_at_once_are_done_in_turn(worker, tmp_path, quickly_detected):
+def test_two_requests_at_once_are_done_in_turn(calm, tmp_path, quickly_detected):
     first, second = [], []
-    detect(worker, tmp_path / "1.mrk.json", first.append, **quickly_detected)
-    identity = detect(worker, tmp_path / "2.mrk.json", second.append, **quickly_detected)
-    worker.wait(identity, PATIENCE_S)
+    detect(calm, tmp_path / "1.mrk.json", first.append, **quickly_detected)
+    identity = detect(calm, tmp_path / "2.mrk.json", second.append, **quickly_detected)
+    calm.wait(identity, PATIENCE_S)
     assert last(first)["type"] == last(second)["type"] == "result"
     protocol = load_protocol(Path(quickly_detected["model"]) / "protocol.json")
     a, b = (read_landmarks(tmp_path / f"{n}.mrk.json", protocol).points for n in (1, 2))
@@ -138,7 +146,7 @@ def test_two_requests_at_once_are_done_in_turn(worker, tmp_path, quickly_detecte
     assert np.isfinite(a).all()
 
 
-def test_a_head_is_added_to_a_dataset(worker, tmp_path, some_landmarks):
+def test_a_head_is_added_to_a_dataset(calm, tmp_path, some_landmarks):
     from BrainLandmarksLib.dataset import Dataset
     from BrainLandmarksLib.review import Review, write_review
 
@@ -148,19 +156,19 @@ def test_a_head_is_added_to_a_dataset(worker, tmp_path, some_landmarks):
     write_review(landmarks, review)
     for dataset in ("set", "set", "no/set"):
         received = []
-        identity = worker.request(
+        identity = calm.request(
             "add", received.append, image=str(resources.sample_head()), protocol="brain88",
             landmarks=str(landmarks), dataset=str(tmp_path / dataset),
         )  # fmt: skip
-        worker.wait(identity, PATIENCE_S)
+        calm.wait(identity, PATIENCE_S)
         assert last(received)["type"] == "result", last(received)
         assert (last(received)["entry"], last(received)["heads"]) == ("0001", 1)
     (sample,) = Dataset.open(tmp_path / "set")
     assert sample.review.edits == review.edits
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("x")
-    worker.wait(
-        worker.request(
+    calm.wait(
+        calm.request(
             "add", received.append, image=str(resources.sample_head()), protocol="brain88",
             landmarks=str(landmarks), dataset=str(tmp_path / "full"),
         ),
@@ -169,21 +177,21 @@ def test_a_head_is_added_to_a_dataset(worker, tmp_path, some_landmarks):
     assert last(received)["code"] == "user"
 
 
-def test_an_estimate_runs_the_model_once(worker):
+def test_an_estimate_runs_the_model_once(calm, tiny_model):
     received = []
-    asked = {"model": "brain88", "device": "cpu", "quality": "fast"}
-    worker.wait(worker.request("estimate", received.append, **asked), PATIENCE_S)
+    asked = {"model": str(tiny_model), "device": "cpu", "quality": "fast"}
+    calm.wait(calm.request("estimate", received.append, **asked), PATIENCE_S)
     assert 0 < last(received)["seconds"] < PATIENCE_S
     received.clear()
     asked["quality"] = "perfect"
-    worker.wait(worker.request("estimate", received.append, **asked), PATIENCE_S)
+    calm.wait(calm.request("estimate", received.append, **asked), PATIENCE_S)
     assert last(received)["code"] == "user"
 
 
-def test_ping_and_device(worker):
+def test_ping_and_device(calm):
     received = []
-    worker.wait(worker.request("ping", received.append), PATIENCE_S)
-    worker.wait(worker.request("device", received.append, device="auto"), PATIENCE_S)
+    calm.wait(calm.request("ping", received.append), PATIENCE_S)
+    calm.wait(calm.request("device", received.append, device="auto"), PATIENCE_S)
     assert [m["type"] for m in received] == ["result", "result"]
     assert received[1]["device"] in ("cpu", "cuda")
     assert received[1]["threads"] >= 1
@@ -192,7 +200,7 @@ def test_ping_and_device(worker):
 # Bad days -----------------------------------------------------------------------------------------
 
 
-def test_what_the_user_can_put_right_is_said_in_one_sentence(worker, tmp_path):
+def test_what_the_user_can_put_right_is_said_in_one_sentence(calm, tmp_path):
     for changes, word in (
         ({"image": str(tmp_path / "nothing.nii")}, "nothing.nii"),
         ({"model": "no-model"}, "no-model"),
@@ -201,7 +209,7 @@ def test_what_the_user_can_put_right_is_said_in_one_sentence(worker, tmp_path):
     ):
         received = []
         output = tmp_path / "out.mrk.json"
-        worker.wait(detect(worker, **{"output": output, "on_message": received.append, **changes}),
+        calm.wait(detect(calm, **{"output": output, "on_message": received.append, **changes}),
                     PATIENCE_S)  # fmt: skip
         reply = last(received)
         assert (reply["type"], reply["code"]) == ("error", "user")
@@ -502,7 +510,7 @@ def test_a_detection_is_remembered_for_its_explanation(worker, tmp_path, head_fi
     assert last(explained(worker, **{**maps, "image": str(other)}))["remembered"] == "nothing"
 
 
-def test_what_cannot_be_explained_is_said_in_one_sentence(worker, tmp_path, head_file, tiny_model):
+def test_what_cannot_be_explained_is_said_in_one_sentence(calm, tmp_path, head_file, tiny_model):
     (tmp_path / "file").write_text("x")
     for changes, word in (
         ({"landmarks": ["B_L"]}, "did you mean"),
@@ -513,7 +521,7 @@ def test_what_cannot_be_explained_is_said_in_one_sentence(worker, tmp_path, head
         ({"output": str(tmp_path / "file" / "maps")}, "cannot write"),
     ):
         fields = {"image": str(head_file), "model": str(tiny_model), "landmarks": [], **changes}
-        reply = last(explained(worker, **{"output": tmp_path / "maps", **fields}))
+        reply = last(explained(calm, **{"output": tmp_path / "maps", **fields}))
         assert (reply["type"], reply["code"]) == ("error", "user"), reply
         assert word in reply["message"]
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
@@ -531,16 +539,16 @@ def test_a_cancelled_explanation_ends_within_a_second_and_leaves_nothing(worker,
     assert not list(tmp_path.iterdir())
 
 
-def test_it_writes_the_files_of_the_command_explain(worker, tmp_path, head_file, tiny_model):
+def test_it_writes_the_files_of_the_command_explain(calm, tmp_path, head_file, tiny_model):
     common = {"image": str(head_file), "model": str(tiny_model), "device": "cpu", "layer": ""}
 
     def export(folder, **fields):
         received = []
-        identity = worker.request(
+        identity = calm.request(
             "export", received.append, **common, output=str(tmp_path / folder), name="head",
             **{"landmarks": [], "files": "landmark", **fields},
         )  # fmt: skip
-        worker.wait(identity, PATIENCE_S)
+        calm.wait(identity, PATIENCE_S)
         return last(received)
 
     reply = export("one", landmarks=["B_M", "C_R"])
@@ -558,9 +566,9 @@ def test_it_writes_the_files_of_the_command_explain(worker, tmp_path, head_file,
     assert not list((tmp_path / "bad").iterdir())
 
 
-def test_it_names_the_layers(worker, tiny_model):
+def test_it_names_the_layers(calm, tiny_model):
     received = []
-    worker.wait(worker.request("layers", received.append, model=str(tiny_model), device="cpu"),
+    calm.wait(calm.request("layers", received.append, model=str(tiny_model), device="cpu"),
                 PATIENCE_S)  # fmt: skip
     reply = last(received)
     assert reply["layers"][0] == "first.0"

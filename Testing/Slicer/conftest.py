@@ -94,21 +94,22 @@ def phantom():
 
 @pytest.fixture(scope="session")
 def small_sample():
-    """The sample head with voxels of 4 mm, and the shipped model's answer on it, for the truth."""
+    """The sample head with voxels of 4 mm, and its landmarks."""
     from BrainLandmarksLib import resources
-    from BrainLandmarksLib.detection import Detector
     from BrainLandmarksLib.geometry.grid import Grid
     from BrainLandmarksLib.imaging.resampling import resample
     from BrainLandmarksLib.imaging.volume import Volume
     from BrainLandmarksLib.io.images import read_image
+    from BrainLandmarksLib.io.landmarks import read_landmarks
+    from BrainLandmarksLib.protocol import load_protocol
 
     head = read_image(resources.sample_head())
-    found = Detector("brain88", "cpu").detect(head, quality="fast").landmarks
+    truth = read_landmarks(resources.sample_landmarks("brain88"), load_protocol("brain88"))
     shape = tuple(int(n) for n in np.ceil(head.grid.extent / 4.0))
     affine = np.diag([4.0, 4.0, 4.0, 1.0])
     affine[:3, 3] = head.grid.center_ras - (np.array(shape) - 1) / 2 * 4.0
     grid = Grid(shape, affine)
-    return Volume(np.rint(resample(head, grid)), grid), found
+    return Volume(np.rint(resample(head, grid)), grid), truth
 
 
 @pytest.fixture(scope="session")

@@ -235,7 +235,10 @@ def test_a_new_model_and_a_recipe_file(chosen, tmp_path):
     assert "heads" in recipe.scans.dataset or "six" in recipe.scans.dataset
 
 
-def test_a_training_from_start_to_the_model_in_use(desktop, chosen, tmp_path, scene):
+def test_a_training_from_start_to_the_model_in_use(desktop, chosen, tmp_path, scene, monkeypatch):
+    # The other module would ask its worker for an estimate, which takes longer than the training.
+    section = "BrainLandmarksLib.ui.landmarks.detecting.DetectSection"
+    monkeypatch.setattr(f"{section}.prepare", lambda *_: None)
     ui, output = chosen.ui, tmp_path / "my run"
     desktop.load(LANDMARKS_MODULE)
     first = slicer.util.getModuleWidget("BrainLandmarks")
