@@ -27,6 +27,7 @@ from BrainLandmarksTrainLib.engine.config import MachineConfig, RunConfig
 from BrainLandmarksTrainLib.engine.segmentation import (
     ENOUGH_VOXELS,
     IGNORE,
+    SURE,
     SegmentationTask,
     dice_scores,
     overlap,
@@ -215,7 +216,7 @@ def test_image_and_classes_are_deformed_alike(flip: float) -> None:
     # Each tissue has a signal of its own: inside a class it is one, apart from the voxel's blur.
     for number in (LEFT, STEM):
         inner = torch.nn.functional.max_pool3d(
-            (made.classes != number)[None, None].float(), 5, 1, 2
+            (made.classes % SURE != number)[None, None].float(), 5, 1, 2
         )[0, 0]
         values = made.image[inner == 0]
         assert len(values) > 20
@@ -224,15 +225,32 @@ def test_image_and_classes_are_deformed_alike(flip: float) -> None:
     cube, labels, readings = sampler(0, np.random.default_rng(3))
     again = HeadSource([head], varied)(lattice, np.random.default_rng(3))
     inside = (slice(EDGE, -EDGE),) * 3
-    expected = CLASSES.mirrored[again.classes] if flip else again.classes.numpy()
+    plain, sure = again.classes.numpy() % SURE, again.classes.numpy() // SURE * SURE
+    expected = (CLASSES.mirrored[plain] if flip else plain) + sure
     assert np.array_equal(labels[inside], expected[inside])
     assert (labels[:EDGE] == IGNORE).all()
     assert (labels[..., -EDGE:] == IGNORE).all()
     assert cube.shape == (1, 32, 32, 32)
     assert readings.dtype == torch.bool
     # The left one lies at smaller x, whether or not the head is flipped.
-    middles = [np.argwhere(labels.numpy() == n)[:, 0].mean() for n in (LEFT, RIGHT)]
+    middles = [np.argwhere(labels.numpy() % SURE == n)[:, 0].mean() for n in (LEFT, RIGHT)]
     assert middles[0] < middles[1]
+
+
+def test_a_sure_label_is_no_part_of_another() -> None:
+    """White matter far from the midline is not read as callosum."""
+    logits = torch.randn(len(CLASSES), 4, 4, 4)
+    labels = torch.full((4, 4, 4), LEFT, dtype=torch.uint8)
+    readings = torch.from_numpy(CLASSES.readings([0, 2, 41, 17, 53, 16]))
+    weights = torch.ones(len(CLASSES))
+    plain = segmentation_loss(logits, labels, torch.eye(len(CLASSES), dtype=torch.bool), weights)
+    sure = segmentation_loss(logits, labels + SURE, readings, weights)
+    read = segmentation_loss(logits, labels, readings, weights)
+    assert torch.allclose(sure.cross_entropy, plain.cross_entropy)
+    assert read.cross_entropy < sure.cross_entropy
+    found = torch.full((4, 4, 4), CALLOSUM)
+    assert overlap(found, labels, readings)[0].sum() == 64
+    assert overlap(found, labels + SURE, readings)[0].sum() == 0
 
 
 def test_boxes_lie_everywhere_and_tiles_cover_the_head() -> None:

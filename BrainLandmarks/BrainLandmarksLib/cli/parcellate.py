@@ -34,7 +34,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "brain: a label map with FreeSurfer's numbers in the image's own voxels, and beside it a "
         "table (.tsv) with the names, colours and volumes of the structures.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "images",

@@ -26,6 +26,10 @@ from torch import Tensor
 
 from .batches import Batch
 
+SURE = 100
+"""Added to a label that is just what it says, whatever its reading: far from the midline nothing of
+the white matter is callosum."""
+
 IGNORE = 255
 """The label of voxels that are not learnt from: it is not known what they are."""
 
@@ -53,18 +57,18 @@ def segmentation_loss(
 
     Args:
         logits: ``(C, D, H, W)``.
-        labels: ``(D, H, W)`` classes, or `IGNORE`.
+        labels: ``(D, H, W)`` classes, with `SURE` added or not, or `IGNORE`.
         readings: ``(C, C)`` bool, row: label of the map, column: what it may be; the diagonal set.
         weights: ``(C,)`` of the classes in the cross entropy.
     """
     count = len(logits)
     known = labels.flatten() != IGNORE
-    target = labels.flatten()[known].long()
+    target, sure = _labels(labels, known)
     logp = torch.log_softmax(logits.float().flatten(1)[:, known], 0)
     picked = logp.gather(0, target[None])[0]
     mass = logp.exp().sum(1)
     for label, other in _extra(readings):
-        there = target == label
+        there = (target == label) & ~sure
         moved = torch.where(there, logp[other], -math.inf)
         picked = torch.logaddexp(picked, moved)
         gained = moved.exp().sum()
@@ -92,12 +96,19 @@ def overlap(classes: Tensor, labels: Tensor, readings: Tensor) -> Tensor:
     """
     count = len(readings)
     known = labels.flatten() != IGNORE
-    target = labels.flatten()[known].long()
+    target, sure = _labels(labels, known)
     found = classes.flatten()[known]
-    found = torch.where(readings[target, found], target, found)
+    found = torch.where(readings[target, found] & ~sure, target, found)
     both = torch.bincount(target[found == target], minlength=count)
     each = [torch.bincount(x, minlength=count) for x in (found, target)]
     return torch.stack([both, *each]).double()
+
+
+def _labels(labels: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Classes of the known voxels, and which of them are sure."""
+    target = labels.flatten()[known].long()
+    sure = target >= SURE
+    return torch.where(sure, target - SURE, target), sure
 
 
 def dice_scores(counts: Tensor) -> Tensor:
