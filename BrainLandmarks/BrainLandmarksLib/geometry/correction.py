@@ -109,7 +109,7 @@ class PointErrors:
         rest = np.where(
             np.isfinite(both).all(2)[..., None] & enough[:, None], both - offset, np.nan
         )
-        # One head that went wrong must not make all of them doubtful.
+        # One head that went wrong must not distort all of them.
         scale = 1.48 * np.nanmedian(np.abs(rest[:, enough]), axis=0)
         limit = _MOST_SIGMAS * np.maximum(scale, _LEAST_MM)
         rest[:, enough] = np.clip(rest[:, enough], -limit, limit)

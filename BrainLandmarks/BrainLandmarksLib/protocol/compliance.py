@@ -36,7 +36,7 @@ HEAD_MM = 1000.0
 
 _FACING = 0.5
 """Cosine between the mid-sagittal plane's normal and the patient's right from which on left and
-right can be told from the coordinates: a head turned by more looks to its side."""
+right follow from the coordinates: a head turned by more looks to its side."""
 
 _GAIN_STEPS = 0.5
 """Two points of an outline are out of order if swapping them makes it shorter by more than this

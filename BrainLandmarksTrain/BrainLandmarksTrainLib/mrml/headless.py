@@ -171,7 +171,7 @@ def _replaced(argument: str, files: dict[str, str]) -> str:
 
 
 def _beside_scene(parsed: dict[str, Any]) -> list[str]:
-    """`correct` writes beside its input unless told otherwise: beside the scene, not its copy."""
+    """`correct` writes beside its input by default: beside the scene, not its copy."""
     annotation = str(parsed.get("annotation", ""))
     if not is_scene(annotation) or parsed["output"] is not None or parsed["dry_run"]:
         return []

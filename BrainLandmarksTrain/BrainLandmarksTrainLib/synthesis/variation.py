@@ -30,7 +30,7 @@ class Variation:
     flip_share: float = 0.5
     void_share: float = 0.0
     """Share of the images in which boxes show no signal, as beside metal; what they hide has to be
-    told from the rest of the head."""
+    distinguished from the rest of the head."""
     void_mm: tuple[float, float] = (20.0, 60.0)
     signals: tuple[float, ...] = ()
     """Signal of each of `TISSUES` where the image is not of random contrast; () is that of a T1."""

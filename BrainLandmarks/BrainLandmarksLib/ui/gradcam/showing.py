@@ -77,7 +77,7 @@ class ShowSection(Section):
         self._draw_in_space(nodes)
 
     def _draw_in_space(self, nodes: dict[str, tuple[Any, str]]) -> None:
-        """One map in space: two in one place could not be told apart."""
+        """One map in space: two in one place could not be distinguished."""
         wanted = None
         if self.ui.spaceCheck.checked and nodes:
             wanted = next(iter(nodes.values()))[0]
