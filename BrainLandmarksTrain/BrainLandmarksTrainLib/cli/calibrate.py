@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.geometry.correction import FEWEST_HEADS
     from BrainLandmarksLib.io.tables import Table
     from BrainLandmarksLib.network.model_files import load_model, save_model
-    from BrainLandmarksTrainLib.pipeline.calibrate import HEADS, calibrate_model
+    from BrainLandmarksTrainLib.pipeline.calibrate import HEADS, REAL_SCANS, calibrate_model
 
     if arguments.output.exists():
         raise UserError(f"{arguments.output} exists already; choose another folder.")
@@ -73,8 +73,17 @@ def run(arguments: argparse.Namespace) -> int:
     rows = []
     for part, errors in model.correction.errors.items():
         length = np.linalg.norm(errors.offset, axis=1)
-        largest = model.protocol.labels[int(length.argmax())]
+        largest = model.protocol.labels[int(length.argmax()) % len(model.protocol)]
         rows.append((part, float(length.mean()), float(length.max()), largest))
-    print(Table(("network", "mean offset mm", "largest mm", "of"), rows).plain())
+    print(Table(("source", "mean offset mm", "largest mm", "of"), rows).plain())
+    measured = model.spec.held_out.get(REAL_SCANS)
+    if measured is not None:
+        print(
+            f"\nerror on the {measured['scans']} scans of the validation split, mm, without eyes:"
+        )
+        names = ("n", "mean", "median", "p90", "per_coordinate", "before")
+        lines = [(g, *(v[name] for name in names)) for g, v in measured["errors_mm"].items()]
+        header = ("group", *names[:4], "per coordinate", "networks alone")
+        print(Table(header, lines).plain())
     print(f"wrote {arguments.output}")
     return 0

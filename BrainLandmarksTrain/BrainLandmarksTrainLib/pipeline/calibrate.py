@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from BrainLandmarksLib.annotation.eye_landmarks import eye_rows
 from BrainLandmarksLib.dataset import Dataset, Entry
 from BrainLandmarksLib.detection import Detector, Quality
 from BrainLandmarksLib.detection.detector import RULES
@@ -31,6 +32,7 @@ from BrainLandmarksLib.geometry.correction import (
 )
 from BrainLandmarksLib.geometry.shape_model import ShapeModel
 from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksTrainLib.evaluation.comparison import true_points
 from BrainLandmarksTrainLib.evaluation.held_out import HeldOut, evaluate_scans
 
@@ -42,6 +44,11 @@ HEADS = 24
 
 HEADS_OF_A_SHAPE = 30
 """So many heads say more of how heads vary than the shape model that comes with the model."""
+
+REAL_SCANS = "real_scans"
+"""Key of `ModelSpec.held_out`: the error table of `real_scans`."""
+
+ALL = "All"
 
 CORRECTED_ON = "corrected_on"
 """Key of `ModelSpec.training`: how many heads, scans and validation scans a correction is of."""
@@ -71,7 +78,8 @@ def calibrate_model(
 
     Args:
         dataset: Its training split, or all of it if it is not split, tells how heads vary and how
-            points err; its validation split, if there is one, gives the confidence.
+            points err; its validation split, if there is one, gives the confidence and the error
+            table of `real_scans`.
         name: Of the new model; by default the old one's with "-calibrated".
         heads: How many scans the errors are measured on, spread over the split.
 
@@ -97,7 +105,7 @@ def calibrate_model(
     sources, true = scans.sources(replace(model, correction=None), chosen, device)
     truth = [true_points(dataset.read_landmarks(entry).current)[0] for entry in entries]
     model = replace(model, correction=correction_of(model, truth, sources, true))
-    calibration = model.spec.calibration
+    calibration, held_out = model.spec.calibration, dict(model.spec.held_out)
     if checking:
         result = scans.evaluated(model, checking, device)
         if np.isfinite(result.errors).sum() > 1:
@@ -105,14 +113,48 @@ def calibrate_model(
             refined = "refinement" in sources and RULES not in sources
             part = "refinement" if refined else "fine"
             calibration = result.calibration(correction=model.correction, part=part)
+            held_out[REAL_SCANS] = real_scans(model.protocol, result)
     measured = {"heads": len(truth), "scans": len(chosen), "validation_scans": len(checking)}
     spec = replace(
         model.spec,
         name=name or f"{model.spec.name}-calibrated",
         calibration=calibration,
+        held_out=held_out,
         training={**model.spec.training, CORRECTED_ON: measured},
     )
     return replace(model, spec=spec)
+
+
+def real_scans(protocol: Protocol, result: HeldOut) -> dict[str, Any]:
+    """The error table of `ModelSpec.held_out`, per group, mm.
+
+    Points of eyes are left out: `dataset annotate` takes them from the same fit of globes as the
+    detection.
+
+    Args:
+        result: Of scans that nothing was learnt from.
+    """
+    eyes = {row for rows in eye_rows(protocol).values() for row in rows.tolist()}
+    groups = {group.name: [index - 1 for index in group.indices] for group in protocol.groups}
+    groups[ALL] = list(range(len(protocol)))
+    before = np.linalg.norm(result.seen - result.truth, axis=2)
+    along = np.abs(result.found - result.truth).mean(2)
+    errors = {}
+    for name, rows in groups.items():
+        chosen = [row for row in rows if row not in eyes]
+        there = result.errors[:, chosen]
+        there = there[np.isfinite(there)]
+        if len(there):
+            numbers = {
+                "mean": there.mean(),
+                "median": np.median(there),
+                "p90": np.percentile(there, 90),
+                "per_coordinate": np.nanmean(along[:, chosen]),
+                "before": np.nanmean(before[:, chosen]),
+            }
+            rounded = {key: round(float(value), 3) for key, value in numbers.items()}
+            errors[name] = {"n": len(there), **rounded}
+    return {"scans": len(result.heads), "errors_mm": errors}
 
 
 def correction_of(
