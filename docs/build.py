@@ -77,7 +77,7 @@ def main() -> None:
         {"settings": training_settings, "training": lambda: bench(["bench_training.py"])},
     )
     fill(ROOT / "docs" / "model_card.md", {**model_card(), "colin27": lambda: by_eye(found)})
-    fill(ROOT / "docs" / "parcellation.md", {"structures": structures_table})
+    fill(ROOT / "docs" / "parcellation.md", {"structures": structures_table, "dice": dice})
     robustness: dict[str, Callable[[], str]] = {"retest": draw_retest}
     if arguments.label_maps:
         robustness["conditions"] = lambda: draw_robustness(arguments.label_maps)
@@ -300,6 +300,18 @@ def real_scans() -> str:
     return f"{about}\n\n{Table(header, rows).markdown()}"
 
 
+def dice() -> str:
+    """How far the parcellation agrees with label maps of scans that it was not trained on."""
+    measured = _model()["held_out"]["dice"]
+    scores: dict[str, list[float]] = {}
+    for name, value in measured["validation_scans"]["structures"].items():
+        scores.setdefault(name.removesuffix(" L").removesuffix(" R"), []).append(value)
+    rows = [(name, " / ".join(f"{v:.2f}" for v in values)) for name, values in scores.items()]
+    header = ("structure", "Dice (left / right)")
+    mean = ("mean", f"{measured['validation_scans']['mean']:.2f}")
+    return Table(header, [*rows, mean]).markdown()
+
+
 def model_card() -> dict[str, Callable[[], str]]:
     """The tables of docs/model_card.md, all from the model's own file."""
     return {
@@ -375,6 +387,8 @@ def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
         run = training[part]
         if part == PARCELLATION:
             text = f"{run['steps']} steps, {run['minutes']:.0f} minutes; cross entropy and Dice"
+            if "scans" in run:
+                text += f"; {run['scans']} real scans, {run['heads']} label maps"
             rows.append((f"{part} network", text))
             continue
         settings = recipe.get(part) or run["settings"]
