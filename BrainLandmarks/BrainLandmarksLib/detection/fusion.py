@@ -32,21 +32,21 @@ BOTH = "from heatmap and rule"
 """Remarks at a landmark that say where it comes from."""
 
 SIZES_ML: tuple[tuple[str, tuple[int, ...], float, float], ...] = (
-    ("CC_", CORPUS_CALLOSUM, 1.0, 40.0),
-    ("HIP_", HIPPOCAMPUS["L"], 1.0, 8.0),
-    ("HIP_", HIPPOCAMPUS["R"], 1.0, 8.0),
-    ("TO", HIPPOCAMPUS["L"], 1.0, 8.0),
-    ("TO", HIPPOCAMPUS["R"], 1.0, 8.0),
-    ("AMY_", AMYGDALA["L"], 0.4, 4.0),
-    ("AMY_", AMYGDALA["R"], 0.4, 4.0),
+    ("CC_", CORPUS_CALLOSUM, 1.0, 60.0),
+    ("HIP_", HIPPOCAMPUS["L"], 1.0, 12.0),
+    ("HIP_", HIPPOCAMPUS["R"], 1.0, 12.0),
+    ("TO", HIPPOCAMPUS["L"], 1.0, 12.0),
+    ("TO", HIPPOCAMPUS["R"], 1.0, 12.0),
+    ("AMY_", AMYGDALA["L"], 0.4, 7.0),
+    ("AMY_", AMYGDALA["R"], 0.4, 7.0),
     ("", BRAIN_STEM, 8.0, 60.0),
-    ("", THALAMUS["L"], 2.0, 15.0),
-    ("", THALAMUS["R"], 2.0, 15.0),
-    ("", HEMISPHERE["L"], 200.0, 900.0),
-    ("", HEMISPHERE["R"], 200.0, 900.0),
+    ("", THALAMUS["L"], 2.0, 20.0),
+    ("", THALAMUS["R"], 2.0, 20.0),
+    ("", HEMISPHERE["L"], 200.0, 1000.0),
+    ("", HEMISPHERE["R"], 200.0, 1000.0),
 )
 """First letters of landmarks, the structure that their rules read, and its least and greatest
-volume in heads of all ages; the rules of all landmarks lean on some."""
+volume, with room for what the network draws too large; the rules of all landmarks lean on some."""
 
 
 def has_rules(protocol: Protocol) -> bool:
