@@ -218,10 +218,11 @@ def test_a_head_that_lies_wrong_is_found(finder, runs, number):
     np.testing.assert_allclose(found.pose[:3, :3], rotation, atol=0.15)
     assert found.plausible
     assert [f for _, f in stages] == sorted(f for _, f in stages)
-    assert ["header" in note for note in found.notes] == [True] * (number != 0)
-    # A plausible head costs no look more; one on its side is looked at from there.
+    # A head that is plausible costs no look more; one on its side may be looked at from there.
     looks = runs.count("locator")
-    assert looks in ((2 + 2, 2 + 23 + 2) if number else (2,))
+    assert looks in ((2, 2 + 2, 2 + 23 + 2) if number else (2,))
+    assert looks > 2 or number != 23
+    assert ["header" in note for note in found.notes] == [True] * (looks > 2)
     assert runs == [*["locator"] * looks, "fine"]
 
 

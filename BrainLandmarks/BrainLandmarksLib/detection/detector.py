@@ -540,12 +540,12 @@ class Detector:
         It can find such a head at once, but not as exactly as one that is upright to begin with.
 
         Returns:
-            The more plausible of the two; ``located`` itself if the head lies as the image's header
-            says more than in any other orientation.
+            The more plausible of the two; ``located`` itself if it leaves no doubt, or if the head
+            lies as the image's header says more than in any other orientation.
         """
         turned = located.pose[:3, :3]
         nearest = max(axis_rotations(), key=lambda rotation: float((rotation * turned).sum()))
-        if np.array_equal(nearest, np.eye(3)):
+        if located.plausibility >= WITHOUT_DOUBT or np.array_equal(nearest, np.eye(3)):
             return located
         with work.watch.stage("locate"):
             pose = _turned_guess(work.head, nearest)
