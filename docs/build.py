@@ -271,13 +271,9 @@ def held_out() -> str:
     heads, scans = ", ".join(evaluation["heads"]), evaluation["scans_per_head"]
     own = ErrorTable(tuple(evaluation["errors_mm"].items())).markdown()
     deformed = evaluation["deformed_errors_mm"]["All"]
-    corrected = evaluation["corrected_errors_mm"]
     return (
         f"Held-out heads: {heads}; {scans} synthetic T1 scans of each; errors of the networks "
         f"alone in mm.\n\n{own}\n\n"
-        f"On {corrected['scans']} other scans of these heads, the mean error is "
-        f"{corrected['after']:.2f} mm with the correction and {corrected['before']:.2f} mm "
-        "without it. "
         f"On {scans} deformed copies of each head (random size, shear and smooth "
         f"warps) the mean error of the networks is {deformed['mean']:.2f} mm and the median "
         f"{deformed['median']:.2f} mm."
@@ -407,10 +403,12 @@ def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append((f"earlier run {number}", text))
     corrected = training.get("corrected_on")
     if corrected:
+        twice = corrected.get("scans_with_rules")
+        rules = f" ({twice} with rules)" if twice else ""
         text = (
             f"by how landmarks vary over {corrected['heads']} real heads, and by how they err on "
-            f"{corrected['scans']} scans of them; confidence from {corrected['validation_scans']} "
-            "other scans"
+            f"{corrected['scans']} scans of them{rules}; confidence from "
+            f"{corrected['validation_scans']} other scans"
         )
         rows.append(("corrected", text))
     software = training.get("software", {})

@@ -127,6 +127,7 @@ def test_resources_are_found():
             "correction.safetensors",
             "locator.safetensors",
             "model.json",
+            "parcellation.safetensors",
             "refinement.safetensors",
             "shape.safetensors",
             "weights.safetensors",

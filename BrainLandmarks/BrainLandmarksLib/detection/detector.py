@@ -545,7 +545,7 @@ class Detector:
         """
         turned = located.pose[:3, :3]
         nearest = max(axis_rotations(), key=lambda rotation: float((rotation * turned).sum()))
-        if located.plausibility >= WITHOUT_DOUBT or np.array_equal(nearest, np.eye(3)):
+        if located.plausibility >= CERTAIN or np.array_equal(nearest, np.eye(3)):
             return located
         with work.watch.stage("locate"):
             pose = _turned_guess(work.head, nearest)
