@@ -281,7 +281,7 @@ def held_out() -> str:
 
 
 def real_scans() -> str:
-    """The error on real scans that nothing was learnt from, per group, as stored with the model."""
+    """The error on held-out real scans, per group, as stored with the model."""
     measured = _model()["held_out"]["real_scans"]
     header = ("group", "n", "mean", "median", "p90", "per coordinate", "networks alone, mean")
     rows = [
@@ -289,7 +289,7 @@ def real_scans() -> str:
         for group, v in measured["errors_mm"].items()
     ]
     about = (
-        f"{measured['scans']} scans that nothing was learnt from, quality `standard`, mm. The eyes "
+        f"{measured['scans']} held-out scans, quality `standard`, mm. The eyes "
         "are left out: the reference for them comes from the same fit of a globe that the program "
         "makes."
     )
