@@ -24,41 +24,10 @@ from scipy import ndimage
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError, nearest
 from BrainLandmarksLib.json_file import read_json
+from BrainLandmarksLib.protocol.structures import MIDLINE, PAIRED
 
 AUTO = "auto"
 """The name that stands for "find out by the numbers that are there"."""
-
-PAIRED: dict[str, tuple[int, int]] = {
-    "cerebral white matter": (2, 41),
-    "cerebral cortex": (3, 42),
-    "lateral ventricle": (4, 43),
-    "temporal horn": (5, 44),
-    "cerebellar white matter": (7, 46),
-    "cerebellar cortex": (8, 47),
-    "thalamus": (10, 49),
-    "caudate": (11, 50),
-    "putamen": (12, 51),
-    "pallidum": (13, 52),
-    "hippocampus": (17, 53),
-    "amygdala": (18, 54),
-    "accumbens": (26, 58),
-    "ventral diencephalon": (28, 60),
-}
-"""Structures of which there are two -> the library's numbers, left and right."""
-
-MIDLINE: dict[str, int] = {
-    "third ventricle": 14,
-    "fourth ventricle": 15,
-    "brain stem": 16,
-    "cerebrospinal fluid": 24,
-    "optic chiasm": 85,
-    "pons": 174,
-    "corpus callosum": 251,
-    "eye": 506,
-    "spinal cord": 512,
-}
-"""Structures without sides -> the library's number. The pons is what a scheme sets apart from the
-rest of the brain stem."""
 
 OTHER = "other"
 """What a scheme knows and no rule needs; 0 inside the library, like the background."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from BrainLandmarksLib.annotation.schemes import MIDLINE, PAIRED
 from BrainLandmarksLib.errors import UserError, nearest
+from BrainLandmarksLib.protocol.structures import MIDLINE, PAIRED
 from BrainLandmarksTrainLib.engine.config import WHAT, RunConfig, need_multiples_of_four
 from BrainLandmarksTrainLib.settings import setting
 
