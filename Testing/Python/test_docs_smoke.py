@@ -30,9 +30,7 @@ from BrainLandmarksLib import resources
 from BrainLandmarksLib.cli import build_parser, joined, main
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.io.landmarks import read_landmarks
-from BrainLandmarksLib.network.model_files import summarise
 from BrainLandmarksLib.protocol import landmarks, load_protocol
-from BrainLandmarksLib.resources import model_folder
 from BrainLandmarksTrainLib.config.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -298,11 +296,8 @@ def test_command(page, words, folders, model, parcelling, tmp_path, monkeypatch,
     monkeypatch.chdir(fresh(folders(page), words, tmp_path))
     if arguments[0] == "train":  # takes hours; test_recipe trains a small model
         arguments = [*arguments, "--dry-run"]
-    if arguments[0] == "parcellate":
-        if model == "shipped" and "parcellation" not in summarise(model_folder("brain88")).networks:
-            pytest.skip("the shipped model has no parcellation network")
-        if model == "small":
-            arguments = [*arguments, "--model", str(parcelling)]
+    if arguments[0] == "parcellate" and model == "small":
+        arguments = [*arguments, "--model", str(parcelling)]
     code = main(expanded(arguments))
     printed = capsys.readouterr()
     assert code == 0, printed.err

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import qt
 import slicer.util
 
-from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.mrml.landmarks.detection_run import DetectionRun, Found
 from BrainLandmarksLib.mrml.landmarks.sample import load_sample_head
 from BrainLandmarksLib.mrml.landmarks.session import Session
 from BrainLandmarksLib.mrml.landmarks.views import look_at
-from BrainLandmarksLib.mrml.landmarks.volume_run import Failure
 from BrainLandmarksLib.network.model_files import load_shape
 from BrainLandmarksLib.review.edits import is_implausible
 from BrainLandmarksLib.ui.common.installing import Installer
 from BrainLandmarksLib.ui.common.messages import DEVICES
 from BrainLandmarksLib.ui.common.section import heard, reports_errors
-from BrainLandmarksLib.ui.landmarks.section import SessionPanel, SessionSection
+from BrainLandmarksLib.ui.landmarks.running import RunSection
+from BrainLandmarksLib.ui.landmarks.section import SessionPanel
 from BrainLandmarksLib.worker.messages import Message
 
 IMPLAUSIBLE = (
@@ -29,12 +29,14 @@ IMPLAUSIBLE = (
 )
 
 
-class DetectSection(SessionSection):
+class DetectSection(RunSection):
     """Input, options, Detect and Cancel."""
+
+    CLOSED = "The volume was closed while its landmarks were being found."
+    ANYWAY = "Show the landmarks all the same? They will be marked as implausible."
 
     def __init__(self, panel: SessionPanel) -> None:
         super().__init__(panel)
-        self.run: DetectionRun | None = None
         self._estimate: float | None = None
         self._asked = ("", "", "")
         ui = self.ui
@@ -45,7 +47,7 @@ class DetectSection(SessionSection):
         self.on_click(
             {
                 "sampleButton": self._load_sample,
-                "detectButton": self.detect_or_cancel,
+                "detectButton": self.start_or_cancel,
                 "offlineButton": self._install_from_folder,
             }
         )
@@ -129,86 +131,22 @@ class DetectSection(SessionSection):
             return f"It took {_seconds(float(last))} the last time."
         return f"Takes about {_seconds(estimate)}."
 
-    # During --------------------------------------------------------------------------------------
+    # The run -------------------------------------------------------------------------------------
 
-    def cancel(self) -> None:
-        """End a detection that is under way."""
-        if self.run is not None:
-            self.run.cancel()
-            self.panel.host.watch()
-
-    @reports_errors
-    def detect_or_cancel(self) -> None:
-        """The one button."""
-        if self.run is not None:
-            self.cancel()
-        else:
-            self._detect(self.panel.volume())
-
-    def _detect(self, volume: Any, force: bool = False) -> None:
-        """Start a detection.
-
-        Args:
-            force: Bring what was found even where it is no head.
-        """
-        if volume is None:
-            raise UserError("choose the MRI of a head first, or load the sample head.")
+    def _new_run(
+        self, volume: Any, on_end: Callable[[Any], None], force: bool
+    ) -> Callable[[], DetectionRun]:
         protocol = self.panel.protocol()
-        if not self._installer.ready():
-            return
-        self.ui.progressBar.setVisible(True)
-        self.ui.progressBar.setValue(0)
-        self.run = run = DetectionRun(
+        return lambda: DetectionRun(
             self.panel.host.worker,
             volume,
             protocol,
             self._progress,
-            partial(self._ended, volume),
+            on_end,
             model=self.panel.model(),
             device=self._device(),
             quality=self._quality(),
             force=force,
-        )
-        if run.over:  # the volume could not even be written
-            self.run = None
-        self.panel.host.watch()
-        self.panel.refresh()
-
-    @heard
-    def _progress(self, words: str, fraction: float, seconds: float | None) -> None:
-        self.ui.progressBar.setValue(round(1000 * fraction))
-        left = "" if seconds is None else f", about {max(seconds, 1):.0f} s left"
-        self.panel.status(f"{words[0].upper()}{words[1:]}{left} …")
-
-    # After ---------------------------------------------------------------------------------------
-
-    @heard
-    def _ended(self, volume: Any, outcome: Found | Failure | None) -> None:
-        self.run = None
-        self.ui.progressBar.setVisible(False)
-        self.panel.status("")
-        if outcome is None:
-            self.panel.status("Cancelled.")
-        elif isinstance(outcome, Failure):
-            self.show_error(
-                outcome.sentence, outcome.detail or self.panel.host.worker.diagnostics()
-            )
-            if outcome.implausible and self._wanted_all_the_same(volume, outcome.sentence):
-                self.show_error("")
-                self._detect(volume, force=True)
-                return
-        elif volume.GetScene() is None:
-            self.show_error("The volume was closed while its landmarks were being found.")
-        else:
-            self._take(volume, outcome)
-        self.panel.refresh()
-
-    def _wanted_all_the_same(self, volume: Any, sentence: str) -> bool:
-        return volume.GetScene() is not None and bool(
-            slicer.util.confirmYesNoDisplay(
-                f"{sentence[0].upper()}{sentence[1:]}\n\nShow the landmarks all the same? They "
-                "will be marked as implausible."
-            )
         )
 
     def _take(self, volume: Any, found: Found) -> None:
