@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+
+import psutil
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,7 @@ from BrainLandmarksLib.network.highres3dnet import (
 from BrainLandmarksLib.network.inference import (
     bfloat16_is_fast,
     fold_batch_norm,
+    freed_memory_returned,
     inference_heatmaps,
     keep_freed_memory,
 )
@@ -214,4 +218,16 @@ def test_auto_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> N
 def test_device_queries() -> None:
     assert isinstance(bfloat16_is_fast("cpu"), bool)
     assert bfloat16_is_fast("meta") is False
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library decides by itself")
+def test_what_was_kept_is_returned() -> None:
+    megabyte = 1 << 20
     keep_freed_memory()
+    for size in (40, 60, 80, 100):
+        torch.ones(size * megabyte // 4)
+    kept = psutil.Process().memory_info().rss
+    with freed_memory_returned():
+        torch.ones(100 * megabyte // 4)
+        left = psutil.Process().memory_info().rss
+    assert left < kept - 60 * megabyte

@@ -22,7 +22,11 @@ from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.intensity import UPPER_LIMIT, foreground_percentile
 from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
-from BrainLandmarksLib.network.inference import FoldedHighRes3DNet, inference_heatmaps
+from BrainLandmarksLib.network.inference import (
+    FoldedHighRes3DNet,
+    freed_memory_returned,
+    inference_heatmaps,
+)
 
 BORDER_MM = 9.0
 """How far beyond the outermost landmarks of the brain the box reaches."""
@@ -31,10 +35,10 @@ DEEP = 0.6
 """Share of the box along each axis, in its middle, whose brightest tissue is white matter: farther
 out there is fat, which is brighter."""
 
-TILE_VOXELS = 900_000
-"""What the network sees at once: more would take more memory than the other networks do."""
+TILE_VOXELS = 750_000
+"""About what the network sees at once: more would take more memory."""
 
-MARGIN = 12
+MARGIN = 8
 """Voxels beyond a tile that the network sees as well, where another tile begins."""
 
 _MULTIPLE = 4
@@ -110,12 +114,14 @@ def parcellate(
     result = np.empty((len(structures), *grid.shape), np.float16)
     axis = int(np.argmax(grid.shape))
     tiles = list(_tiles(grid.shape[axis], -(-values.size // TILE_VOXELS)))
-    for number, (seen, inner, target) in enumerate(tiles):
-        on_tile(number / len(tiles))
-        cube = np.ascontiguousarray(values[_along(axis, seen)])
-        logits = _logits(network, torch.from_numpy(cube)[None, None], precision)
-        found = logits[(slice(None), *_along(axis, inner))].softmax(0)
-        result[(slice(None), *_along(axis, target))] = found.to(torch.float16).cpu().numpy()
+    with freed_memory_returned():
+        for number, (seen, inner, target) in enumerate(tiles):
+            on_tile(number / len(tiles))
+            cube = np.ascontiguousarray(values[_along(axis, seen)])
+            logits = _logits(network, torch.from_numpy(cube)[None, None], precision)
+            found = logits[(slice(None), *_along(axis, inner))].softmax(0)
+            result[(slice(None), *_along(axis, target))] = found.to(torch.float16).cpu().numpy()
+            del logits, found
     return ProbabilityMap(result, structures, grid)
 
 
