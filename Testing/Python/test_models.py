@@ -157,6 +157,13 @@ def test_a_parcellation_network_is_kept_where_there_is_one(
         model_files.model_identity(parcelling)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_whoever_may_read_a_model_may_read_its_weights(parcelling: Path) -> None:
+    modes = {file.name: file.stat().st_mode for file in parcelling.iterdir()}
+    assert set(modes.values()) == {modes["model.json"]}
+    assert "parcellation.safetensors" in modes
+
+
 def test_names_of_earlier_versions_are_read(tmp_path: Path, afids32: Protocol) -> None:
     plain = tiny_model(afids32)
     spec = replace(plain.spec, refinement=CropSpec(8, 16.0))

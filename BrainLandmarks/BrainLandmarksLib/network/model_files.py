@@ -22,6 +22,7 @@ import json
 import math
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -449,6 +450,11 @@ def _write_parts(model: Model, data: dict[str, Any], folder: Path) -> None:
         write_shape(folder / SHAPE_FILE, model.shape)
     if model.correction is not None:
         write_correction(folder / CORRECTION_FILE, model.correction)
+    # safetensors lets only the owner read its files, but a model is for everyone who may read that
+    # folder.
+    mode = (folder / SPEC_FILE).stat().st_mode
+    for file in folder.glob("*.safetensors"):
+        file.chmod(stat.S_IMODE(mode))
     if not is_shipped(model.protocol):
         (folder / PROTOCOL_FILE).write_text(model.protocol.to_json(), encoding="utf-8")
 

@@ -42,7 +42,7 @@ class ParcellationConfig(RunConfig):
             the library does not know.
     """
 
-    voxel_mm: float = setting(1.4, "Side of the network's voxels in mm.", low=0.1)
+    voxel_mm: float = setting(1.6, "Side of the network's voxels in mm.", low=0.1)
     crop: tuple[int, int, int] = setting(
         (64, 64, 64), "Voxels of the boxes that are trained on; multiples of 4.", low=8
     )
