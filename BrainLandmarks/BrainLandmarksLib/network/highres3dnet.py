@@ -28,6 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from BrainLandmarksLib.network import winograd
+
 CHANNELS_LAST = torch.channels_last_3d
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -103,10 +105,17 @@ class ResidualBlock(nn.Module):
         """Run the block; ``dilation`` is that of the lattice ``x`` lies on (default: the cube)."""
         d = self.dilation if dilation is None else dilation
         out = F.relu(self.norm1(x), inplace=True)
-        out = F.conv3d(out, self.conv1.weight, padding=d, dilation=d)
+        out = _convolved(out, self.conv1.weight, d)
         out = F.relu(self.norm2(out), inplace=True)
-        out = F.conv3d(out, self.conv2.weight, padding=d, dilation=d)
+        out = _convolved(out, self.conv2.weight, d)
         return out + pad_channels(x, out.shape[1])
+
+
+def _convolved(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    """A 3x3x3 convolution that keeps the size, the fastest way that there is."""
+    if dilation == 1 and winograd.pays(x, weight):
+        return winograd.convolved(x, weight)
+    return F.conv3d(x, weight, padding=dilation, dilation=dilation)
 
 
 class HighRes3DNet(nn.Module):

@@ -1,0 +1,84 @@
+"""Winograd's convolution: the numbers and gradients of PyTorch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from BrainLandmarksLib.network import winograd
+from BrainLandmarksLib.network.highres3dnet import HighRes3DNet, channels_last
+
+SIDE = st.sampled_from([4, 8, 12])
+
+
+def apart(one: Tensor, other: Tensor) -> float:
+    """Largest difference, as a share of the largest value."""
+    return float((one - other).abs().max() / other.abs().max())
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    batch=st.integers(1, 20),
+    features=st.sampled_from([(2, 3), (5, 1), (8, 8)]),
+    sides=st.tuples(SIDE, SIDE, SIDE),
+    seed=st.integers(0, 2**31),
+)
+def test_convolution_and_gradients(
+    batch: int, features: tuple[int, int], sides: tuple[int, int, int], seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    few, many = features
+
+    def made(*shape: int) -> Tensor:
+        x = torch.randn(shape, generator=generator)
+        return x.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+
+    x, weight = made(batch, few, *sides), made(many, few, 3, 3, 3)
+    above = made(batch, many, *sides).detach()
+    found = []
+    for convolved in (winograd.convolved, lambda x, w: F.conv3d(x, w, padding=1)):
+        result = convolved(x, weight)
+        found.append((result.detach(), *torch.autograd.grad(result, (x, weight), above)))
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.shape == theirs.shape
+        assert apart(ours, theirs) < 2e-4
+
+
+def test_it_is_taken_where_it_pays() -> None:
+    x, weight = torch.zeros(1, 64, 8, 8, 8), torch.zeros(64, 64, 3, 3, 3)
+    assert winograd.pays(x, weight)
+    assert not winograd.pays(x.double(), weight.double())
+    assert not winograd.pays(x.to("meta"), weight.to("meta"))
+    assert not winograd.pays(x[:, :16], weight[:16, :16])
+    assert not winograd.pays(x[..., :6], weight)
+    with torch.no_grad():
+        assert not winograd.pays(x, weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not winograd.pays(x, weight)
+
+
+def test_the_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    network = channels_last(HighRes3DNet(out_channels=3, features=16))
+    cube = torch.rand(1, 1, 16, 16, 16)
+    taken: list[int] = []
+    convolved = winograd.convolved
+
+    def counted(x: Tensor, weight: Tensor) -> Tensor:
+        taken.append(len(weight))
+        return convolved(x, weight)
+
+    monkeypatch.setattr(winograd, "convolved", counted)
+    gradients = []
+    for least in (winograd.LEAST_PAIRS, 10**9):
+        monkeypatch.setattr(winograd, "LEAST_PAIRS", least)
+        network.zero_grad()
+        network(cube).logsumexp((2, 3, 4)).sum().backward()
+        gradients.append([p.grad for p in network.parameters() if p.grad is not None])
+    assert taken == [64] * 6
+    for ours, theirs in zip(*gradients, strict=True):
+        assert float((ours - theirs).norm()) <= 0.02 * float(theirs.norm()) + 1e-5
