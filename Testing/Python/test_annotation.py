@@ -215,3 +215,28 @@ def test_a_rounded_notch_is_read_as_the_corner_that_it_was(opening, turn):
     assert after < 0.35 * before
     straight = np.stack([np.zeros(601), t], 1)
     assert np.array_equal(stem._corner(straight, straight[300]), straight[300])
+
+
+@pytest.mark.parametrize(
+    ("second", "apart", "told"),
+    [
+        (0.5, 12.0, True),
+        (0.8, 12.0, True),
+        (0.95, 12.0, False),
+        (1.0, 8.0, False),
+        (0.95, 2.5, True),
+    ],
+)
+def test_of_two_notches_as_deep_neither_is_chosen(second, apart, told):
+    """Which of them is the deeper one would change with a voxel, and the point jump with it."""
+    stem = importlib.import_module("BrainLandmarksLib.annotation.rules.brain_stem")
+    z = np.linspace(0.0, -35.0, 701)
+
+    def dent(at, depth):
+        return -depth * np.exp(-(((z - at) / 1.5) ** 2))
+
+    curve = np.stack([dent(-10.0, 3.0) + dent(-10.0 - apart, 3.0 * second), z], 1)
+    found = stem._deepest(curve, None)
+    assert (found is not None) == told
+    if told:
+        assert abs(found[1] + 10.0) < 1.5

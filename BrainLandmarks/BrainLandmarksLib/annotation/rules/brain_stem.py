@@ -46,6 +46,11 @@ FARTHEST_CORNER_MM = 4.0
 SHARPEST_COSINE = 0.87
 """Sides that meet at less than 30 degrees, or farther away, are no corner."""
 
+AS_DEEP = 0.85
+APART_MM = 4.0
+"""Two notches so far apart, the shallower with this share of the other's depth or more, cannot be
+told from each other: which is the deeper one would change with a voxel."""
+
 OBEX_ABOVE_MM = 3.0
 """The obex is at most so much higher than the pontomedullary notch."""
 
@@ -166,7 +171,8 @@ def _inside(anatomy: Anatomy, point: np.ndarray) -> bool:
 def _deepest(curve: np.ndarray, level: float | None) -> np.ndarray | None:
     """Deepest point of the concavity of an open curve: farthest behind its convex hull.
 
-    ``level`` is the z of the end of the pons, if it is known: the notch is near it.
+    ``level`` is the z of the end of the pons, if it is known: the notch is near it. None if there
+    is no notch, or more than one.
     """
     if len(curve) < 3 or length(curve) < 2.0:
         return None
@@ -184,6 +190,8 @@ def _deepest(curve: np.ndarray, level: float | None) -> np.ndarray | None:
     if depth.max() <= 0.0:
         return None
     k = int(np.argmax(depth))
+    if _another(depth, k, arc_lengths(even)):
+        return None
     near = depth > depth[k] - 0.5
     first = last = k
     while first > 0 and near[first - 1]:
@@ -193,6 +201,16 @@ def _deepest(curve: np.ndarray, level: float | None) -> np.ndarray | None:
     index = np.arange(first, last + 1)
     position = np.average(arc_lengths(even)[index], weights=depth[index] - depth[k] + 0.5 + 1e-6)
     return along(even, position)
+
+
+def _another(depth: np.ndarray, deepest: int, arc: np.ndarray) -> bool:
+    """Whether a curve has a second notch, beyond a ridge, that is nearly as deep as its deepest."""
+    rises = np.flatnonzero((depth[1:-1] >= depth[:-2]) & (depth[1:-1] > depth[2:])) + 1
+    far = np.abs(arc[rises] - arc[deepest]) > APART_MM
+    rivals = rises[far & (depth[rises] >= AS_DEEP * depth[deepest])]
+    return any(
+        depth[min(k, deepest) : max(k, deepest)].min() < AS_DEEP * depth[deepest] for k in rivals
+    )
 
 
 def _corner(curve: np.ndarray, bottom: np.ndarray) -> np.ndarray:
