@@ -5,7 +5,8 @@
 
 writes docs/protocol.md, the pictures in docs/images/, the published augmentation settings, and the
 tables of README.md, docs/augmentation.md, docs/gradcam.md, docs/model_card.md,
-docs/parcellation.md and docs/robustness.md between `<!-- table:NAME -->` and `<!-- /table -->`.
+docs/parcellation.md, docs/planes.md and docs/robustness.md between `<!-- table:NAME -->` and
+`<!-- /table -->`.
 What needs data that does not come with the project is made anew only when it is given: AFIDS, the
 experts' points on Colin27 (github.com/afids/autoafids), and LABEL_MAPS, the SynthSeg training label
 maps (github.com/BBillot/SynthSeg).
@@ -77,6 +78,8 @@ def main() -> None:
         {"settings": training_settings, "training": lambda: bench(["bench_training.py"])},
     )
     fill(ROOT / "docs" / "model_card.md", {**model_card(), "colin27": lambda: by_eye(found)})
+    draw_scan_planes()
+    fill(ROOT / "docs" / "planes.md", {"scan_planes": scan_planes})
     fill(ROOT / "docs" / "parcellation.md", {"structures": structures_table, "dice": dice})
     robustness: dict[str, Callable[[], str]] = {"retest": draw_retest}
     if arguments.label_maps:
@@ -228,6 +231,36 @@ def structures_table() -> str:
     colors = {one.structure: f"`{one.color}`" for one in structures().values()}
     rows = [(name, number, colors[name]) for name, number in numbers.items()]
     return Table(("structure", "left, right", "colour"), rows, words=3).markdown()
+
+
+def scan_planes() -> str:
+    """The scan planes of the protocol."""
+    rows = [
+        (plane.name, plane.construction, plane.purpose, f"{plane.thickness_mm:g}")
+        for plane in load_protocol(PROTOCOL).scan_planes
+    ]
+    return Table(("plane", "construction", "purpose", "slices, mm"), rows, words=4).markdown()
+
+
+def draw_scan_planes() -> None:
+    """Draw the scan planes of the sample head, from the landmarks that were placed by eye."""
+    from PIL import Image
+
+    from BrainLandmarksLib.planes import prescribe
+    from BrainLandmarksLib.planes.picture import draw_planes
+    from BrainLandmarksLib.planes.point_errors import LandmarkErrors
+
+    placed = placed_by_eye()
+    found = prescribe(placed, LandmarkErrors.of_model(MODEL, placed.protocol))
+    volume = read_image(resources.sample_head())
+    path = IMAGES / "planes.png"
+    draw_planes(volume, placed, found, path, title="Colin27")
+    # Twenty-seven pictures of a head; smaller and with fewer shades they still look the same here.
+    with Image.open(path) as picture:
+        size = (1260, round(picture.height * 1260 / picture.width))
+        small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    fewer = small.quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    fewer.save(path, optimize=True)
 
 
 def augmentation_defaults() -> str:

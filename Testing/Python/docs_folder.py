@@ -37,6 +37,7 @@ class Makers:
             "head.nii.gz": self.image,
             "head1.nii.gz": self.image,
             "head2.nii.gz": self.image,
+            "survey.nii.gz": self.image,
             "head.mgz": self.mgz,
             "head.nrrd": self.nrrd,
             "head.hdr": self.analyze,

@@ -134,12 +134,13 @@ def test_hash_covers_the_definitions_and_not_their_presentation(tmp_path):
     assert hash_after(lambda data: data["groups"][0].update(color="#123456")) == reference
     assert hash_after(lambda data: data["landmarks"][0].update(name="pole")) == reference
     assert hash_after(lambda data: data.update(distances=[])) == reference
+    assert hash_after(lambda data: data.update(scan_planes=[])) == reference
     assert hash_after(lambda data: data["planes"][0].update(shared="side")) == reference
     assert hash_after(lambda data: data["landmarks"][0].update(rule="Elsewhere.")) != reference
     assert (
         hash_after(
             lambda data: (
-                data.update(distances=[])
+                data.update(distances=[], scan_planes=[])
                 or data["landmarks"][0].update(label="POLE_L")
                 or data["landmarks"][1].update(mirror="POLE_L")
             )

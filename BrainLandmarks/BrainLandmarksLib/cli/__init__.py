@@ -27,6 +27,7 @@ from BrainLandmarksLib.cli import (
     distance,
     models,
     parcellate,
+    planes,
     protocol,
     serve,
 )
@@ -39,6 +40,7 @@ from BrainLandmarksLib.errors import UserError
 COMMANDS = (
     detect,
     parcellate,
+    planes,
     cohort_report,
     explain,
     compare,

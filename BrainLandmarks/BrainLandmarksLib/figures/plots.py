@@ -165,6 +165,38 @@ def cumulative_share(
     return np.r_[0.0, values], np.arange(len(values) + 1) / total
 
 
+def coverage_plot(
+    ranks: Mapping[str, FloatArray], path: str | os.PathLike[str], level: float
+) -> None:
+    """How often intervals hold, against how often they should; on the diagonal they are right.
+
+    Args:
+        ranks: Name to (n,) shares, 0 to 1, of the possible values that are nearer than the true
+            one.
+        level: The share that is stated, where a mark stands.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    figure = new_figure(5.6, 5.2)
+    axes = figure.subplots()
+    stated = np.linspace(0, 1, 101)
+    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle="--", label="as stated")
+    for (name, values), color in zip(ranks.items(), ("#3674fe", "#e34305", "#279b5f")):
+        observed = [(values <= share).mean() for share in stated]
+        inside = (values <= level).mean()
+        label = f"{name}: {100 * inside:.0f} % inside at {100 * level:.0f} % (n = {len(values)})"
+        axes.plot(stated, observed, color=color, linewidth=1.6, label=label)
+        axes.plot([level], [inside], "o", color=color)
+    axes.set(
+        xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="stated share of planes inside",
+        ylabel="measured share",
+    )  # fmt: skip
+    axes.grid(color="#e4e7eb", linewidth=0.6)
+    axes.legend(loc="lower right", fontsize=8.5)
+    save_figure(figure, path)
+
+
 def head_plot(
     protocol: Protocol,
     points: FloatArray,

@@ -72,9 +72,9 @@ class Slice:
         """Picture coordinates (right, up) of RAS points in millimetres from the centre, (n, 2)."""
         return (points - self.center) @ np.stack([self.right, self.up], axis=1)
 
-    def sample(self, volume: Volume) -> ImageArray:
-        """The image on the plane, `VIEW_MM` wide and high; first axis right, second up."""
-        count = round(VIEW_MM / _PIXEL_MM)
+    def sample(self, volume: Volume, view_mm: float = VIEW_MM) -> ImageArray:
+        """The image on the plane, ``view_mm`` wide and high; first axis right, second up."""
+        count = round(view_mm / _PIXEL_MM)
         affine = np.eye(4)
         affine[:3, :3] = np.stack([self.right, self.up, self.normal], axis=1) * _PIXEL_MM
         half = (count - 1) / 2
@@ -303,26 +303,32 @@ def draw_slice(
     else:
         axes.text(-half, half + 3, plane.title, weight="bold", fontsize=10, color=INK)
         axes.text(
-            -half + 4, half - 4, _place(plane), va="top", **_text(small, color=DIM_INK, fontsize=8)
-        )
+            -half + 4,
+            half - 4,
+            _place(plane),
+            va="top",
+            **outlined(**small | {"color": DIM_INK, "fontsize": 8}),
+        )  # fmt: skip
     edge = half - 5
     for x, y, direction in ((-edge, 0.0, -plane.right), (edge, 0.0, plane.right)):
-        axes.text(x, y, _letter(direction), ha="center", va="center", **_text(small))
+        axes.text(x, y, direction_letter(direction), ha="center", va="center", **outlined(**small))
     for x, y, direction in ((0.0, edge, plane.up), (0.0, -edge, -plane.up)):
-        axes.text(x, y, _letter(direction), ha="center", va="center", **_text(small))
+        axes.text(x, y, direction_letter(direction), ha="center", va="center", **outlined(**small))
     axes.plot([-half + 5, -half + 55], [-half + 6] * 2, color=INK, linewidth=1.5)
-    axes.text(-half + 58, -half + 6, "50 mm", va="center", **_text(small, fontsize=8))
+    axes.text(-half + 58, -half + 6, "50 mm", va="center", **outlined(**small | {"fontsize": 8}))
 
 
-def _text(style: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def outlined(**style: Any) -> dict[str, Any]:
+    """A style of text that can be read on any grey."""
     from matplotlib.patheffects import withStroke
 
     outline = [withStroke(linewidth=2, foreground=BACKGROUND)]
     # Snapped to whole pixels, the upright of a small L can vanish under its outline.
-    return {**style, "path_effects": outline, "snap": False, **changes}
+    return {"path_effects": outline, "snap": False, **style}
 
 
-def _letter(direction: FloatArray) -> str:
+def direction_letter(direction: FloatArray) -> str:
+    """The letter of the side of the head that a RAS direction comes nearest to."""
     axis = int(np.abs(direction).argmax())
     return _DIRECTION_LETTERS[axis][0 if direction[axis] > 0 else 1]
 

@@ -189,6 +189,26 @@ class Correction:
         expected = self._expected(points, part)
         return float("nan") if expected is None else expected.strangeness
 
+    def remaining(self, part: str) -> FloatArray:
+        """How the points of a network still err, and together, once corrected or fused.
+
+        What the shape of heads and all that is seen of one leave possible, in the canonical pose:
+        (3 K, 3 K), mm^2. Landmarks of which nothing has been learnt are as uncertain as heads vary.
+
+        Raises:
+            KeyError: nothing is known of the network.
+        """
+        known_by = part + WITH_RULES if part + WITH_RULES in self.errors else part
+        errors, count = self.errors[known_by], len(self.shape.mean)
+        seen = np.flatnonzero(errors.heads >= FEWEST_HEADS)
+        rows = _triples(seen)
+        # Information of every way of seeing a landmark adds up at the landmark.
+        to_landmark = np.zeros((len(rows), 3 * count))
+        to_landmark[np.arange(len(rows)), _triples(seen % count)] = 1.0
+        noise = np.linalg.inv(errors.covariance[np.ix_(rows, rows)])
+        information = np.linalg.inv(self._prior) + to_landmark.T @ noise @ to_landmark
+        return np.asarray(np.linalg.inv(information))
+
     def _expected(
         self, points: FloatArray, part: str, pose: FloatArray | None = None
     ) -> _Expected | None:

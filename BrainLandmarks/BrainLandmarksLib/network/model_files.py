@@ -62,6 +62,8 @@ _FORMERLY = {"refinement": "detail", "inverse_temperature": "sharpness"}
 """Names of today to those in models made before December 2026, which are still read."""
 SHAPE_FILE = "shape.safetensors"
 CORRECTION_FILE = "correction.safetensors"
+REAL_SCANS = "real_scans"
+"""Key of `ModelSpec.held_out`: the errors on scans of people, where they were measured."""
 _HALF_PRECISION_ERROR = 1e-3
 """Relative error up to which a tensor is stored in half precision."""
 NORMALISATION = "foreground 99th percentile = 1, clipped to [0, 1.5]"
@@ -267,7 +269,7 @@ def load_model(name_or_path: str | os.PathLike[str], protocol: Protocol | None =
         ),
         load_shape(folder, len(matched)),
         networks.get("refinement"),
-        _load_correction(folder, len(matched)),
+        load_correction(folder, len(matched)),
         parcellation,
     )
 
@@ -291,7 +293,16 @@ def load_shape(name_or_path: str | os.PathLike[str], landmarks: int) -> ShapeMod
     return shape
 
 
-def _load_correction(folder: Path, landmarks: int) -> Correction | None:
+def load_correction(name_or_path: str | os.PathLike[str], landmarks: int) -> Correction | None:
+    """What annotated scans taught about a model's points, without its networks; None if nothing.
+
+    Args:
+        landmarks: How many the protocol has.
+
+    Raises:
+        UserError: there is no such model, or its file is damaged.
+    """
+    folder = _find(name_or_path)
     path = folder / CORRECTION_FILE
     if not path.exists():
         return None
@@ -300,6 +311,24 @@ def _load_correction(folder: Path, landmarks: int) -> Correction | None:
     if count != landmarks:
         raise _damaged(folder, f"{CORRECTION_FILE} has {count} landmarks, not {landmarks}")
     return correction
+
+
+def usual_confidence(name_or_path: str | os.PathLike[str]) -> tuple[float, float] | None:
+    """The error in mm within which a confidence counts as right, and what it usually is.
+
+    None for a model without a calibration. PyTorch is not needed.
+
+    Raises:
+        UserError: there is no such model, or its model.json is damaged.
+    """
+    folder = _find(name_or_path)
+    data = _read_json(folder).get("calibration")
+    if data is None:
+        return None
+    # The knots of a calibration are quantiles of what it was fitted on.
+    main = data.get("agreement") or data
+    usual = np.median(_get(main, folder, "probabilities", list))
+    return float(_get(main, folder, "threshold_mm", (int, float))), float(usual)
 
 
 def model_weights(name_or_path: str | os.PathLike[str]) -> dict[str, Path]:

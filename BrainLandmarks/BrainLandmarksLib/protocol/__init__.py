@@ -10,6 +10,7 @@ from .protocol import (
     is_shipped,
     load_protocol,
 )
+from .scan_planes import ScanPlane
 
 __all__ = [
     "Chain",
@@ -18,6 +19,7 @@ __all__ = [
     "Landmark",
     "Plane",
     "Protocol",
+    "ScanPlane",
     "is_shipped",
     "load_protocol",
 ]

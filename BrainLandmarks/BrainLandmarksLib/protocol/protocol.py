@@ -30,6 +30,8 @@ import numpy as np
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.json_file import read_json
+from BrainLandmarksLib.protocol import scan_planes
+from BrainLandmarksLib.protocol.scan_planes import ScanPlane
 
 _OPPOSITE = {"L": "R", "R": "L", "M": "M"}
 
@@ -140,6 +142,7 @@ class Protocol:
     chains: tuple[Chain, ...]
     landmarks: tuple[Landmark, ...]
     distances: tuple[Distance, ...] = ()
+    scan_planes: tuple[ScanPlane, ...] = ()
 
     def __len__(self) -> int:
         return len(self.landmarks)
@@ -199,7 +202,8 @@ class Protocol:
         """SHA-256 (hex) of what the points are: their order, rules, sides, planes and chains.
 
         A model stores it and refuses to run under a protocol with another one. Titles, names,
-        guidelines and colours do not count, so they can be improved without a new model.
+        guidelines, colours, distances and scan planes do not count, so they can be improved
+        without a new model.
         """
         definition = {
             "name": self.name,
@@ -227,9 +231,13 @@ class Protocol:
             {"name": d.name, "from": d.first, "to": d.second} for d in self.distances
         ]
         for entry in data["landmarks"]:
-            # Older versions do not know the entry.
+            # Older versions do not know the entry, nor scan planes.
             if not entry["aliases"]:
                 del entry["aliases"]
+        if self.scan_planes:
+            data["scan_planes"] = [plane.to_json() for plane in self.scan_planes]
+        else:
+            del data["scan_planes"]
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -303,6 +311,7 @@ def _build(data: dict[str, Any]) -> Protocol:
             for entry in data.get("distances", [])
         ),
         planes=tuple(Plane(**entry) for entry in data.get("planes", [])),
+        scan_planes=tuple(ScanPlane.of_json(entry) for entry in data.get("scan_planes", [])),
         groups=tuple(Group(**{"guideline": "", **entry}) for entry in data["groups"]),
         chains=tuple(
             Chain(entry["group"], tuple(entry["members"]), entry["closed"])
@@ -329,7 +338,7 @@ def _contradiction(protocol: Protocol) -> str | None:
         problem = check(protocol)
         if problem:
             return problem
-    return None
+    return scan_planes.contradiction(protocol.scan_planes, protocol.labels)
 
 
 def _first_repeated(names: list[str]) -> str | None:

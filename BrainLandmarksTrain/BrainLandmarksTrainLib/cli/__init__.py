@@ -9,6 +9,7 @@ from . import (
     calibrate,
     dataset_synthesize,
     evaluate,
+    evaluate_planes,
     finetune,
     robustness,
     robustness_retest,
@@ -23,6 +24,7 @@ COMMANDS = (
     calibrate,
     ablation,
     evaluate,
+    evaluate_planes,
     robustness,
     robustness_retest,
 )

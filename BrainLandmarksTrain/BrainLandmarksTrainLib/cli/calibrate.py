@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.dataset import Dataset
     from BrainLandmarksLib.geometry.correction import FEWEST_HEADS
     from BrainLandmarksLib.io.tables import Table
-    from BrainLandmarksLib.network.model_files import load_model, save_model
-    from BrainLandmarksTrainLib.pipeline.calibrate import HEADS, REAL_SCANS, calibrate_model
+    from BrainLandmarksLib.network.model_files import REAL_SCANS, load_model, save_model
+    from BrainLandmarksTrainLib.pipeline.calibrate import HEADS, calibrate_model
 
     if arguments.output.exists():
         raise UserError(f"{arguments.output} exists already; choose another folder.")

@@ -32,6 +32,7 @@ from BrainLandmarksLib.geometry.correction import (
 )
 from BrainLandmarksLib.geometry.shape_model import ShapeModel
 from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.network.model_files import REAL_SCANS
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksTrainLib.evaluation.comparison import true_points
 from BrainLandmarksTrainLib.evaluation.held_out import HeldOut, evaluate_scans
@@ -44,9 +45,6 @@ HEADS = 24
 
 HEADS_OF_A_SHAPE = 30
 """So many heads say more of how heads vary than the shape model that comes with the model."""
-
-REAL_SCANS = "real_scans"
-"""Key of `ModelSpec.held_out`: the error table of `real_scans`."""
 
 ALL = "All"
 

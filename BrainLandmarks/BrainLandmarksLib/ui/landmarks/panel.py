@@ -22,6 +22,7 @@ from BrainLandmarksLib.ui.landmarks.correcting import CorrectSection
 from BrainLandmarksLib.ui.landmarks.detecting import DetectSection
 from BrainLandmarksLib.ui.landmarks.measuring import MeasureSection
 from BrainLandmarksLib.ui.landmarks.parcellating import ParcellateSection
+from BrainLandmarksLib.ui.landmarks.planning import PlaneSection
 from BrainLandmarksLib.ui.landmarks.reviewing import ReviewSection
 from BrainLandmarksLib.ui.landmarks.saving import SaveSection
 
@@ -71,6 +72,7 @@ class Panel(Messages):
         self.reviewing = ReviewSection(self)
         self.correcting = CorrectSection(self)
         self.measuring = MeasureSection(self)
+        self.planning = PlaneSection(self)
         self.saving = SaveSection(self)
         self._sections = (
             self.detecting,
@@ -78,6 +80,7 @@ class Panel(Messages):
             self.reviewing,
             self.correcting,
             self.measuring,
+            self.planning,
             self.saving,
         )
         ui.reviewerEdit.connect("editingFinished()", self._reviewer_changed)

@@ -19,6 +19,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.tables import Table
+from BrainLandmarksLib.planes.measuring import plane_angles
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksTrainLib.augmentation import AugmentationConfig, AugmentWithLandmarks
@@ -94,11 +95,14 @@ class Retest:
         images: Names of the n images.
         displacements: (n, R, K) distance from where the landmark of the image as it is was carried
             to; NaN where it was not found either time.
+        angles: (n, R, P) degrees that the scan planes of the protocol were turned; None for a
+            protocol without.
     """
 
     protocol: Protocol
     images: tuple[str, ...]
     displacements: FloatArray
+    angles: FloatArray | None = None
 
     def of_image(self, number: int) -> Table:
         """Median and 90th percentile of each group, and of all."""
@@ -106,6 +110,15 @@ class Retest:
         groups = [(g.name, moved[:, g.first - 1 : g.last]) for g in self.protocol.groups]
         rows = [(name, *_numbers(values)) for name, values in (*groups, (ALL, moved))]
         return Table(("group", "n", "median", "p90", "largest"), rows)
+
+    def planes(self, number: int) -> Table | None:
+        """Median and 90th percentile of the angle of each scan plane; None if there are none."""
+        if self.angles is None:
+            return None
+        names = [plane.name for plane in self.protocol.scan_planes]
+        columns = self.angles[number].T
+        rows = [(name, *_numbers(column)) for name, column in zip(names, columns, strict=True)]
+        return Table(("plane", "n", "median", "p90", "largest"), rows)
 
     def worst(self, number: int) -> Table:
         """The landmarks that move most."""
@@ -154,12 +167,13 @@ def retest(
         UserError: no head is recognised on an image as it is.
     """
     total = len(images) * (rescan.repetitions + 1)
-    moved = []
+    moved, turned = [], []
+    protocol = detector.model.protocol
     for count, (name, volume) in enumerate(images):
         first = count * (rescan.repetitions + 1)
         on_scan(first, total, name)
         landmarks = detector.detect(volume, quality=quality).landmarks
-        rows = []
+        rows, angles = [], []
         for number in range(rescan.repetitions):
             on_scan(first + number + 1, total, name)
             again, expected = rescan.again(volume, landmarks, number)
@@ -168,14 +182,20 @@ def retest(
             except UserError:  # no head recognised: all of its landmarks are missed
                 found = np.full_like(expected, np.nan)
             rows.append(np.linalg.norm(found - expected, axis=1))
+            angles.append(plane_angles(protocol, found, expected))
         moved.append(rows)
+        turned.append(angles)
     on_scan(total, total, "")
     names = tuple(name for name, _ in images)
-    return Retest(detector.model.protocol, names, np.array(moved))
+    return Retest(
+        protocol, names, np.array(moved), np.array(turned) if protocol.scan_planes else None
+    )
 
 
 def write_retest(result: Retest, folder: Path, title: str, about: str) -> str:
     """Write ``retest.md``, ``retest_groups.csv`` and ``retest_landmarks.csv``; returns the page.
+
+    For a protocol with scan planes also ``retest_planes.csv``.
 
     Raises:
         UserError: a file cannot be written.
@@ -183,13 +203,21 @@ def write_retest(result: Retest, folder: Path, title: str, about: str) -> str:
     page = [f"# {title}", about]
     groups: list[Sequence[Any]] = []
     landmarks: list[Sequence[Any]] = []
+    planes: list[Sequence[Any]] = []
     for number, name in enumerate(result.images):
         table = result.of_image(number)
         page += [f"## {name}", table.markdown(), "The landmarks that move most:",
                  result.worst(number).markdown()]  # fmt: skip
+        turned = result.planes(number)
+        if turned is not None:
+            page += ["Degrees that scan planes are turned:", turned.markdown()]
+            planes += [(name, *row) for row in turned.rows]
         groups += [(name, *row) for row in table.rows]
         landmarks += result.landmarks(number).rows
     Table(("image", *table.header), groups).write_csv(folder / "retest_groups.csv")
+    if planes:
+        of_planes = ("image", "plane", "n", "median", "p90", "largest")
+        Table(of_planes, planes).write_csv(folder / "retest_planes.csv")
     header = result.landmarks(0).header
     Table(header, landmarks).write_csv(folder / "retest_landmarks.csv")
     text = "\n\n".join(page)
