@@ -33,12 +33,16 @@ from BrainLandmarksLib.annotation.structures import structures
 from BrainLandmarksLib.cli.distance import distances
 from BrainLandmarksLib.cli.protocol import draw_pictures
 from BrainLandmarksLib.figures import guide
+from BrainLandmarksLib.figures.displacements import draw_displacements
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.network import PARCELLATION, PARTS
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
+from BrainLandmarksLib.registration import series
+from BrainLandmarksLib.registration.expected_error import Calibrated, expected_errors
+from BrainLandmarksLib.registration.follow_up import follow
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -59,6 +63,7 @@ def main() -> None:
     draw_pictures(protocol, IMAGES)
     found = draw_overview()
     draw_augmentation(found)
+    draw_follow_up(placed_by_eye())
     publish_augmentation()
     guide.draw_thumbnails(read_image(resources.sample_head()), placed_by_eye(), THUMBNAILS)
     sanity = draw_gradcam()
@@ -77,6 +82,10 @@ def main() -> None:
         ROOT / "docs" / "training.md",
         {"settings": training_settings, "training": lambda: bench(["bench_training.py"])},
     )
+    fill(
+        ROOT / "docs" / "registration.md",
+        {"registration": lambda: bench(["bench_registration.py"])},
+    )
     fill(ROOT / "docs" / "model_card.md", {**model_card(), "colin27": lambda: by_eye(found)})
     draw_scan_planes()
     fill(ROOT / "docs" / "planes.md", {"scan_planes": scan_planes})
@@ -87,7 +96,9 @@ def main() -> None:
         robustness["quality"] = lambda: qualities(arguments.label_maps)
     fill(ROOT / "docs" / "robustness.md", robustness)
     # These are on the pages above.
-    own = {"bench_augmentation.py", "bench_gradcam.py", "bench_training.py"}
+    own = {
+        "bench_augmentation.py", "bench_gradcam.py", "bench_registration.py", "bench_training.py",
+    }  # fmt: skip
     scripts = {path.name for path in BENCHMARKS.glob("bench_*.py")} - own
     tables: dict[str, Callable[[], str]] = {
         "heldout": held_out,
@@ -153,6 +164,24 @@ def draw_augmentation(found: LandmarkSet) -> None:
             SheetRow(row.title, row.note.removeprefix("alone\n"), row.volume, row.landmarks)
         )
     draw_contact_sheet(rows, IMAGES / "augmentation.png")
+
+
+def draw_follow_up(landmarks: LandmarkSet) -> None:
+    """Two made-up later scans of the sample head; in the second the splenium has moved."""
+    protocol = landmarks.protocol
+    found = LandmarkSet.from_points(protocol, landmarks.points)
+    expected = expected_errors(found, Calibrated.of_model("brain88", protocol))
+    rng = np.random.default_rng(4)
+    # What two scans have in common does not move; a third of the expected errors is realistic.
+    root = np.linalg.cholesky(expected.covariance) / 3
+    times = []
+    for name, millimetres in (("after 1 year", 0.0), ("after 2 years", 12.0)):
+        noise = (root @ rng.normal(size=len(root))).reshape(-1, 3)
+        noise[protocol.by_label("CC_S").index - 1] += [0, -millimetres, 0]
+        later = LandmarkSet.from_points(protocol, landmarks.points + noise)
+        change = follow(found, later, expected, expected)
+        times.append((name, *series.arrows(protocol, change)))
+    draw_displacements(protocol, landmarks.points, times, IMAGES / "follow.png")
 
 
 def draw_robustness(label_maps: Path) -> str:

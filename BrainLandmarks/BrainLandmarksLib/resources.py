@@ -45,6 +45,11 @@ def protocol_schema() -> Path:
     return folder("protocols") / "protocol.schema.json"
 
 
+def raters_file(protocol: str) -> Path:
+    """Return the file with the distances of raters of a protocol; it may not exist."""
+    return folder("raters") / f"{protocol}.json"
+
+
 def structures_file() -> Path:
     """Return the file with the names and colours of the structures of a parcellation."""
     return folder("structures.json")

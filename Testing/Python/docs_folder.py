@@ -17,6 +17,7 @@ from BrainLandmarksLib.dataset.split import split_dataset
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.landmarks import write_landmarks
+from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.resources import protocol_file
 
@@ -48,6 +49,8 @@ class Makers:
             "head.mrk.json": self.landmarks,
             "a.mrk.json": self.landmarks,
             "b.csv": self.landmarks,
+            "expert.fcsv": self.experts,
+            "retest_landmarks.csv": self.retest,
             "my_points.json": self.points,
             "my_recipe.json": self.recipe,
             "my_recipe.yaml": self.recipe,
@@ -111,6 +114,17 @@ class Makers:
 
     def landmarks(self, path: Path) -> None:
         write_landmarks(path, self.truth)
+
+    def experts(self, path: Path) -> None:
+        afids = load_protocol("afids32")
+        points = np.full((len(afids), 3), np.nan)
+        for landmark in self.truth.protocol:
+            if landmark.afid is not None:
+                points[landmark.afid - 1] = self.truth.point(landmark.label)
+        write_landmarks(path, LandmarkSet.from_points(afids, points))
+
+    def retest(self, path: Path) -> None:
+        path.write_text(f"image,landmark,median\nhead,{self.truth.protocol.labels[0]},0.2\n")
 
     def points(self, path: Path) -> None:
         shutil.copy(protocol_file("afids32"), path)

@@ -25,10 +25,12 @@ from BrainLandmarksLib.cli import (
     dataset,
     detect,
     distance,
+    follow,
     models,
     parcellate,
     planes,
     protocol,
+    register,
     serve,
 )
 from BrainLandmarksLib.cli.cohort import report as cohort_report
@@ -45,6 +47,8 @@ COMMANDS = (
     explain,
     compare,
     sanity,
+    register,
+    follow,
     distance,
     protocol,
     annotate,

@@ -230,13 +230,7 @@ def head_plot(
     local = points - center
     half = 1.2 * float(np.nanmax(np.abs(local))) if there.any() else 1.0
     for axes, (name, across, sign, upward, sides, ends) in zip(panels, _VIEWS, strict=True):
-        for chain in protocol.chains:
-            rows = chain_rows(protocol, chain)
-            if there[rows].all():
-                curve = outline(local[rows], chain, 20)
-                axes.plot(
-                    sign * curve[:, across], curve[:, upward], color="#d0d5db", lw=1.2, zorder=1
-                )
+        draw_outlines(axes, protocol, local, (across, sign, upward))
         at = np.stack([sign * local[:, across], local[:, upward]], axis=1)
         unknown = there & ~shown
         axes.scatter(*at[unknown].T, s=26, facecolors="none", edgecolors=_GREY)
@@ -249,14 +243,41 @@ def head_plot(
         for row in worst:
             axes.annotate(protocol.labels[row], at[row], (4, 4), textcoords="offset points",
                           fontsize=7.5, color=_INK, zorder=4, path_effects=halo)  # fmt: skip
-        _frame(axes, name, half, sides, ends)
+        frame_view(axes, name, half, sides, ends)
     figure.colorbar(dots, ax=list(panels), label=label, shrink=0.85, extend="both")
     save_figure(figure, path)
 
 
-def _frame(
+def views() -> tuple[tuple[str, int, int, int, tuple[str, str], tuple[str, str]], ...]:
+    """The three sides from which a head is shown.
+
+    Each is (name, axis across, its sign, axis upwards, letters left and right, letters at the top
+    and the bottom).
+    """
+    return _VIEWS
+
+
+def draw_outlines(
+    axes: Axes, protocol: Protocol, points: FloatArray, view: tuple[int, int, int]
+) -> None:
+    """The protocol's outlines, pale; those of which a point is missing are left out.
+
+    Args:
+        points: (K, 3) mm.
+        view: Axis across, its sign, and axis upwards.
+    """
+    across, sign, upward = view
+    for chain in protocol.chains:
+        rows = chain_rows(protocol, chain)
+        if np.isfinite(points[rows]).all():
+            curve = outline(points[rows], chain, 20)
+            axes.plot(sign * curve[:, across], curve[:, upward], color="#d0d5db", lw=1.2, zorder=1)
+
+
+def frame_view(
     axes: Axes, name: str, half: float, sides: tuple[str, str], ends: tuple[str, str]
 ) -> None:
+    """Directions and a scale of a view; `half` of its width is in mm."""
     axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal", title=name)
     axes.set_xticks([])
     axes.set_yticks([])

@@ -56,6 +56,10 @@ _SHAPE = "shape."
 _ARRAYS = ("offset", "modes", "residual", "heads")
 
 
+_PARTS = ("fine", "refinement")
+"""Networks, the one that the answer follows most often first."""
+
+
 @dataclass(frozen=True)
 class PointErrors:
     """What the points of a network lack, in the canonical pose of a head, mm.
@@ -188,6 +192,11 @@ class Correction:
         """Mean square of the standardised points of a head; NaN where nothing can be said."""
         expected = self._expected(points, part)
         return float("nan") if expected is None else expected.strangeness
+
+    @property
+    def usual_part(self) -> str | None:
+        """The network whose points the answer follows most often, of those that are known."""
+        return next((part for part in _PARTS if part in self.errors), None)
 
     def remaining(self, part: str) -> FloatArray:
         """How the points of a network still err, and together, once corrected or fused.

@@ -80,6 +80,10 @@ class Grid:
         upper = np.array(self.shape) - 1 + margin
         return np.asarray(((ijk >= -margin) & (ijk <= upper)).all(axis=-1))
 
+    def moved(self, affine: npt.ArrayLike) -> Grid:
+        """The same voxels after a 4x4 RAS -> RAS affine."""
+        return Grid(self.shape, np.asarray(affine, dtype=np.float64) @ self.affine)
+
     def coarser(self, factors: npt.ArrayLike, shape: npt.ArrayLike) -> Grid:
         """The grid of `shape` voxels that are larger by `factors`, (3,), from the same first one.
 

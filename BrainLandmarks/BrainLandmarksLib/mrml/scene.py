@@ -11,7 +11,9 @@ def remove(node: Any) -> None:
     Slicer's views go on drawing the points of a list whose display node is left behind.
     """
     scene = node.GetScene()
-    displays = [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
+    shown = node.IsA("vtkMRMLDisplayableNode")  # a table is not
+    count = node.GetNumberOfDisplayNodes() if shown else 0
+    displays = [node.GetNthDisplayNode(n) for n in range(count)]
     for other in (*displays, node.GetStorageNode()):
         if other is not None:
             scene.RemoveNode(other)

@@ -31,9 +31,6 @@ from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 _MEAN_OF_SIGMA = 2 * np.sqrt(2 / np.pi)
 """Mean length of an error whose coordinates have standard deviation 1 (Maxwell distribution)."""
 
-_PARTS = ("fine", "refinement")
-"""Networks whose errors may be known, the one that the answer follows most often first."""
-
 _SEED = 88
 
 
@@ -112,10 +109,9 @@ class LandmarkErrors:
     def _root(self) -> FloatArray:
         """(3 K, 3 K) square root of the covariance in the canonical pose, in units of sigma."""
         size = 3 * len(self.sigma_mm)
-        part = next((p for p in _PARTS if self.correction and p in self.correction.errors), None)
-        if self.correction is None or part is None:
+        if self.correction is None or self.correction.usual_part is None:
             return np.eye(size)
-        covariance = self.correction.remaining(part)
+        covariance = self.correction.remaining(self.correction.usual_part)
         each = np.sqrt(np.diag(covariance).reshape(-1, 3).mean(1)).repeat(3)
         return np.asarray(np.linalg.cholesky(covariance / np.outer(each, each)), float)
 

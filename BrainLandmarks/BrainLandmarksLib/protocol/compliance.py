@@ -12,6 +12,7 @@ with names. They know the protocol and the points, no image. Points are RAS mm, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -23,6 +24,7 @@ from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.planes import fitted_plane
 from BrainLandmarksLib.protocol import Chain, Protocol
 from BrainLandmarksLib.protocol.constraints import chain_rows, outline_steps, plane_mates
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.protocol.measures import midline_frame
 
 TURNED_PAIRS = 3
@@ -261,6 +263,21 @@ def need_plausible(
     turned = "" if any_pose else turned_round(protocol, array)
     if turned:
         raise UserError(f"{name}: {turned}; write the file again in the system that it states.")
+
+
+def need_one_way_round(files: Sequence[tuple[object, LandmarkSet]]) -> None:
+    """Check that a head which was turned as a whole (`turned_round`) was so in all files.
+
+    Args:
+        files: What to call each in the sentence, and its landmarks.
+
+    Raises:
+        UserError: some are, and some are not.
+    """
+    turned = [turned_round(landmarks.protocol, landmarks.points) for _, landmarks in files]
+    for (name, _), sentence in zip(files, turned, strict=True):
+        if sentence and not all(turned):
+            raise UserError(f"{name}: {sentence}; write the file again in the system it states.")
 
 
 def swapped_sides(protocol: Protocol, points: npt.ArrayLike) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.geometry.affine import apply_affine
+from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
 from BrainLandmarksLib.io.landmarks.markups import read_mrk_json, write_mrk_json
 from BrainLandmarksLib.io.landmarks.matching import PLAUSIBILITY
@@ -275,15 +275,19 @@ class Review:
         ]
         return renewed
 
-    def carry(self, affine: npt.ArrayLike) -> None:
-        """The head was moved as a whole (4x4, RAS): points and record go with it; no edit."""
-        self.found = self.found.moved(affine)
-        self.current = self.current.moved(affine)
+    def carry(self, move: Callable[[FloatArray], FloatArray]) -> None:
+        """The head was moved as a whole: points and record go with it; no edit.
+
+        Args:
+            move: Carries RAS points (n, 3); NaN stays NaN.
+        """
+        self.found = replace(self.found, points=move(self.found.points))
+        self.current = replace(self.current, points=move(self.current.points))
 
         def carried(
             point: tuple[float, float, float] | None,
         ) -> tuple[float, float, float] | None:
-            return None if point is None else _triple(apply_affine(affine, np.array(point)))
+            return None if point is None else _triple(move(np.array([point]))[0])
 
         for steps in (self._done, self._undone):
             steps[:] = [

@@ -18,6 +18,7 @@ from BrainLandmarksLib.ui.common.host import WorkerHost
 from BrainLandmarksLib.ui.common.messages import Messages
 from BrainLandmarksLib.ui.common.preferences import title_of, usable_models
 from BrainLandmarksLib.ui.common.section import heard, reports_errors
+from BrainLandmarksLib.ui.landmarks.comparing import CompareSection
 from BrainLandmarksLib.ui.landmarks.correcting import CorrectSection
 from BrainLandmarksLib.ui.landmarks.detecting import DetectSection
 from BrainLandmarksLib.ui.landmarks.measuring import MeasureSection
@@ -73,6 +74,7 @@ class Panel(Messages):
         self.correcting = CorrectSection(self)
         self.measuring = MeasureSection(self)
         self.planning = PlaneSection(self)
+        self.comparing = CompareSection(self)
         self.saving = SaveSection(self)
         self._sections = (
             self.detecting,
@@ -81,6 +83,7 @@ class Panel(Messages):
             self.correcting,
             self.measuring,
             self.planning,
+            self.comparing,
             self.saving,
         )
         ui.reviewerEdit.connect("editingFinished()", self._reviewer_changed)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import slicer
 
-from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.geometry.affine import FloatArray, apply_affine
+from BrainLandmarksLib.geometry.thin_plate import ThinPlate
 from BrainLandmarksLib.mrml.landmarks.session.corrections import Corrections
 from BrainLandmarksLib.mrml.landmarks.session.selection import Selection
 from BrainLandmarksLib.mrml.landmarks.session.shown_review import MOVED_MM, ShownReview
@@ -98,7 +100,7 @@ class SceneObserver:
         after, recorded = nodes.read().points, shown.review.current.points
         if _same_places(before, after) and _same_places(after, recorded):
             return
-        shown.review.carry(_affine_between(recorded, after))
+        shown.review.carry(_map_between(recorded, after))
         shown.all_changed()
 
 
@@ -106,12 +108,22 @@ def _same_places(here: FloatArray, there: FloatArray) -> bool:
     return np.allclose(here, there, atol=MOVED_MM, equal_nan=True)
 
 
-def _affine_between(before: FloatArray, after: FloatArray) -> FloatArray:
-    """4x4 affine that takes the points before onto those after, by least squares."""
+def _map_between(before: FloatArray, after: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    """What takes the points before onto those after: an affine, or where there is none a warp."""
     known = np.isfinite(before).all(1) & np.isfinite(after).all(1)
     solution = np.linalg.lstsq(
         np.column_stack([before[known], np.ones(known.sum())]), after[known], rcond=None
     )[0]
     affine = np.eye(4)
     affine[:3, :] = solution.T
-    return affine
+
+    def straight(points: FloatArray) -> FloatArray:
+        return apply_affine(affine, points)
+
+    if _same_places(straight(before[known]), after[known]):
+        return straight
+    try:
+        # Of errors beyond all limits none is too large: every point counts.
+        return ThinPlate.fit(before, after, 1e9, smoothing=0.0)
+    except ValueError:  # all in one plane
+        return straight

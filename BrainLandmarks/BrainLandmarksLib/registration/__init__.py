@@ -1,0 +1,1 @@
+"""One head brought onto another by their landmarks, and what has changed in a head since."""
