@@ -312,14 +312,18 @@ def _times(part: str) -> int:
 
 
 def write_correction(path: Path, correction: Correction) -> None:
-    """Write a correction as a safetensors file of float32 arrays."""
+    """Write a correction as a safetensors file: float32, the large matrices of modes float16."""
     from safetensors.numpy import save_file
 
     arrays = {_SHAPE + name: array for name, array in correction.shape.arrays().items()}
     for part, errors in correction.errors.items():
         arrays |= {f"{part}.{of}": getattr(errors, of) for of in _ARRAYS}
         arrays[f"{part}.familiar"] = np.array([errors.familiar])
-    save_file({k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()}, path)
+    stored = {
+        name: np.ascontiguousarray(array, np.float16 if name.endswith("modes") else np.float32)
+        for name, array in arrays.items()
+    }
+    save_file(stored, path)
 
 
 def read_correction(path: Path) -> Correction:
