@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,9 +57,14 @@ class ImageCache:
         return known
 
     def keep_detection(self, image: Path, detection: Detection) -> None:
-        """Remember a detection, and forget what belongs to another one."""
+        """Remember a detection, and forget what belongs to another one.
+
+        Its parcellation, a probability for each structure and voxel, takes 100 MB and explains
+        nothing; that is not kept.
+        """
         self.forget_explanation()
-        self._image, self._detection = self._content(image), detection
+        self._image = self._content(image)
+        self._detection = replace(detection, parcellation=None)
 
     def keep_explanation(self, image: Path, explanation: Explanation) -> None:
         """Remember an explanation and its detection."""
