@@ -18,6 +18,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -60,7 +61,7 @@ def main() -> None:
     except ImportError:
         print("ANTsPy is not installed (pip install antspyx), so nothing is compared with it")
         return
-    bench.beside_ants(ants, arguments.turns)
+    bench.beside_ants(ants, arguments.turns, arguments.syn)
 
 
 def parsed() -> argparse.Namespace:
@@ -69,6 +70,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--quality", default="standard", help="of the detections")
     parser.add_argument("--repetitions", type=int, default=3, help="moved copies")
     parser.add_argument("--turns", type=int, default=5, help="heads turned by 60 degrees")
+    parser.add_argument("--syn", action="store_true", help="time ANTsPy's SyN once, too")
     parser.add_argument("--moving-afids", type=Path, help="the experts' points of Colin27")
     parser.add_argument(
         "--template", action="append", nargs=2, default=[], metavar=("HEAD", "AFIDS"),
@@ -131,8 +133,9 @@ class Bench:
                 flush=True,
             )
 
-    def beside_ants(self, ants: object, turns: int) -> None:
+    def beside_ants(self, ants: Any, turns: int, syn: bool) -> None:
         """Times, and how often ANTsPy's affine arrives, from its own start and from ours."""
+        print(f"affine registration of {turns} heads turned by {TURN_DEG:g} degrees about any axis")
         rng = np.random.default_rng(0)
         coarse = cube(self.volume.grid.center_ras, 2.0 * ANTS_SIZE, ANTS_SIZE)
         volume = Volume(resample(self.volume, coarse), coarse)
@@ -152,13 +155,16 @@ class Bench:
                 time.perf_counter() - start
             )
             with tempfile.TemporaryDirectory() as name:
-                ours = _ants_runs(ants, Path(name), turned, volume, fit.affine, number == 0)
+                ours = _ants_runs(ants, Path(name), turned, volume, fit.affine, syn and number == 0)
+            off = {"ours alone": self._off(fit.affine @ turn)}
             for what, (affine, passed) in ours.items():
                 seconds.setdefault(what, []).append(passed)
                 if affine is not None:
-                    arrived[what] += self._off(affine @ turn) <= ARRIVED_MM
-            arrived["ours alone"] += self._off(fit.affine @ turn) <= ARRIVED_MM
-        print(f"affine registration of {turns} heads turned by {TURN_DEG:g} degrees about any axis")
+                    off[what] = self._off(affine @ turn)
+            for what, mm in off.items():
+                arrived[what] += mm <= ARRIVED_MM
+            text = ", ".join(f"{what} {mm:.1f}" for what, mm in off.items())
+            print(f"  head {number + 1}, mm from where it belongs: {text}", flush=True)
         for what, count in arrived.items():
             print(f"  {what:<38} {count} of {turns} arrived")
         for what, values in seconds.items():
@@ -171,7 +177,7 @@ class Bench:
 
 
 def _ants_runs(
-    ants: object, folder: Path, moving: Volume, fixed: Volume, ours: FloatArray, syn: bool
+    ants: Any, folder: Path, moving: Volume, fixed: Volume, ours: FloatArray, syn: bool
 ) -> dict[str, tuple[FloatArray | None, float]]:
     """What ANTsPy makes of two images: its affine, and how long that took."""
     write_image(folder / "moving.nii.gz", moving.data, moving.grid)
