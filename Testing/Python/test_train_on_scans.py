@@ -229,7 +229,7 @@ def test_the_last_layer_keeps_what_both_protocols_know(brain88, tmp_path):
         {**item, "index": n, "group": "Eyes"} for n, item in enumerate(reversed(eyes), start=1)
     ]
     values["groups"] = [{"name": "Eyes", "first": 1, "last": len(eyes), "color": "#3674fe"}]
-    for key in ("chains", "distances"):
+    for key in ("chains", "distances", "scan_planes"):
         values.pop(key, None)
     values["name"] = "eyes"
     path = tmp_path / "eyes.json"

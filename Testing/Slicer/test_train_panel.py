@@ -298,7 +298,10 @@ while True:
 def start_in_another_slicer(values):
     """Start a training in another stand-in of Slicer; returns its process."""
     script = CRASHING.format(folder=str(Path(__file__).parent), module=str(MODULE), values=values)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    # Slicer's own package comes in when its core is there, as in this process.
+    own = Path(os.environ.get("HARNESS_SLICER_PYTHON", "")).parent
+    path = [folder for folder in sys.path if Path(folder) != own]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     program = [sys.executable, "-c", "from pathlib import *\n" + script]
     process = subprocess.Popen(program, env=environment, text=True, stdout=subprocess.PIPE)
     for line in process.stdout:
