@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from BrainLandmarksLib.cli import options, reading, terminal
+from BrainLandmarksLib.cli import heads, options, reading, terminal
 from BrainLandmarksLib.errors import ImplausibleError, UserError
 from BrainLandmarksLib.io.atomic import atomic_writes, need_absent, need_writable
 from BrainLandmarksLib.resources import image_path, landmarks_path
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if not arguments.pixel > 0:
         raise UserError(f"--pixel must be above zero, not {arguments.pixel:g}.")
-    without_image = _is_landmark_file(arguments.input)
+    without_image = heads.is_landmark_file(arguments.input)
     protocol = _protocol(arguments)
     _check_options(arguments, protocol, without_image)
     path = landmarks_path(arguments.input, protocol.name) if without_image else None
@@ -140,21 +140,10 @@ def table(prescriptions: Sequence[Prescription]) -> Table:
     return Table(header, rows)
 
 
-def _is_landmark_file(text: str) -> bool:
-    from BrainLandmarksLib.io.pairing import ANNOTATION_SUFFIXES
-
-    return text.lower().endswith((*ANNOTATION_SUFFIXES, ".json"))
-
-
 def _protocol(arguments: argparse.Namespace) -> Protocol:
-    from BrainLandmarksLib.network.model_files import model_protocol
     from BrainLandmarksLib.planes.prescription import need_planes
-    from BrainLandmarksLib.protocol import load_protocol
 
-    if arguments.protocol is None:
-        protocol = model_protocol(arguments.model)
-    else:
-        protocol = load_protocol(arguments.protocol)
+    protocol = heads.protocol_of(arguments)
     need_planes(protocol)
     return protocol
 

@@ -58,11 +58,7 @@ def rigid_fit(
     Raises:
         ValueError: With fewer than three points that are not on one line: they fix no rotation.
     """
-    a = np.asarray(source, dtype=np.float64)
-    b = np.asarray(target, dtype=np.float64)
-    w = np.ones(len(a)) if weights is None else np.asarray(weights, dtype=np.float64)
-    used = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1) & (w > 0)
-    a, b, w = a[used], b[used], w[used]
+    a, b, w = _pairs(source, target, weights)
     if len(a) < 3:
         raise ValueError("a rigid fit needs at least three pairs of points")
     w = w / w.sum()
@@ -80,6 +76,17 @@ def rigid_fit(
     return affine
 
 
+def _pairs(
+    source: npt.ArrayLike, target: npt.ArrayLike, weights: npt.ArrayLike | None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The pairs that count, and their weights, as float64."""
+    a = np.asarray(source, dtype=np.float64)
+    b = np.asarray(target, dtype=np.float64)
+    w = np.ones(len(a)) if weights is None else np.asarray(weights, dtype=np.float64)
+    used = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1) & (w > 0)
+    return a[used], b[used], w[used]
+
+
 def affine_fit(
     source: npt.ArrayLike, target: npt.ArrayLike, weights: npt.ArrayLike | None = None
 ) -> FloatArray:
@@ -91,11 +98,7 @@ def affine_fit(
     Raises:
         ValueError: with fewer than four points that are not in one plane.
     """
-    a = np.asarray(source, dtype=np.float64)
-    b = np.asarray(target, dtype=np.float64)
-    w = np.ones(len(a)) if weights is None else np.asarray(weights, dtype=np.float64)
-    used = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1) & (w > 0)
-    a, b, w = a[used], b[used], w[used]
+    a, b, w = _pairs(source, target, weights)
     if len(a) < 4:
         raise ValueError("an affine fit needs at least four pairs of points")
     w = w / w.sum()

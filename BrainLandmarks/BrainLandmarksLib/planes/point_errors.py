@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.correction import Correction
@@ -90,7 +89,7 @@ class LandmarkErrors:
                 usual, threshold
             )
             sigma *= np.where(np.isnan(landmarks.confidence), 1.0, share)
-        return np.where(_by_people(landmarks), CORRECTED_MM, sigma)
+        return np.where(landmarks.by_person, CORRECTED_MM, sigma)
 
     def sampled(self, landmarks: LandmarkSet, count: int) -> FloatArray:
         """Errors that the landmarks of a head may have, (count, K, 3) mm in RAS; always the same.
@@ -102,7 +101,7 @@ class LandmarkErrors:
         standard = np.random.default_rng(_SEED).standard_normal((count, size))
         together = (standard @ self._root.T).reshape(count, -1, 3) @ self._turn(landmarks).T
         alone = standard.reshape(count, -1, 3)
-        errors = np.where(_by_people(landmarks)[:, None], alone, together)
+        errors = np.where(landmarks.by_person[:, None], alone, together)
         return np.asarray(errors * sigma[:, None])
 
     @cached_property
@@ -123,7 +122,3 @@ class LandmarkErrors:
             return np.asarray(self.correction.shape.pose(landmarks.points)[:3, :3])
         except ValueError:  # too few points
             return np.eye(3)
-
-
-def _by_people(landmarks: LandmarkSet) -> npt.NDArray[np.bool_]:
-    return np.array([status in ("edited", "confirmed", "truth") for status in landmarks.status])

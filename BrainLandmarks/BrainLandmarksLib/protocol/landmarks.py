@@ -103,6 +103,11 @@ class LandmarkSet:
         return cls(protocol, array, statuses, level, list(notes))
 
     @property
+    def by_person(self) -> npt.NDArray[np.bool_]:
+        """(K,) True where a person has placed or confirmed the landmark."""
+        return np.array([status in ("edited", "confirmed", "truth") for status in self.status])
+
+    @property
     def missing(self) -> npt.NDArray[np.bool_]:
         """(K,) True where the landmark is not there."""
         return np.array([status == "missing" for status in self.status], dtype=bool)

@@ -34,9 +34,6 @@ UNKNOWN_MM = 1.5
 LEAST_MM = 0.05
 """No scan is repeated more exactly than this."""
 
-BY_PERSON = ("edited", "confirmed", "truth")
-"""Statuses of points that a person has looked at."""
-
 _MEAN_LENGTH = 2 * np.sqrt(2 / np.pi)
 """Mean length of a vector of three standard normal numbers."""
 
@@ -113,7 +110,7 @@ def expected_errors(landmarks: LandmarkSet, calibrated: Calibrated | None) -> Ex
         source = "confidence"
     else:
         sigma, source = np.full(len(landmarks), UNKNOWN_MM), "assumed"
-    placed = np.array([status in BY_PERSON for status in landmarks.status])
+    placed = landmarks.by_person
     sigma = np.where(placed, CORRECTED_MM, sigma)
     sigma[landmarks.missing] = np.nan
     return Expected(sigma, _covariance(landmarks, sigma, placed, calibrated), source)
