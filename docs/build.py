@@ -38,10 +38,11 @@ from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.network import PARCELLATION, PARTS
+from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.registration import series
-from BrainLandmarksLib.registration.expected_error import Calibrated, expected_errors
+from BrainLandmarksLib.registration.expected_error import expected_errors
 from BrainLandmarksLib.registration.follow_up import follow
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -170,7 +171,7 @@ def draw_follow_up(landmarks: LandmarkSet) -> None:
     """Two made-up later scans of the sample head; in the second the splenium has moved."""
     protocol = landmarks.protocol
     found = LandmarkSet.from_points(protocol, landmarks.points)
-    expected = expected_errors(found, Calibrated.of_model("brain88", protocol))
+    expected = expected_errors(found, LandmarkErrors.of_model("brain88", protocol))
     rng = np.random.default_rng(4)
     # What two scans have in common does not move; a third of the expected errors is realistic.
     root = np.linalg.cholesky(expected.covariance) / 3
@@ -277,7 +278,6 @@ def draw_scan_planes() -> None:
 
     from BrainLandmarksLib.planes import prescribe
     from BrainLandmarksLib.planes.picture import draw_planes
-    from BrainLandmarksLib.planes.point_errors import LandmarkErrors
 
     placed = placed_by_eye()
     found = prescribe(placed, LandmarkErrors.of_model(MODEL, placed.protocol))

@@ -35,9 +35,9 @@ from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.images.writing import write_image
 from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.io.transforms import read_linear, write_linear
+from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
-from BrainLandmarksLib.registration.expected_error import Calibrated
 from BrainLandmarksLib.registration.register import KINDS, register
 from BrainLandmarksTrainLib.evaluation.robustness.retest import Rescan
 
@@ -85,7 +85,7 @@ class Bench:
     def __init__(self, quality: str) -> None:
         self.quality = quality
         self.detector = Detector("brain88", "cpu")
-        self.errors = Calibrated.of_model("brain88", self.detector.model.protocol)
+        self.errors = LandmarkErrors.of_model("brain88", self.detector.model.protocol)
         self.volume = read_image(resources.sample_head())
         self.landmarks = self.found(self.volume)
 

@@ -16,6 +16,7 @@ from BrainLandmarksLib.detection import Detector
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import apply_affine
 from BrainLandmarksLib.geometry.correction import (
+    ANSWER,
     FEWEST_HEADS,
     Correction,
     PointErrors,
@@ -111,6 +112,22 @@ def test_it_does_not_matter_how_a_head_lies(model, correction, seed):
     pose = pose_of(rng.uniform(-170, 170, 3), rng.uniform(-50, 50, 3))
     moved = apply_affine(pose, correction(found, "fine"))
     assert np.allclose(correction(apply_affine(pose, found), "fine"), moved)
+
+
+def test_the_errors_of_answers_are_those_of_heads_that_were_left_out(model, correction):
+    """The network of this fixture errs together in height, and what is left of it still does."""
+    answer = correction.errors[ANSWER]
+    rng = np.random.default_rng(10)
+    heads = [model.spec.mean_shape * (1 + 0.05 * rng.normal()) for _ in range(200)]
+    left = [head - correction(head - lack, "fine") for head, lack in zip(heads, lacking(200, 11))]
+    measured = np.cov(np.array(left).reshape(200, -1).T)
+    sizes, stated = (np.sqrt(np.diag(c)) for c in (measured, answer.covariance))
+    assert np.allclose(stated, np.maximum(sizes, 0.4), rtol=0.4)
+    assert np.abs(answer.offset).max() < 0.5
+    high = np.ix_([2, 5, 8], [2, 5, 8])
+    one, other = (c[high] / np.outer(s[high[0].ravel()], s[high[0].ravel()])
+                  for c, s in ((measured, sizes), (answer.covariance, stated)))  # fmt: skip
+    assert np.allclose(one, other, atol=0.35)
 
 
 def test_what_is_missing_or_unknown_stays_so(model, correction):

@@ -17,10 +17,10 @@ from BrainLandmarksLib.figures.displacements import FACTORS, arrow_factor
 from BrainLandmarksLib.geometry.affine import apply_affine
 from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
 from BrainLandmarksLib.io.transforms import read_linear
+from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.registration.expected_error import (
-    Calibrated,
     expected_errors,
     repeated_errors,
 )
@@ -39,7 +39,7 @@ def head():
 
 @pytest.fixture(scope="module")
 def errors(head):
-    return expected_errors(head, Calibrated.of_model("brain88", head.protocol))
+    return expected_errors(head, LandmarkErrors.of_model("brain88", head.protocol))
 
 
 def as_found(protocol, points):

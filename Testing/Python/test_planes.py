@@ -28,11 +28,11 @@ from BrainLandmarksLib.geometry.affine import apply_affine, lps_to_ras
 from BrainLandmarksLib.geometry.planes import angle_degrees
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
+from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.planes import files, prescribe
 from BrainLandmarksLib.planes.construction import construct, lacking
 from BrainLandmarksLib.planes.measuring import plane_angles, plane_errors
 from BrainLandmarksLib.planes.picture import cross_view, draw_planes
-from BrainLandmarksLib.planes.point_errors import LandmarkErrors
 from BrainLandmarksLib.planes.prescription import by_name
 from BrainLandmarksLib.planes.stack import FIELD_STEP_MM
 from BrainLandmarksLib.protocol import load_protocol
@@ -355,7 +355,7 @@ def test_nine_of_ten_planes_lie_inside_if_landmarks_err_as_is_thought(errors):
     head = found_head()
     rng = np.random.default_rng(5)
     # Errors of another draw than those that the uncertainty is made of.
-    sampled = errors.sampled(head, 800)[400:]
+    sampled = errors.expected(head).sampled(800)[400:]
     pairs = {
         str(n): (LandmarkSet.from_points(BRAIN88, PHANTOM + move, "model", head.confidence),
                  LandmarkSet.from_points(BRAIN88, PHANTOM))
@@ -587,7 +587,7 @@ def test_a_plane_that_there_is_not_is_named_with_those_there_are(tmp_path, capsy
 
 
 def test_measuring_planes_against_the_truth(tmp_path, errors, capsys):
-    for number, move in enumerate(errors.sampled(found_head(), 4)):
+    for number, move in enumerate(errors.expected(found_head()).sampled(4)):
         name = f"{number:04d}"
         for folder, moved, status in (("found", move, "model"), ("true", 0, "truth")):
             (tmp_path / folder).mkdir(exist_ok=True)

@@ -24,10 +24,10 @@ from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.images.writing import write_image
 from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
 from BrainLandmarksLib.io.transforms import read_linear, write_field, write_linear
+from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.registration.expected_error import (
-    Calibrated,
     expected_errors,
     read_repeatability,
 )
@@ -64,7 +64,7 @@ def head():
 
 @pytest.fixture(scope="module")
 def calibrated(head):
-    return Calibrated.of_model("brain88", head.protocol)
+    return LandmarkErrors.of_model("brain88", head.protocol)
 
 
 def as_found(protocol, points):
@@ -244,7 +244,7 @@ def test_expected_errors_of_a_model_are_those_of_its_held_out_scans(head, calibr
             rows = slice(group.first - 1, group.last)
             mean = 2 * np.sqrt(2 / np.pi) * np.sqrt((calibrated.sigma[rows] ** 2).mean())
             assert mean == pytest.approx(measured[group.name]["mean"], rel=1e-6)
-    assert np.linalg.eigvalsh(calibrated.correlation).min() > -1e-8
+    assert np.linalg.eigvalsh(expected_errors(head, calibrated).covariance).min() > 0
     unsure = as_found(head.protocol, head.points)
     unsure.confidence[3] = 0.3
     placed = as_found(head.protocol, head.points)

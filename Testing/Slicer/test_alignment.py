@@ -23,9 +23,9 @@ from BrainLandmarksLib.mrml.landmarks.alignment import (
 from BrainLandmarksLib.mrml.landmarks.change_nodes import change_nodes, show_change
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.mrml.landmarks.session import Session
+from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
-from BrainLandmarksLib.registration.expected_error import Calibrated
 
 MODULE = Path(__file__).parents[2] / "BrainLandmarks" / "BrainLandmarks.py"
 PROTOCOL = load_protocol("brain88")
@@ -144,7 +144,7 @@ def test_a_table_and_arrows_show_what_has_changed(scene, volume, other):
     outer = linear(scene)
     other.SetAndObserveTransformNodeID(outer.GetID())
     LandmarkNodes.of_volume(other).follow_volume()
-    calibrated = Calibrated.of_model("brain88", PROTOCOL)
+    calibrated = LandmarkErrors.of_model("brain88", PROTOCOL)
     change, table, arrows = show_change(other, volume, calibrated)
     assert [move.label for move in change.moves if move.changed] == ["CC_S"]
     assert table.GetNumberOfRows() == len(PROTOCOL) + len(PROTOCOL.distances)

@@ -19,9 +19,9 @@ from BrainLandmarksLib.resources import SAMPLE_PREFIX, image_path
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.imaging.volume import Volume
+    from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
     from BrainLandmarksLib.protocol import Protocol
     from BrainLandmarksLib.protocol.landmarks import LandmarkSet
-    from BrainLandmarksLib.registration.expected_error import Calibrated
 
 LANDMARK_SUFFIXES = (".mrk.json", ".json", ".csv", ".fcsv")
 
@@ -74,15 +74,15 @@ def protocol_of(arguments: argparse.Namespace) -> Protocol:
     return model_protocol(arguments.model)
 
 
-def calibrated(arguments: argparse.Namespace, protocol: Protocol) -> Calibrated | None:
+def calibrated(arguments: argparse.Namespace, protocol: Protocol) -> LandmarkErrors | None:
     """The errors of the model's landmarks; None for landmarks that the model does not find.
 
     Raises:
         UserError: there is no such model.
     """
-    from BrainLandmarksLib.registration.expected_error import Calibrated
+    from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 
-    return Calibrated.of_model(arguments.model, protocol)
+    return LandmarkErrors.of_model(arguments.model, protocol)
 
 
 def read_heads(given: Sequence[str], arguments: argparse.Namespace) -> list[Head]:

@@ -205,8 +205,8 @@ def _landmarks_of(volume: Volume, arguments: argparse.Namespace, protocol: Proto
 
 
 def _prescribe(landmarks: LandmarkSet, arguments: argparse.Namespace) -> list[Prescription]:
+    from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
     from BrainLandmarksLib.planes import prescribe
-    from BrainLandmarksLib.planes.point_errors import LandmarkErrors
 
     errors = LandmarkErrors.of_model(arguments.model, landmarks.protocol)
     return prescribe(landmarks, errors, pixel_mm=arguments.pixel)

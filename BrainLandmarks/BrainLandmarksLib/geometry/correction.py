@@ -41,6 +41,9 @@ each axis besides; it must not cost them anything."""
 WITH_RULES = "+rules"
 """Behind the name of a network: its points and those by rule, together."""
 
+ANSWER = "answer"
+"""Name of the errors of the final points, of heads that the correction was not learnt from."""
+
 FARTHEST_MM = 10.0
 CREDIBLE = 3.5
 """A point by rule farther from where it is expected, in mm or standard deviations along an axis,
@@ -54,10 +57,6 @@ _MOST_SIGMAS = 4.0
 _MODES = 24
 _SHAPE = "shape."
 _ARRAYS = ("offset", "modes", "residual", "heads")
-
-
-_PARTS = ("fine", "refinement")
-"""Networks, the one that the answer follows most often first."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +93,16 @@ class PointErrors:
             raise ValueError("the residual of point errors must be above zero")
 
     @classmethod
-    def fit(cls, lacks: FloatArray, mirror: npt.NDArray[np.int64]) -> PointErrors:
+    def fit(
+        cls, lacks: FloatArray, mirror: npt.NDArray[np.int64], together: float = TOGETHER
+    ) -> PointErrors:
         """The errors of a network, each head counted together with its mirror image.
 
         Args:
             lacks: (n, K, 3) truth less found points of each head in the canonical pose, NaN where
                 either is missing.
             mirror: (K,) index of each landmark's left-right partner.
+            together: Share of the measured correlation that is believed.
         """
         both = np.concatenate([lacks, (lacks * [-1.0, 1.0, 1.0])[:, mirror]])
         heads = np.isfinite(lacks).all(2).sum(0)
@@ -121,9 +123,9 @@ class PointErrors:
         variance = np.maximum(variance, _LEAST_MM**2)
         rows = np.nan_to_num(rest).reshape(len(rest), -1)
         _, lengths, directions = np.linalg.svd(rows, full_matrices=False)
-        modes = (lengths * np.sqrt(TOGETHER / len(rows)))[:_MODES, None] * directions[:_MODES]
+        modes = (lengths * np.sqrt(together / len(rows)))[:_MODES, None] * directions[:_MODES]
         explained = (modes**2).sum(0).reshape(offset.shape)
-        least = (1 - TOGETHER) * variance
+        least = (1 - together) * variance
         residual = np.sqrt(np.maximum(variance - explained, least))
         return cls(offset, modes, residual, heads.astype(float))
 
@@ -143,7 +145,7 @@ class Correction:
 
     Args:
         shape: How landmarks vary over heads.
-        errors: Name of a network to the errors of its points.
+        errors: Name of a network to the errors of its points; of `ANSWER`, to those that remain.
     """
 
     shape: ShapeModel
@@ -192,31 +194,6 @@ class Correction:
         """Mean square of the standardised points of a head; NaN where nothing can be said."""
         expected = self._expected(points, part)
         return float("nan") if expected is None else expected.strangeness
-
-    @property
-    def usual_part(self) -> str | None:
-        """The network whose points the answer follows most often, of those that are known."""
-        return next((part for part in _PARTS if part in self.errors), None)
-
-    def remaining(self, part: str) -> FloatArray:
-        """How the points of a network still err, and together, once corrected or fused.
-
-        What the shape of heads and all that is seen of one leave possible, in the canonical pose:
-        (3 K, 3 K), mm^2. Landmarks of which nothing has been learnt are as uncertain as heads vary.
-
-        Raises:
-            KeyError: nothing is known of the network.
-        """
-        known_by = part + WITH_RULES if part + WITH_RULES in self.errors else part
-        errors, count = self.errors[known_by], len(self.shape.mean)
-        seen = np.flatnonzero(errors.heads >= FEWEST_HEADS)
-        rows = _triples(seen)
-        # Information of every way of seeing a landmark adds up at the landmark.
-        to_landmark = np.zeros((len(rows), 3 * count))
-        to_landmark[np.arange(len(rows)), _triples(seen % count)] = 1.0
-        noise = np.linalg.inv(errors.covariance[np.ix_(rows, rows)])
-        information = np.linalg.inv(self._prior) + to_landmark.T @ noise @ to_landmark
-        return np.asarray(np.linalg.inv(information))
 
     def _expected(
         self, points: FloatArray, part: str, pose: FloatArray | None = None

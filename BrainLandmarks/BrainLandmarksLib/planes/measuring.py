@@ -9,8 +9,8 @@ import numpy as np
 
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.planes import angle_degrees
+from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.planes.construction import construct, lacking
-from BrainLandmarksLib.planes.point_errors import LandmarkErrors
 from BrainLandmarksLib.planes.prescription import prescribe
 from BrainLandmarksLib.planes.uncertainty import LEVEL, Deviation
 from BrainLandmarksLib.protocol import Protocol

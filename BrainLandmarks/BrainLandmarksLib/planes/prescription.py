@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from BrainLandmarksLib.errors import UserError, nearest
+from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.planes.construction import Frame, construct, lacking
-from BrainLandmarksLib.planes.point_errors import LandmarkErrors
 from BrainLandmarksLib.planes.stack import PIXEL_MM, Stack, cover
 from BrainLandmarksLib.planes.uncertainty import SAMPLES, Uncertainty, planes_uncertainty
 from BrainLandmarksLib.protocol import Protocol, ScanPlane

@@ -12,8 +12,8 @@ import numpy as np
 
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.planes import angle_degrees
+from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.planes.construction import Frame, construct
-from BrainLandmarksLib.planes.point_errors import LandmarkErrors
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
 LEVEL = 0.9
@@ -104,7 +104,7 @@ def planes_uncertainty(
     Planes that follow from landmarks of whose errors nothing is known are left out.
     """
     protocol = landmarks.protocol
-    moved = landmarks.points + errors.sampled(landmarks, samples)
+    moved = landmarks.points + errors.expected(landmarks).sampled(samples)
     unknown = ~np.isfinite(moved[0]).all(1)
     lost = {label for label, nothing in zip(protocol.labels, unknown, strict=True) if nothing}
     without: set[str] = set()

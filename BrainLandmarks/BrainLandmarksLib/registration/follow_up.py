@@ -23,10 +23,10 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray, apply_affine
 from BrainLandmarksLib.geometry.alignment import robust_fit
 from BrainLandmarksLib.geometry.fit_error import residual_covariance
+from BrainLandmarksLib.network.landmark_errors import ExpectedErrors
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.protocol.measures import measured
-from BrainLandmarksLib.registration.expected_error import Expected
 from BrainLandmarksLib.registration.register import (
     joint_covariance,
     measured_errors,
@@ -124,7 +124,9 @@ class Change:
         ]
 
 
-def follow(baseline: LandmarkSet, later: LandmarkSet, before: Expected, after: Expected) -> Change:
+def follow(
+    baseline: LandmarkSet, later: LandmarkSet, before: ExpectedErrors, after: ExpectedErrors
+) -> Change:
     """Compare two scans of a head.
 
     Args:

@@ -24,9 +24,10 @@ from BrainLandmarksLib.geometry.alignment import (
 from BrainLandmarksLib.geometry.fit_error import residual_covariance, target_error
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.geometry.thin_plate import ThinPlate
+from BrainLandmarksLib.network.landmark_errors import ExpectedErrors, LandmarkErrors
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
-from BrainLandmarksLib.registration.expected_error import Calibrated, Expected, expected_errors
+from BrainLandmarksLib.registration.expected_error import expected_errors
 
 THIN_PLATE = "thin-plate"
 KINDS = (*FREEDOMS, THIN_PLATE)
@@ -108,8 +109,8 @@ def register(
     moving: LandmarkSet,
     fixed: LandmarkSet,
     kind: str = "rigid",
-    moving_errors: Calibrated | None = None,
-    fixed_errors: Calibrated | None = None,
+    moving_errors: LandmarkErrors | None = None,
+    fixed_errors: LandmarkErrors | None = None,
     *,
     smoothing: float | None = None,
 ) -> Registration:
@@ -157,7 +158,7 @@ def field_grid(fixed: FloatArray, image: Grid | None = None) -> Grid:
     return Grid((i, j, k), affine)
 
 
-def together(first: Expected, second: Expected) -> FloatArray:
+def together(first: ExpectedErrors, second: ExpectedErrors) -> FloatArray:
     """(K,) expected error of the difference of two heads' landmarks along each axis, mm."""
     return np.hypot(first.sigma, second.sigma)
 
@@ -199,7 +200,11 @@ def _apart(moving: FloatArray, fixed: FloatArray) -> float:
 
 
 def _linear(
-    kind: str, moving: LandmarkSet, fixed: LandmarkSet, first: Expected, second: Expected
+    kind: str,
+    moving: LandmarkSet,
+    fixed: LandmarkSet,
+    first: ExpectedErrors,
+    second: ExpectedErrors,
 ) -> Registration:
     sigma = together(first, second)
     fit = robust_fit(moving.points, fixed.points, sigma, kind)
@@ -218,7 +223,9 @@ def _linear(
     )  # fmt: skip
 
 
-def joint_covariance(first: Expected, second: Expected, affine: FloatArray) -> FloatArray:
+def joint_covariance(
+    first: ExpectedErrors, second: ExpectedErrors, affine: FloatArray
+) -> FloatArray:
     """(3 K, 3 K) mm^2 of the difference of two heads' landmarks, in the second one's space.
 
     Args:
@@ -229,7 +236,7 @@ def joint_covariance(first: Expected, second: Expected, affine: FloatArray) -> F
 
 
 def measured_errors(
-    kind: str, fit: RobustFit, moving: FloatArray, first: Expected, second: Expected
+    kind: str, fit: RobustFit, moving: FloatArray, first: ExpectedErrors, second: ExpectedErrors
 ) -> tuple[float, FloatArray]:
     """By which factor errors are larger than expected, and their covariance for the used points.
 
@@ -266,8 +273,8 @@ def _left_out(kind: str, moving: FloatArray, fixed: FloatArray, fit: RobustFit) 
 def _by_plate(
     moving: LandmarkSet,
     fixed: LandmarkSet,
-    first: Expected,
-    second: Expected,
+    first: ExpectedErrors,
+    second: ExpectedErrors,
     smoothing: float | None,
 ) -> Registration:
     sigma = together(first, second)

@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.io.atomic import need_writable
 
     need_writable(arguments.output)
+    from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
     from BrainLandmarksLib.network.model_files import model_protocol
-    from BrainLandmarksLib.planes.point_errors import LandmarkErrors
     from BrainLandmarksLib.planes.prescription import need_planes
     from BrainLandmarksLib.protocol import load_protocol
     from BrainLandmarksTrainLib.evaluation.planes import landmark_pairs, write_plane_errors

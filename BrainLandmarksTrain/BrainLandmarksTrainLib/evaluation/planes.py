@@ -15,8 +15,8 @@ from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.io.pairing import annotation_stem, in_common
 from BrainLandmarksLib.io.tables import Table
+from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.planes.measuring import PlaneErrors, plane_errors
-from BrainLandmarksLib.planes.point_errors import LandmarkErrors
 from BrainLandmarksLib.planes.uncertainty import LEVEL
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from BrainLandmarksLib.annotation.eye_landmarks import eye_rows
 from BrainLandmarksLib.dataset import Dataset, Entry
@@ -25,6 +26,7 @@ from BrainLandmarksLib.errors import ImplausibleError, UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.alignment import in_pose_of
 from BrainLandmarksLib.geometry.correction import (
+    ANSWER,
     FEWEST_HEADS,
     WITH_RULES,
     Correction,
@@ -34,6 +36,7 @@ from BrainLandmarksLib.geometry.shape_model import ShapeModel
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.network.model_files import REAL_SCANS
 from BrainLandmarksLib.protocol import Protocol
+from BrainLandmarksLib.protocol.constraints import constrained
 from BrainLandmarksTrainLib.evaluation.comparison import true_points
 from BrainLandmarksTrainLib.evaluation.held_out import HeldOut, evaluate_scans
 
@@ -54,10 +57,17 @@ CORRECTED_ON = "corrected_on"
 _EVERYTHING = Quality(refinement=True, parcellation=True)
 """What shows the points of every network, and those of the rules, on one scan."""
 
+ANSWERS_TOGETHER = 0.95
+"""Share of the measured correlation of the answers' errors that is believed: nothing follows from
+it but how sure planes and registrations are, where too little is worse than too much."""
+
 _MODES = 60
 
 _MARGIN = 1.25
 """Heads that nothing was learnt from are so much stranger than those that were, though as usual."""
+
+_FIRST = ("fine", "refinement")
+"""Networks, the one that the answer follows most often first."""
 
 Progress = Callable[[int, int, str], None]
 """Called before each scan with the number done, of all, and what it is for."""
@@ -175,26 +185,72 @@ def correction_of(
         shape = ShapeModel.fit(heads, mirror, mean, _MODES)
     else:
         shape = model.shape
-    points, errors = {}, {}
-    twice = np.concatenate([mirror, mirror + len(mirror)])
+    points, lacking = {}, {}
     for part, seen in sources.items():
         if part == RULES:
             continue
         points[part] = seen
-        lacks = _lacks(seen, seen, truth, shape)
-        errors[part] = PointErrors.fit(lacks, mirror)
+        lacking[part] = _lacks(seen, seen, truth, shape)
         if RULES in sources:
             rules = sources[RULES]
             points[part + WITH_RULES] = np.concatenate([seen, rules], axis=1)
-            both = np.concatenate([lacks, _lacks(rules, seen, truth, shape)], axis=1)
-            errors[part + WITH_RULES] = PointErrors.fit(both, twice)
+            lacking[part + WITH_RULES] = np.concatenate(
+                [lacking[part], _lacks(rules, seen, truth, shape)], axis=1
+            )
+    errors = {part: PointErrors.fit(lacks, _twice(mirror, part)) for part, lacks in lacking.items()}
     correction = Correction(shape, errors)
     for part, seen in points.items():
         strange = [correction.strangeness(head, part) for head in seen]
         if np.isfinite(strange).any():
             usual = float(np.nanquantile(strange, 0.9))
             errors[part] = replace(errors[part], familiar=_MARGIN * max(usual, 1e-3))
-    return Correction(shape, errors)
+    left = _left_out(model.protocol, Correction(shape, errors), lacking, points, truth)
+    return Correction(shape, {**errors, **left})
+
+
+def _left_out(
+    protocol: Protocol,
+    correction: Correction,
+    lacking: Mapping[str, FloatArray],
+    points: Mapping[str, FloatArray],
+    truth: FloatArray,
+) -> dict[str, PointErrors]:
+    """The errors of the answers on scans, each corrected by what the others teach.
+
+    Those of eyes are not known: they follow from globes, as the truth of `dataset annotate` does.
+    """
+    part = next((name for name in _FIRST if name in lacking), None)
+    if part is None:
+        return {}
+    mirror, rows = protocol.mirror_permutation(), np.arange(len(truth))
+    needed = [name for name in (part, part + WITH_RULES) if name in lacking]
+    answers = np.full_like(truth, np.nan)
+    for row in rows:
+        errors = {
+            name: replace(
+                PointErrors.fit(lacking[name][rows != row], _twice(mirror, name)),
+                familiar=correction.errors[name].familiar,
+            )
+            for name in needed
+        }
+        others = Correction(correction.shape, errors)
+        seen = points[part][row]
+        found = others(seen, part)
+        if part + WITH_RULES in needed:
+            rules = points[part + WITH_RULES][row, len(seen) :]
+            found = others.fused(seen, rules, part).points
+        answers[row] = constrained(protocol, np.where(np.isfinite(seen), found, np.nan))
+    for eye in eye_rows(protocol).values():
+        answers[:, eye] = np.nan
+    lacks = _lacks(answers, answers, truth, correction.shape)
+    return {ANSWER: PointErrors.fit(lacks, mirror, ANSWERS_TOGETHER)}
+
+
+def _twice(mirror: npt.NDArray[np.int64], part: str) -> npt.NDArray[np.int64]:
+    """Partners of the points of a network, and behind them of those by rule if there are any."""
+    if part.endswith(WITH_RULES):
+        return np.concatenate([mirror, mirror + len(mirror)])
+    return mirror
 
 
 def _lacks(

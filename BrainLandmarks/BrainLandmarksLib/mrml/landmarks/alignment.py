@@ -22,8 +22,8 @@ from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.mrml.placing import local_matrix, put_under
 from BrainLandmarksLib.mrml.scene import remove
+from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
-from BrainLandmarksLib.registration.expected_error import Calibrated
 from BrainLandmarksLib.registration.register import Registration, field_grid, register
 
 ALIGNMENT = "alignment"
@@ -52,7 +52,7 @@ def alignment_of(volume: Any) -> Any:
 
 
 def align(
-    volume: Any, other: Any, kind: str = "rigid", calibrated: Calibrated | None = None
+    volume: Any, other: Any, kind: str = "rigid", calibrated: LandmarkErrors | None = None
 ) -> Aligned:
     """Bring a volume and its landmarks onto another volume's; an earlier alignment is replaced.
 

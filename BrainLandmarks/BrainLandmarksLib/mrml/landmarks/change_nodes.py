@@ -18,7 +18,8 @@ from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
 from BrainLandmarksLib.mrml.landmarks.alignment import TARGET, landmarks_of
 from BrainLandmarksLib.mrml.placing import linear_transform_of, local_matrix, put_under
 from BrainLandmarksLib.mrml.scene import remove
-from BrainLandmarksLib.registration.expected_error import Calibrated, expected_errors
+from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
+from BrainLandmarksLib.registration.expected_error import expected_errors
 from BrainLandmarksLib.registration.follow_up import Change, follow
 from BrainLandmarksLib.registration.series import distance_table, landmark_table
 
@@ -31,7 +32,7 @@ TIP_MM = 4.0
 
 
 def show_change(
-    baseline: Any, later: Any, calibrated: Calibrated | None = None
+    baseline: Any, later: Any, calibrated: LandmarkErrors | None = None
 ) -> tuple[Change, Any, Any]:
     """Compare the landmarks of two volumes of a head, and put the result into the scene.
 

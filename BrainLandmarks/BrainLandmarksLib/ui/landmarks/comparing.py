@@ -11,7 +11,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml.landmarks.alignment import align, alignment_of, undo_alignment
 from BrainLandmarksLib.mrml.landmarks.change_nodes import show_change
 from BrainLandmarksLib.mrml.landmarks.session import Session
-from BrainLandmarksLib.registration.expected_error import Calibrated
+from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.registration.report import region_table, wrong
 from BrainLandmarksLib.ui.common.section import heard, reports_errors
 from BrainLandmarksLib.ui.landmarks.section import SessionPanel, SessionSection
@@ -98,11 +98,11 @@ class CompareSection(SessionSection):
             raise UserError("no volume to compare with is chosen; choose one in this section.")
         return other
 
-    def _calibrated(self) -> Calibrated | None:
+    def _calibrated(self) -> LandmarkErrors | None:
         """The errors of the chosen model's landmarks, if they are these."""
         if not self.panel.model():
             return None
-        return Calibrated.of_model(self.panel.model(), self.panel.need_session().protocol)
+        return LandmarkErrors.of_model(self.panel.model(), self.panel.need_session().protocol)
 
     def _fill(self, headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         table = self.ui.compareTable

@@ -16,9 +16,9 @@ from BrainLandmarksLib.mrml.landmarks.planes import (
     upright_views,
 )
 from BrainLandmarksLib.mrml.landmarks.session import Session
+from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.planes import Prescription, prescribe
 from BrainLandmarksLib.planes.files import PROPOSAL, dicom_text
-from BrainLandmarksLib.planes.point_errors import LandmarkErrors
 from BrainLandmarksLib.planes.prescription import by_name
 from BrainLandmarksLib.ui.common.preferences import usable_models
 from BrainLandmarksLib.ui.common.section import heard, reports_errors
