@@ -85,8 +85,13 @@ def calibrated(arguments: argparse.Namespace, protocol: Protocol) -> LandmarkErr
     return LandmarkErrors.of_model(arguments.model, protocol)
 
 
-def read_heads(given: Sequence[str], arguments: argparse.Namespace) -> list[Head]:
+def read_heads(
+    given: Sequence[str], arguments: argparse.Namespace, force_hint: str = ""
+) -> list[Head]:
     """Read files, and find the landmarks of images.
+
+    Args:
+        force_hint: What --force would bring, for commands that have it, as a sentence.
 
     Raises:
         UserError: one cannot be read, shows no head, or a landmark file is turned round as a whole
@@ -104,14 +109,14 @@ def read_heads(given: Sequence[str], arguments: argparse.Namespace) -> list[Head
     }
     need_one_way_round([(Path(name).name, landmarks) for name, landmarks in files.items()])
     images = [argument for argument in given if argument not in files]
-    found = dict(zip(images, _detected(images, arguments), strict=True))
+    found = dict(zip(images, _detected(images, arguments, force_hint), strict=True))
     return [
         Head(annotation_stem(argument), files[argument]) if argument in files else found[argument]
         for argument in given
     ]
 
 
-def _detected(images: Sequence[str], arguments: argparse.Namespace) -> list[Head]:
+def _detected(images: Sequence[str], arguments: argparse.Namespace, force_hint: str) -> list[Head]:
     """The landmarks of images; all are read before the first detection."""
     from BrainLandmarksLib.io.images import stem
 
@@ -128,13 +133,14 @@ def _detected(images: Sequence[str], arguments: argparse.Namespace) -> list[Head
     from BrainLandmarksLib.detection import Detector
 
     detector = Detector(arguments.model, arguments.device)
+    force = bool(force_hint) and arguments.force
     heads = []
     for number, (name, volume) in enumerate(zip(names, volumes, strict=True)):
         terminal.progress(number, len(volumes), name)
         try:
-            detection = detector.detect(volume, quality=arguments.quality)
+            detection = detector.detect(volume, quality=arguments.quality, force=force)
         except ImplausibleError as error:
-            raise UserError(f"{name}: {error}") from error
+            raise UserError(f"{name}: {error} {force_hint}".rstrip()) from error
         terminal.notes(f"{name}: {note}" for note in detection.notes)
         heads.append(Head(name, detection.landmarks, volume))
     terminal.progress(len(volumes), len(volumes), "")

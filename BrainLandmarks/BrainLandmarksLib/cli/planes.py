@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import heads, options, reading, terminal
-from BrainLandmarksLib.errors import ImplausibleError, UserError
+from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_writes, need_absent, need_writable
 from BrainLandmarksLib.resources import image_path, landmarks_path
 
 if TYPE_CHECKING:
-    from BrainLandmarksLib.imaging.volume import Volume
     from BrainLandmarksLib.io.tables import Table
     from BrainLandmarksLib.planes import Prescription
     from BrainLandmarksLib.protocol import Protocol
@@ -51,11 +50,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="landmarks of the image; without it, they are detected",
     )
     parser.add_argument(
-        "--protocol",
-        metavar="NAME|FILE",
-        help="protocol of the landmark file (default: that of the model)",
-    )
-    parser.add_argument(
         "--reformat",
         action="append",
         default=[],
@@ -65,10 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--pixel", type=float, default=1.0, metavar="MM", help="side of the slices' pixels (1.0)"
     )
-    options.add_model(parser)
-    options.add_quality(parser)
-    options.add_device(parser)
-    reading.add_options(parser)
+    heads.add_options(parser)
     parser.add_argument("--no-picture", action="store_true", help="write no .png picture")
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
     options.add_force(parser)
@@ -86,7 +77,6 @@ def run(arguments: argparse.Namespace) -> int:
     without_image = heads.is_landmark_file(arguments.input)
     protocol = _protocol(arguments)
     _check_options(arguments, protocol, without_image)
-    path = landmarks_path(arguments.input, protocol.name) if without_image else None
     stem = _stem(arguments.input, without_image)
     slugs = [_slug(name) for name in _names(arguments.reformat, protocol)]
     outputs = [f"{stem}_planes{suffix}" for suffix in (".csv", ".json", ".mrk.json")]
@@ -97,16 +87,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.overwrite:
         need_absent(arguments.output / name for name in outputs)
 
-    volume = None
-    if path is None:
-        volume = reading.read(image_path(arguments.input), arguments)
-        landmarks = _landmarks_of(volume, arguments, protocol)
-    else:
-        from BrainLandmarksLib.io.landmarks import read_landmarks
-
-        landmarks = read_landmarks(path, protocol, any_pose=True)
-    found = _prescribe(landmarks, arguments)
-    _write(arguments, stem, volume, landmarks, found)
+    head = _head(arguments, stem, protocol)
+    found = _prescribe(head.landmarks, arguments)
+    _write(arguments, stem, head, found)
     print(table(found).plain())
     for each in found:
         if each.reason:
@@ -187,21 +170,20 @@ def _slug(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name.lower())
 
 
-def _landmarks_of(volume: Volume, arguments: argparse.Namespace, protocol: Protocol) -> LandmarkSet:
-    if arguments.landmarks:
-        from BrainLandmarksLib.io.landmarks import read_landmarks
+def _head(arguments: argparse.Namespace, stem: str, protocol: Protocol) -> heads.Head:
+    """The head that was given, with landmarks of its own file, or found.
 
-        path = landmarks_path(arguments.landmarks, protocol.name)
-        return read_landmarks(path, protocol, any_pose=True)
-    from BrainLandmarksLib.detection import Detector
+    Raises:
+        UserError: something cannot be read, or the image shows no head.
+    """
+    if arguments.landmarks is None:
+        (head,) = heads.read_heads([arguments.input], arguments, options.force_hint("the planes"))
+        return head
+    from BrainLandmarksLib.io.landmarks import read_landmarks
 
-    detector = Detector(arguments.model, arguments.device)
-    try:
-        found = detector.detect(volume, quality=arguments.quality, force=arguments.force)
-    except ImplausibleError as error:
-        raise UserError(f"{error} {options.force_hint('the planes')}") from None
-    terminal.notes(found.notes)
-    return found.landmarks
+    volume = reading.read(image_path(arguments.input), arguments)
+    path = landmarks_path(arguments.landmarks, protocol.name)
+    return heads.Head(stem, read_landmarks(path, protocol, any_pose=True), volume)
 
 
 def _prescribe(landmarks: LandmarkSet, arguments: argparse.Namespace) -> list[Prescription]:
@@ -215,8 +197,7 @@ def _prescribe(landmarks: LandmarkSet, arguments: argparse.Namespace) -> list[Pr
 def _write(
     arguments: argparse.Namespace,
     stem: str,
-    volume: Volume | None,
-    landmarks: LandmarkSet,
+    head: heads.Head,
     found: list[Prescription],
 ) -> None:
     """Write all results, or none.
@@ -231,6 +212,7 @@ def _write(
     for each in wanted:
         if each.stack is None:
             raise UserError(f"the plane {each.plane.name} cannot be written: {each.reason}.")
+    volume, landmarks = head.volume, head.landmarks
     about = {"input": stem, "protocol": landmarks.protocol.name}
     with atomic_writes(arguments.output) as unfinished:
         files.plane_table(found).write_csv(unfinished / f"{stem}_planes.csv")

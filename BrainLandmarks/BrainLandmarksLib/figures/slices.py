@@ -271,6 +271,25 @@ def grey_window(volume: Volume) -> tuple[float, float]:
     return low, max(high, low + 1e-6)
 
 
+def show_slice(
+    axes: Axes, plane: Slice, volume: Volume, window: tuple[float, float], view_mm: float = VIEW_MM
+) -> None:
+    """The image on a plane without anything else, ``view_mm`` wide and high; millimetres."""
+    half = view_mm / 2
+    axes.imshow(
+        plane.sample(volume, view_mm).T,
+        cmap="gray",
+        vmin=window[0],
+        vmax=window[1],
+        origin="lower",
+        extent=(-half, half, -half, half),
+        interpolation="bilinear",
+    )
+    axes.set_axis_off()
+    axes.set_xlim(-half, half)
+    axes.set_ylim(-half, half)
+
+
 def draw_slice(
     axes: Axes,
     plane: Slice,
@@ -285,18 +304,7 @@ def draw_slice(
         compact: for small pictures, where it lies stands above the picture instead of the title.
     """
     half = VIEW_MM / 2
-    axes.imshow(
-        plane.sample(volume).T,
-        cmap="gray",
-        vmin=window[0],
-        vmax=window[1],
-        origin="lower",
-        extent=(-half, half, -half, half),
-        interpolation="bilinear",
-    )
-    axes.set_axis_off()
-    axes.set_xlim(-half, half)
-    axes.set_ylim(-half, half)
+    show_slice(axes, plane, volume, window)
     small = {"color": INK, "fontsize": 9, "zorder": 5}
     if compact:
         axes.text(-half, half + 3, _place(replace(plane, title="")), fontsize=8, color=DIM_INK)

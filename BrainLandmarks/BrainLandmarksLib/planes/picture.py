@@ -20,6 +20,7 @@ from BrainLandmarksLib.figures.slices import (
     direction_letter,
     grey_window,
     outlined,
+    show_slice,
 )
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.imaging.resampling import resample
@@ -190,16 +191,7 @@ def _draw_cross_view(
     window: tuple[float, float],
 ) -> None:
     half = _VIEW_MM / 2
-    axes.imshow(
-        view.sample(volume, _VIEW_MM).T,
-        cmap="gray",
-        vmin=window[0],
-        vmax=window[1],
-        origin="lower",
-        extent=(-half, half, -half, half),
-        interpolation="bilinear",
-    )
-    axes.set_axis_off()
+    show_slice(axes, view, volume, window, _VIEW_MM)
     box = view.project(_outline(stack, view))
     axes.plot(*np.vstack([box, box[:1]]).T, color=SLAB_COLOR, linewidth=1.0)
     ends = view.project(_line(stack, view))
@@ -207,7 +199,7 @@ def _draw_cross_view(
     near = points[view.distances(points) <= _VIEW_MM]
     dots = view.project(near)
     axes.plot(*dots.T, "o", markersize=2.6, color=POINT_COLOR, alpha=0.9)
-    axes.set_xlim(-half, half)
+    axes.set_xlim(-half, half)  # the slices may reach farther
     axes.set_ylim(-half, half)
     axes.set_anchor("W")
     _letters(axes, view.right, view.up, half, half)
