@@ -15,6 +15,7 @@ maps (github.com/BBillot/SynthSeg).
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import shutil
@@ -44,6 +45,7 @@ from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.registration import series
 from BrainLandmarksLib.registration.expected_error import expected_errors
 from BrainLandmarksLib.registration.follow_up import follow
+from BrainLandmarksTrainLib.evaluation.robustness.retest import Rescan, Retest, retest
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -89,7 +91,10 @@ def main() -> None:
     )
     fill(ROOT / "docs" / "model_card.md", {**model_card(), "colin27": lambda: by_eye(found)})
     draw_scan_planes()
-    fill(ROOT / "docs" / "planes.md", {"scan_planes": scan_planes})
+    fill(
+        ROOT / "docs" / "planes.md",
+        {"scan_planes": scan_planes, "retest_planes": draw_retest_planes},
+    )
     fill(ROOT / "docs" / "parcellation.md", {"structures": structures_table, "dice": dice})
     robustness: dict[str, Callable[[], str]] = {"retest": draw_retest}
     if arguments.label_maps:
@@ -220,23 +225,37 @@ def qualities(label_maps: Path) -> str:
     return f"{len(heads)} synthetic T1 scans of {len(maps)} held-out heads, mm:\n\n{table}"
 
 
-def draw_retest() -> str:
-    """Table of `brainlandmarks robustness retest` on the sample head, in two qualities."""
-    from BrainLandmarksLib.detection import Detector
-    from BrainLandmarksLib.io.tables import Table
-    from BrainLandmarksTrainLib.evaluation.robustness.retest import Rescan, retest
+RESCANS = 5
+"""Repetitions of the sample head in the tables of `robustness retest`."""
 
-    detector = Detector(MODEL)
-    volume = read_image(resources.sample_head())
-    rescan = Rescan()
-    rows = [
-        (quality, *row)
-        for quality in ("standard", "best")
-        for result in [retest(detector, [("Colin27", volume)], rescan, quality=quality)]
-        for row in result.of_image(0).rows
-    ]
-    table = Table(("quality", "group", "n", "median", "p90", "largest"), rows).markdown()
-    return f"Colin27, the sample head, {rescan.repetitions} repetitions, mm:\n\n{table}"
+
+@functools.cache
+def rescanned(survey: bool) -> Retest:
+    """`brainlandmarks robustness retest` on the sample head, the second scan a survey or not."""
+    from BrainLandmarksLib.detection import Detector
+
+    head = ("Colin27", read_image(resources.sample_head()))
+    return retest(Detector(MODEL), [head], Rescan(repetitions=RESCANS, survey=survey))
+
+
+def draw_retest() -> str:
+    """How far landmarks move, of the same scan and as a survey."""
+    return _retest_table("group", lambda result: result.of_image(0))
+
+
+def draw_retest_planes() -> str:
+    """How far scan planes turn, of the same scan and as a survey."""
+    return _retest_table("plane", lambda result: result.planes(0))
+
+
+def _retest_table(what: str, table_of: Callable[[Retest], Table | None]) -> str:
+    rows = []
+    for survey, scan in ((False, "the same"), (True, "a survey")):
+        table = table_of(rescanned(survey))
+        assert table is not None
+        rows += [(scan, *row) for row in table.rows]
+    table = Table(("scanned again as", what, "n", "median", "p90", "largest"), rows)
+    return table.markdown()
 
 
 def publish_augmentation() -> None:

@@ -18,6 +18,8 @@ from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.imaging.resampling import resample
+from BrainLandmarksLib.imaging.survey import SHAPE, SPACING_MM
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.landmarks import write_landmarks
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
@@ -322,6 +324,11 @@ def test_scanned_again_the_landmarks_move_with_the_head(tiny_protocol, blob_head
         assert np.linalg.norm(moved[0] - points[0]) > 1
         between = np.linalg.norm(points[:, None] - points, axis=-1)
         np.testing.assert_allclose(np.linalg.norm(moved[:, None] - moved, axis=-1), between)
+    grid = blob_head.grid.coarser([0.5] * 3, 2 * np.array(blob_head.grid.shape) - 1)
+    fine = Volume(resample(blob_head, grid), grid)
+    survey, same = replace(rescan, survey=True).again(fine, landmarks, 1)
+    assert (survey.grid.shape, tuple(survey.grid.spacing.round(6))) == (SHAPE, SPACING_MM)
+    np.testing.assert_allclose(centroid(survey), same[0], atol=0.6)
     padded = with_margin(blob_head, 7.0)
     assert padded.grid.shape == (98, 108, 103)
     np.testing.assert_allclose(centroid(padded), middle, atol=1e-6)

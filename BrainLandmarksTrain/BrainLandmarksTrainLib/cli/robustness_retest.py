@@ -44,6 +44,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--noise", type=float, default=0.03, metavar="SHARE",
         help="standard deviation, as a share of the bright tissue (0.03)",
     )  # fmt: skip
+    parser.add_argument(
+        "--survey",
+        action="store_true",
+        help="the head is scanned again as the survey that planning starts from",
+    )
     add_seed(parser)
     add_quality(parser)
     reading.add_options(parser)
@@ -80,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.noise,
             arguments.repetitions,
             arguments.seed,
+            arguments.survey,
         ),
         quality=arguments.quality,
         device=arguments.device,

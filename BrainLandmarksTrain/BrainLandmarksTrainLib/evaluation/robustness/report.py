@@ -155,10 +155,11 @@ def retest_report(
     detector = Detector(model, device)
     images = [(stem(path), read(path)) for path in paths]
     result = retest(detector, images, rescan, quality=quality, on_scan=on_scan)
+    voxels = "as a survey" if rescan.survey else "resampled"
     about = (
         f"{rescan.repetitions} repetitions of each image: turned by up to "
         f"{rescan.rotation_deg:g} degrees about and shifted by up to {rescan.translation_mm:g} mm "
-        f"along each axis, resampled, with noise of {100 * rescan.noise:g} % of the bright tissue; "
+        f"along each axis, {voxels}, with noise of {100 * rescan.noise:g} % of the bright tissue; "
         f"quality {quality}, seed {rescan.seed}. Distance of each landmark from that of the image "
         "as it is, moved along, in mm."
     )

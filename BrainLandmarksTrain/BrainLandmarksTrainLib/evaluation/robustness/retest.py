@@ -17,6 +17,7 @@ import numpy as np
 from BrainLandmarksLib.detection import Detector
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
+from BrainLandmarksLib.imaging.survey import to_survey
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.planes.measuring import plane_angles
@@ -45,6 +46,7 @@ class Rescan:
         noise: Standard deviation of the noise that is added, as a share of the bright tissue.
         repetitions: How often.
         seed: What everything is drawn from.
+        survey: Whether it is a survey this time (`imaging.survey`).
     """
 
     rotation_deg: float = 15.0
@@ -52,6 +54,7 @@ class Rescan:
     noise: float = 0.03
     repetitions: int = 10
     seed: int = 0
+    survey: bool = False
 
     def again(
         self, volume: Volume, landmarks: LandmarkSet, number: int
@@ -61,21 +64,25 @@ class Rescan:
         The image gets a margin first, so that the head does not leave it.
         """
         turn, shift = self.rotation_deg, self.translation_mm
-        config = AugmentationConfig(
-            policies={"again": Policy(1.0, ("affine", "noise"))},
-            affine=Affine((1.0, 1.0), (-turn, turn), (-shift, shift)),
-            noise=Noise((self.noise, self.noise)),
-        )
+        pose = _alone("affine", affine=Affine((1.0, 1.0), (-turn, turn), (-shift, shift)))
+        noise = _alone("noise", noise=Noise((self.noise, self.noise)))
         seed = int(np.random.default_rng([self.seed, number]).integers(2**31))
         padded = with_margin(volume, self.margin_mm)
-        varied = AugmentWithLandmarks(config)(padded, landmarks, seed)
-        return varied.volume, varied.landmarks.points
+        moved = AugmentWithLandmarks(pose)(padded, landmarks, seed)
+        seen = to_survey(moved.volume) if self.survey else moved.volume
+        varied = AugmentWithLandmarks(noise)(seen, moved.landmarks, seed)
+        return varied.volume, moved.landmarks.points
 
     @property
     def margin_mm(self) -> float:
         """How far beyond a tight image the surface of a head can move, mm."""
         turned = _LONGER_MM * np.sin(np.deg2rad(min(2 * self.rotation_deg, 90.0)))
         return float(turned + self.translation_mm)
+
+
+def _alone(name: str, **settings: Any) -> AugmentationConfig:
+    """What applies one transform, always."""
+    return AugmentationConfig(policies={name: Policy(1.0, (name,))}, **settings)
 
 
 def with_margin(volume: Volume, margin_mm: float) -> Volume:
@@ -164,7 +171,7 @@ def retest(
         on_scan: Called before each detection with the number done, of all, and the image's name.
 
     Raises:
-        UserError: no head is recognised on an image as it is.
+        UserError: no head is recognised on an image as it is, or it is coarser than a survey.
     """
     total = len(images) * (rescan.repetitions + 1)
     moved, turned = [], []
