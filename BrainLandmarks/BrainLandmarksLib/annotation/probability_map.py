@@ -12,7 +12,7 @@ from scipy import ndimage
 from BrainLandmarksLib.annotation.labelmap import Field, LabelMap
 from BrainLandmarksLib.annotation.schemes import load_scheme
 from BrainLandmarksLib.geometry.grid import Grid
-from BrainLandmarksLib.imaging.resampling import resample
+from BrainLandmarksLib.imaging.resampling import FWHM_PER_SIGMA, resample
 from BrainLandmarksLib.imaging.volume import Volume
 
 LEAST_SIGMA_VOXELS = 0.5
@@ -24,8 +24,6 @@ doubt and no boundary."""
 
 SLAB_VOXELS = 2**19
 """About so many voxels of another grid are worked on at once."""
-
-_FWHM_PER_SIGMA = 2.355
 
 
 class ProbabilityMap(LabelMap):
@@ -83,7 +81,7 @@ class ProbabilityMap(LabelMap):
         """Each number and its probabilities, in the box where it can win on voxels of a size."""
         # What wins has this share at least, in one of the voxels round it or within the smoothing.
         least = 1.0 / len(self.structures)
-        margin = 1 + np.ceil(4 * spacing_mm / _FWHM_PER_SIGMA / self.grid.spacing).astype(int)
+        margin = 1 + np.ceil(4 * spacing_mm / FWHM_PER_SIGMA / self.grid.spacing).astype(int)
         parts = []
         for number, probability in zip(self.structures, self.probabilities):
             there = ndimage.find_objects((probability >= least).astype(np.uint8))

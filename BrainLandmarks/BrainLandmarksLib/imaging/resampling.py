@@ -14,7 +14,7 @@ from BrainLandmarksLib.imaging.volume import ImageArray, Volume
 MANY_VOXELS = 2**27
 """More than any scanner's head has; `downsampled` makes them fewer."""
 
-_FWHM_PER_SIGMA = 2.3548200450309493
+FWHM_PER_SIGMA = 2.3548200450309493
 
 
 def downsampled(volume: Volume, largest: int = MANY_VOXELS, finest_mm: float = 1.0) -> Volume:
@@ -86,7 +86,7 @@ def _smoothing(source: Grid, target: Grid) -> FloatArray:
     directions = source.affine[:3, :3] / source.spacing
     # Variance of the target voxel's point spread as seen along each source axis.
     spread = ((directions.T @ target.affine[:3, :3]) ** 2).sum(axis=1)
-    variance = (spread - source.spacing**2) / _FWHM_PER_SIGMA**2
+    variance = (spread - source.spacing**2) / FWHM_PER_SIGMA**2
     # Below a tenth of a voxel there is nothing to smooth, only rounding.
     variance[variance < (0.1 * source.spacing) ** 2] = 0
     return np.asarray(np.sqrt(variance) / source.spacing)

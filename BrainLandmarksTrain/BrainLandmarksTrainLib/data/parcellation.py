@@ -73,7 +73,7 @@ class Parcelled:
 class Source(Protocol):
     """Images with their classes."""
 
-    def __call__(self, lattice: Lattice, rng: np.random.Generator) -> Parcelled:
+    def __call__(self, lattice: Lattice, rng: np.random.Generator, /) -> Parcelled:
         """One of them on the voxels of a lattice."""
 
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,26 @@ Sampler = Callable[[int, np.random.Generator], tuple[Tensor, ...]]
 Batch = tuple[Tensor, ...]
 #: Steps and their batches, in order.
 _Source = Generator[tuple[int, list[Batch]], None, None]
+
+Of = TypeVar("Of")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Mixture(Generic[Of, Made]):
+    """Makes what either of two makes.
+
+    Args:
+        share: Of the first one.
+    """
+
+    one: Callable[[Of, np.random.Generator], Made]
+    other: Callable[[Of, np.random.Generator], Made]
+    share: float
+
+    def __call__(self, of: Of, rng: np.random.Generator) -> Made:
+        """What the one makes that chance decides."""
+        return (self.one if rng.random() < self.share else self.other)(of, rng)
 
 
 def sample_rng(seed: int, step: int, index: int) -> np.random.Generator:

@@ -23,14 +23,13 @@ from BrainLandmarksTrainLib.data.parcellation import (
     HeadSource,
     LabelledHead,
     ParcellationSampler,
-    Parcelled,
     ParcelledScan,
     ScanSource,
     Source,
 )
 from BrainLandmarksTrainLib.data.scans import TrainingScan
 from BrainLandmarksTrainLib.data.segmentations import canonical, find_segmentations, read_class_map
-from BrainLandmarksTrainLib.engine.batches import Sampler
+from BrainLandmarksTrainLib.engine.batches import Mixture, Sampler
 from BrainLandmarksTrainLib.evaluation.dice import dice_table, measured_dice
 from BrainLandmarksTrainLib.synthesis.appearance import Appearance
 from BrainLandmarksTrainLib.synthesis.label_maps import AnnotatedMap
@@ -105,23 +104,12 @@ def parcellation_samplers(
     if data.heads:
         assert recipe.heads is not None
         made.append(HeadSource(data.heads, replace(ANY_ANATOMY, t1_share=recipe.heads.t1_share)))
-    source = made[0] if len(made) == 1 else _Either(made[0], made[1], config.scan_share)
+    source = made[0] if len(made) == 1 else Mixture(made[0], made[1], config.scan_share)
     validation = None
     if data.validation:
         posed = ScanSource(data.validation, data.mean_shape, POSED)
         validation = _sampler(data, config, posed)
     return _sampler(data, config, source), validation
-
-
-@dataclass(frozen=True)
-class _Either:
-    one: Source
-    other: Source
-    share: float
-    """Of the first one."""
-
-    def __call__(self, lattice: Lattice, rng: np.random.Generator) -> Parcelled:
-        return (self.one if rng.random() < self.share else self.other)(lattice, rng)
 
 
 def _sampler(

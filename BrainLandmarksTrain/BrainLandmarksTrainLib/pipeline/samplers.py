@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
-import torch
+from dataclasses import replace
 
 from BrainLandmarksTrainLib.config.recipe import Recipe, ScansConfig
 from BrainLandmarksTrainLib.data.boxes import RefinementSampler
 from BrainLandmarksTrainLib.data.scans import ScanSampler, TrainingScan
-from BrainLandmarksTrainLib.engine.batches import Sampler
+from BrainLandmarksTrainLib.engine.batches import Mixture, Sampler
 from BrainLandmarksTrainLib.engine.config import TrainingConfig
 from BrainLandmarksTrainLib.synthesis.generator import HeadGenerator, HeadSampler
 from BrainLandmarksTrainLib.synthesis.lattice import Lattice
 from BrainLandmarksTrainLib.synthesis.variation import ANY_POSE, CANONICAL, Variation
 
 from .prepare import OVERSAMPLING, TrainingData
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """Makes samples of either of two kinds."""
-
-    one: Sampler
-    other: Sampler
-    share: float
-    """Of the first kind."""
-
-    def __call__(self, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
-        """A sample of a kind that chance decides."""
-        return (self.one if rng.random() < self.share else self.other)(step, rng)
 
 
 def samplers(
