@@ -28,8 +28,8 @@ from BrainLandmarksLib.network.inference import (
     inference_heatmaps,
 )
 
-BORDER_MM = 9.0
-"""How far beyond the outermost landmarks of the brain the box reaches."""
+BORDER_MM = 6.0
+"""How far beyond the outermost landmarks of the brain the box reaches at least."""
 
 DEEP = 0.6
 """Share of the box along each axis, in its middle, whose brightest tissue is white matter: farther
@@ -41,7 +41,8 @@ TILE_VOXELS = 750_000
 MARGIN = 8
 """Voxels beyond a tile that the network sees as well, where another tile begins."""
 
-_MULTIPLE = 4
+_MULTIPLE = 16
+"""The widest stage of the network works on every 4th voxel, in tiles of 4 (`network.winograd`)."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""3x3x3 convolutions with fewer multiplications, for training on a CPU.
+"""3x3x3 convolutions with fewer multiplications, on a CPU.
 
 Winograd's minimal filtering F(4, 3) (A. Lavin, S. Gray, "Fast algorithms for convolutional neural
 networks", CVPR 2016, arXiv:1509.09308) gives 4 neighbouring outputs along an axis from 6 inputs
 with 6 instead of 12 multiplications; along three axes a voxel takes 3.4 instead of 27 for each pair
 of features. What comes before and after are sums, and cost little where there are many features.
 PyTorch's own library for CPUs, oneDNN, does this in no more than two dimensions. float32 keeps 4 to
-5 digits of its 7, which no gradient notices.
+5 digits of its 7, which neither a gradient nor a landmark notices.
 
 A volume is ``(B, D, H, W, C)`` here, features innermost.
 """
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -25,7 +26,7 @@ OUT, IN = 4, 6
 LEAST_PAIRS = 2048
 """Pairs of features. With fewer, the sums take as long as the multiplications that they save."""
 
-_CHUNK_VOXELS = 2**14
+_CHUNK_VOXELS = 2**12
 """About so many voxels are worked on at once, which the processor's cache holds."""
 
 _KERNEL = (
@@ -47,12 +48,11 @@ def pays(x: Tensor, weight: Tensor) -> bool:
         weight: ``(O, C, 3, 3, 3)``.
     """
     return (
-        torch.is_grad_enabled()
-        and x.device.type == "cpu"
+        x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and weight.shape[0] * weight.shape[1] >= LEAST_PAIRS
-        and all(n % OUT == 0 for n in x.shape[2:])
+        and (not torch.is_grad_enabled() or all(n % OUT == 0 for n in x.shape[2:]))
     )
 
 
@@ -60,26 +60,39 @@ def convolved(x: Tensor, weight: Tensor) -> Tensor:
     """A convolution without dilation, padded by one zero on every side, and its gradients.
 
     Args:
-        x: ``(B, C, D, H, W)``, channels last; D, H and W multiples of 4.
+        x: ``(B, C, D, H, W)``, channels last; D, H and W multiples of 4 where gradients are wanted.
         weight: ``(O, C, 3, 3, 3)``.
 
     Returns:
         ``(B, O, D, H, W)``, channels last.
     """
-    result: Tensor = _Convolution.apply(x, weight)
-    return result
+    if torch.is_grad_enabled():
+        result: Tensor = _Convolution.apply(x, weight)
+        return result
+    # Beyond the last voxels there is nothing, as in the padding.
+    missing = [side for n in reversed(x.shape[2:]) for side in (0, -n % OUT)]
+    if not any(missing):
+        return _forward(x, weight)
+    rows = F.pad(x.permute(0, 2, 3, 4, 1), (0, 0, *missing)).permute(0, 4, 1, 2, 3)
+    d, h, w = x.shape[2:]
+    whole = _forward(rows, weight)[:, :, :d, :h, :w]
+    return whole.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _forward(x: Tensor, weight: Tensor) -> Tensor:
+    kernel = _kernel_factors(weight)
+    rows = x.permute(0, 2, 3, 4, 1)
+    result = x.new_empty(*rows.shape[:4], weight.shape[0])
+    for part, into in zip(_chunks(rows), _chunks(result), strict=True):
+        _outputs(torch.bmm(_inputs(part), kernel), into)
+    return result.permute(0, 4, 1, 2, 3)
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        kernel = _kernel_factors(weight)
-        rows = x.permute(0, 2, 3, 4, 1)
-        result = x.new_empty(*rows.shape[:4], weight.shape[0])
-        for part, into in zip(_chunks(rows), _chunks(result), strict=True):
-            _outputs(torch.bmm(_inputs(part), kernel), into)
-        return result.permute(0, 4, 1, 2, 3)
+        return _forward(x, weight)
 
     @staticmethod
     @once_differentiable
@@ -132,12 +145,14 @@ def _inputs(x: Tensor) -> Tensor:
     i, j, k = d // OUT, h // OUT, w // OUT
     padded = x.new_zeros(b, d + 2, h + 2, w + 2, c)
     padded[:, 1:-1, 1:-1, 1:-1] = x
-    first = x.new_empty(IN, b, i, h + 2, w + 2, c)
-    _input_factors(_steps(padded, 1, IN, i), first.unbind(0))
-    second = x.new_empty(IN, IN, b, i, j, w + 2, c)
-    _input_factors(_steps(first, 3, IN, j), second.unbind(1))
     third = x.new_empty(IN, IN, IN, b, i, j, k, c)
-    _input_factors(_steps(second, 5, IN, k), third.unbind(2))
+    # What lies between is no larger than the cache if only one layer of tiles is made at once.
+    for n in range(i):
+        first = x.new_empty(IN, b, 1, h + 2, w + 2, c)
+        _input_factors(_steps(padded[:, OUT * n :], 1, IN, 1), first.unbind(0))
+        second = x.new_empty(IN, IN, b, 1, j, w + 2, c)
+        _input_factors(_steps(first, 3, IN, j), second.unbind(1))
+        _input_factors(_steps(second, 5, IN, k), third[:, :, :, :, n : n + 1].unbind(2))
     return third.view(IN**3, -1, c)
 
 
