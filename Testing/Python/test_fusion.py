@@ -24,6 +24,7 @@ from BrainLandmarksLib.detection.parcellation import box_input, brain_box, parce
 from BrainLandmarksLib.geometry.affine import apply_affine
 from BrainLandmarksLib.geometry.alignment import rigid_fit
 from BrainLandmarksLib.geometry.correction import (
+    ANSWER,
     FEWEST_HEADS,
     WITH_RULES,
     read_correction,
@@ -260,7 +261,7 @@ def test_what_is_known_of_both_is_kept_in_the_file(correction, mean, tmp_path):
     file = tmp_path / "correction.safetensors"
     write_correction(file, correction)
     again = read_correction(file)
-    assert set(again.errors) == {"fine", "fine" + WITH_RULES}
+    assert set(again.errors) == {"fine", "fine" + WITH_RULES, ANSWER}
     there = again.fused(found[0], rules[0], "fine").points
     assert np.allclose(there, correction.fused(found[0], rules[0], "fine").points, atol=1e-2)
 

@@ -61,6 +61,9 @@ ANSWERS_TOGETHER = 0.95
 """Share of the measured correlation of the answers' errors that is believed: nothing follows from
 it but how sure planes and registrations are, where too little is worse than too much."""
 
+FOLDS = 12
+"""Parts of the scans; the answers of each are corrected by what the other parts teach."""
+
 _MODES = 60
 
 _MARGIN = 1.25
@@ -215,31 +218,32 @@ def _left_out(
     points: Mapping[str, FloatArray],
     truth: FloatArray,
 ) -> dict[str, PointErrors]:
-    """The errors of the answers on scans, each corrected by what the others teach.
+    """The errors of the answers on scans, each corrected by what others teach.
 
     Those of eyes are not known: they follow from globes, as the truth of `dataset annotate` does.
     """
     part = next((name for name in _FIRST if name in lacking), None)
     if part is None:
         return {}
-    mirror, rows = protocol.mirror_permutation(), np.arange(len(truth))
+    mirror, folds = protocol.mirror_permutation(), np.arange(len(truth)) % FOLDS
     needed = [name for name in (part, part + WITH_RULES) if name in lacking]
     answers = np.full_like(truth, np.nan)
-    for row in rows:
+    for fold in range(FOLDS):
         errors = {
             name: replace(
-                PointErrors.fit(lacking[name][rows != row], _twice(mirror, name)),
+                PointErrors.fit(lacking[name][folds != fold], _twice(mirror, name)),
                 familiar=correction.errors[name].familiar,
             )
             for name in needed
         }
         others = Correction(correction.shape, errors)
-        seen = points[part][row]
-        found = others(seen, part)
-        if part + WITH_RULES in needed:
-            rules = points[part + WITH_RULES][row, len(seen) :]
-            found = others.fused(seen, rules, part).points
-        answers[row] = constrained(protocol, np.where(np.isfinite(seen), found, np.nan))
+        for row in np.flatnonzero(folds == fold):
+            seen = points[part][row]
+            found = others(seen, part)
+            if part + WITH_RULES in needed:
+                rules = points[part + WITH_RULES][row, len(seen) :]
+                found = others.fused(seen, rules, part).points
+            answers[row] = constrained(protocol, np.where(np.isfinite(seen), found, np.nan))
     for eye in eye_rows(protocol).values():
         answers[:, eye] = np.nan
     lacks = _lacks(answers, answers, truth, correction.shape)
