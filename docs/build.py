@@ -155,6 +155,7 @@ def draw_overview() -> LandmarkSet:
     volume = read_image(resources.sample_head())
     found = Detector(MODEL).detect(volume).landmarks
     draw_landmarks(volume, found, IMAGES / "landmarks.png", title="Colin27")
+    made_small(IMAGES / "landmarks.png")
     return found
 
 

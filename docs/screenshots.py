@@ -40,7 +40,7 @@ def main() -> None:
     SHOTS.mkdir(parents=True, exist_ok=True)
 
     ui.nextButton.click()
-    _shoot(desktop, "review.png")
+    _shoot(desktop, "review")
 
     # A point that is wrong: go there, look closely, drag it, let the others follow.
     ui.soloButton.click()
@@ -53,7 +53,7 @@ def main() -> None:
     start = yellow.pixel_of(panel.session.review.current.point("CC_G"))
     yellow.sliceView().drag(start, (start[0] + 14, start[1] + 6))
     ui.resolveButton.click()
-    _shoot(desktop, "correct.png")
+    _shoot(desktop, "correct")
     ui.acceptButton.click()
 
     ui.zoomButton.click()
@@ -62,7 +62,7 @@ def main() -> None:
         getattr(ui, name).collapsed = True
     ui.measureSection.collapsed = False
     panel.reviewing.activate("CC_S")
-    _shoot(desktop, "measure.webp")
+    _shoot(desktop, "measure")
 
     # Why there? The map of the same landmark, over the slices and in space.
     ui.slicesButton.click()
@@ -78,7 +78,7 @@ def main() -> None:
     _wait(desktop, lambda: not queue.busy)
     gradcam.panel.choosing.choose(("CC_S",))
     _wait(desktop, lambda: not queue.busy)
-    _shoot(desktop, "gradcam.png")
+    _shoot(desktop, "gradcam")
 
     _training_module(desktop)
     assert not desktop.slotErrors, desktop.slotErrors
@@ -113,14 +113,14 @@ def _training_module(desktop) -> None:
     ui.guidelinesSection.collapsed = False
     ui.guidelinesButton.click()
     _turn_camera()
-    _shoot(desktop, "train.webp")
+    _shoot(desktop, "train")
 
     ui.discardMovesButton.click()
     ui.tabs.setCurrentWidget(ui.augmentationTab)
     ui.previewPolicyCombo.setCurrentText("DA4")
     ui.previewButton.click()
     _wait(desktop, lambda: ui.previewLabel.text.startswith("DA4"))
-    _shoot(desktop, "vary.webp")
+    _shoot(desktop, "vary")
 
     ui.removePreviewButton.click()
     ui.tabs.setCurrentWidget(ui.trainingTab)
@@ -132,17 +132,16 @@ def _training_module(desktop) -> None:
     ui.startButton.click()
     tab = widget.panel.training
     _wait(desktop, lambda: tab.run is None)
-    _shoot(desktop, "teach.webp")
+    _shoot(desktop, "teach")
 
 
 def _shoot(desktop, name: str) -> None:
-    """PNG for the catalogue of extensions, WebP, which is a quarter of it, for the docs alone."""
-    picture = desktop.screenshot(SHOTS / f"{Path(name).stem}.png")
-    if name.endswith(".webp"):
-        with Image.open(picture) as opened:
-            opened.convert("RGB").save(SHOTS / name, quality=70, method=6)
-        picture.unlink()
-    print((SHOTS / name).relative_to(ROOT))
+    """A picture as WebP, which takes a quarter of the bytes of PNG."""
+    picture = desktop.screenshot(SHOTS / f"{name}.png")
+    with Image.open(picture) as opened:
+        opened.convert("RGB").save(SHOTS / f"{name}.webp", quality=70, method=6)
+    picture.unlink()
+    print((SHOTS / f"{name}.webp").relative_to(ROOT))
 
 
 def _turn_camera() -> None:

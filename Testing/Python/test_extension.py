@@ -165,7 +165,7 @@ def test_a_clone_is_small_enough():
 def test_the_readme_says_what_a_first_tier_extension_must():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
-    assert re.search(r"!\[[^\]]+\]\(Resources/Screenshots/\w+\.png\)", readme)
+    assert re.search(r"!\[[^\]]+\]\(Resources/Screenshots/\w+\.webp\)", readme)
     for heading in ("Limit", "Privacy", "Citation", "Licen[cs]e"):
         assert re.search(rf"^## .*{heading}", readme, flags=re.MULTILINE), heading
     assert "medical device" in readme
