@@ -66,8 +66,9 @@ class BrainLandmarksTrainParameterNode:
     probabilityDA2: Annotated[float, WithinRange(0, 1), Default(0.25)]
     probabilityDA3: Annotated[float, WithinRange(0, 1), Default(0.25)]
     probabilityDA4: Annotated[float, WithinRange(0, 1), Default(0.3)]
+    probabilityDA5: Annotated[float, WithinRange(0, 1), Default(0.0)]
     previewPolicy: Annotated[
-        str, Choice(["by chance", "DA1", "DA2", "DA3", "DA4"]), Default("by chance")
+        str, Choice(["by chance", "DA1", "DA2", "DA3", "DA4", "DA5"]), Default("by chance")
     ]
     seed: Annotated[int, WithinRange(0, 2147483647), Default(1)]
     # Training

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from BrainLandmarksLib.cli.distance import distances
 from BrainLandmarksLib.cli.protocol import draw_pictures
 from BrainLandmarksLib.figures import guide
 from BrainLandmarksLib.figures.displacements import draw_displacements
+from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.images import read_image
 from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.io.tables import Table
@@ -53,6 +55,7 @@ BENCHMARKS = ROOT / "Testing" / "Benchmarks"
 THUMBNAILS = ROOT / "BrainLandmarks" / "Resources" / "Thumbnails" / "brain88"
 PROTOCOL = "brain88"
 MODEL = "brain88"
+ABNORMAL_SEED = 8
 
 
 def main() -> None:
@@ -68,6 +71,7 @@ def main() -> None:
         made_small(IMAGES / guide.picture_name(group))
     found = draw_overview()
     draw_augmentation(found)
+    draw_abnormal(placed_by_eye())
     draw_follow_up(placed_by_eye())
     publish_augmentation()
     guide.draw_thumbnails(read_image(resources.sample_head()), placed_by_eye(), THUMBNAILS)
@@ -177,22 +181,45 @@ def draw_gradcam() -> str:
 
 def draw_augmentation(found: LandmarkSet) -> None:
     """Draw every kind of variation of Colin27, each alone with the paper's ranges."""
-    from BrainLandmarksTrainLib.augmentation import AugmentationConfig, AugmentWithLandmarks
-    from BrainLandmarksTrainLib.augmentation.config import TRANSFORMS, Policy
+    from BrainLandmarksTrainLib.augmentation import AugmentationConfig
     from BrainLandmarksTrainLib.augmentation.contact_sheet import SheetRow, draw_contact_sheet
 
     volume = read_image(resources.sample_head())
     rows = [SheetRow("original", "Colin27", volume, found)]
-    for name in TRANSFORMS:
-        # A policy of one step: the picture shows what that step does.
-        config = AugmentationConfig(policies={"alone": Policy(1.0, (name,))})
-        varied = AugmentWithLandmarks(config)(volume, found, seed=27)
-        row = SheetRow.of(varied.record, varied.volume, varied.landmarks)
-        rows.append(
-            SheetRow(row.title, row.note.removeprefix("alone\n"), row.volume, row.landmarks)
-        )
+    paper = AugmentationConfig()
+    rows += [_varied_alone(name, volume, found, 27) for name in (*paper.patient, *paper.machine)]
     draw_contact_sheet(rows, IMAGES / "augmentation.png")
     made_small(IMAGES / "augmentation.png")
+
+
+def draw_abnormal(found: LandmarkSet) -> None:
+    """Draw every kind of abnormal anatomy in Colin27, each alone at its strongest."""
+    from BrainLandmarksTrainLib.augmentation.contact_sheet import SheetRow, draw_contact_sheet
+    from BrainLandmarksTrainLib.evaluation.robustness.conditions import FAMILIES, Abnormal
+
+    volume = read_image(resources.sample_head())
+    rows = [SheetRow("original", "Colin27", volume, found)]
+    for family in FAMILIES:
+        if isinstance(family, Abnormal):
+            strongest = family.transform(family.strengths[-1])
+            changes = {family.name: strongest}
+            rows.append(_varied_alone(family.name, volume, found, ABNORMAL_SEED, **changes))
+    path = IMAGES / "abnormal.png"
+    draw_contact_sheet(rows, path)
+    made_small(path)
+
+
+def _varied_alone(name: str, volume: Volume, found: LandmarkSet, seed: int, **changes: Any) -> Any:
+    """The row of a scan varied by one transform of augmentation."""
+    from BrainLandmarksTrainLib.augmentation import AugmentationConfig, AugmentWithLandmarks
+    from BrainLandmarksTrainLib.augmentation.config import Policy
+    from BrainLandmarksTrainLib.augmentation.contact_sheet import SheetRow
+
+    # A policy of one step: the picture shows what that step does.
+    config = AugmentationConfig(policies={"alone": Policy(1.0, (name,))}, **changes)
+    varied = AugmentWithLandmarks(config)(volume, found, seed=seed)
+    row = SheetRow.of(varied.record, varied.volume, varied.landmarks)
+    return replace(row, note=row.note.removeprefix("alone\n"))
 
 
 def draw_follow_up(landmarks: LandmarkSet) -> None:

@@ -25,7 +25,7 @@ from BrainLandmarksTrainLib.augmentation import (
     regenerate,
 )
 from BrainLandmarksTrainLib.augmentation import transform as member
-from BrainLandmarksTrainLib.augmentation.config import TRANSFORMS, Policy, augmentation_from_dict
+from BrainLandmarksTrainLib.augmentation.config import Policy, augmentation_from_dict
 from BrainLandmarksTrainLib.augmentation.contact_sheet import SheetRow, draw_contact_sheet
 from BrainLandmarksTrainLib.augmentation.policies import allocate, choose
 
@@ -89,7 +89,8 @@ def test_each_policy_takes_from_its_sides(tiny_protocol):
     volume = small_head()
     landmarks = five(tiny_protocol, volume)
     augment = AugmentWithLandmarks()
-    seen = {name: set() for name in augment.config.policies}
+    # DA5 needs a brain; test_abnormal has one.
+    seen = {name: set() for name in augment.config.policies if name != "DA5"}
     for seed in range(8):
         for policy, kinds in seen.items():
             record = augment(volume, landmarks, seed, policy).record
@@ -106,7 +107,7 @@ def test_each_policy_takes_from_its_sides(tiny_protocol):
 # One sample ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("name", sorted(PATIENT | MACHINE))
 def test_a_sample_is_made_again_from_its_record_and_from_its_seed(name, tiny_protocol):
     volume = small_head()
     landmarks = five(tiny_protocol, volume)
@@ -134,7 +135,7 @@ def test_naming_the_policy_gives_what_choosing_it_gave(tiny_protocol):
     assert named.record == chosen.record
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("name", sorted(PATIENT | MACHINE))
 def test_nothing_depends_on_where_the_world_begins(name, tiny_protocol):
     # TorchIO's motion turns about the world's origin: 700 mm away it would throw the head out.
     near, far = small_head(), small_head(origin=(512.0, -256.0, 1024.0))

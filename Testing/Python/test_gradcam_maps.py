@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_network import copy_published, randomise
+from test_network import KINDS, copy_published, randomise
 from torch import Tensor, nn
 
 from BrainLandmarksLib.gradcam import TARGETS, layers
@@ -26,6 +26,7 @@ def literal(network: HighRes3DNet, cube: Tensor, target: str) -> dict[str, Tenso
         return see(name, see(f"{name}.1", norm(see(f"{name}.0", conv(x)))).relu())
 
     x = part("first", network.first, cube.clone().requires_grad_())
+    ends = []
     for stage, (dilation, blocks) in enumerate(network.residual_stages()):
         for number, block in enumerate(blocks):
             name, identity = f"stages.{stage}.{number}", x
@@ -34,7 +35,14 @@ def literal(network: HighRes3DNet, cube: Tensor, target: str) -> dict[str, Tenso
                 x = see(f"{name}.norm{half}", getattr(block, f"norm{half}")(x)).relu()
                 x = nn.functional.conv3d(x, conv.weight, padding=dilation, dilation=dilation)
                 x = see(f"{name}.conv{half}", x)
+            if block.attention is not None:
+                means = x.mean((2, 3, 4))
+                inner = block.attention.squeeze(means).relu()
+                weights = 2 * block.attention.excite(inner).sigmoid()
+                x = see(f"{name}.attention", x * weights[..., None, None, None])
             x = see(name, x + pad_channels(identity, x.shape[1]))
+        ends.append(x)
+    x = torch.cat(ends, 1) if network.long_skips else x
     heatmaps = see("classifier", network.classifier(part("penultimate", network.penultimate, x)))
     if network.classifier_norm:
         heatmaps = see("norm", network.norm(heatmaps))
@@ -87,6 +95,19 @@ def test_any_chain_of_dilations(dilations):
     network, cube = made(dilations=dilations), some_cube(10, 10, 10)
     for layer, maps in literal(network, cube, "argmax").items():
         torch.testing.assert_close(observe(network, cube, layer).maps(range(6)), maps)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"), [((12, 12, 12), KINDS[-1]), *(((9, 7, 11), kind) for kind in KINDS[:-1])]
+)
+def test_long_skips_and_attention_equal_the_definition(shape, kind):
+    """Attention ties all voxels together: its gradients are volumes, and as exact."""
+    network, cube = made(**kind), some_cube(*shape)
+    expected = literal(network, cube, "softmax")
+    assert set(expected) == set(LayerChain(network).layers)
+    for layer, maps in expected.items():
+        found = observe(network, cube, layer, target="softmax").maps(range(6))
+        torch.testing.assert_close(found, maps, rtol=1e-6, atol=1e-9 * float(maps.max()))
 
 
 class Reader(nn.Module):

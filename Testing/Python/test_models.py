@@ -158,6 +158,42 @@ def test_a_parcellation_network_is_kept_where_there_is_one(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+@pytest.mark.parametrize(
+    "kind",
+    [{"long_skips": True}, {"attention": "squeeze_excitation"}],
+    ids=["long skips", "attention"],
+)
+def test_long_skips_and_attention_are_kept(tmp_path: Path, afids32: Protocol, kind: dict) -> None:
+    torch.manual_seed(5)
+    network = HighRes3DNet(
+        out_channels=len(afids32), features=2, residual_blocks=1, penultimate=4, **kind
+    ).eval()
+    network.load_state_dict({k: v.half() for k, v in network.state_dict().items()})
+    again = load_model(
+        save_model(replace(tiny_model(afids32), network=network), tmp_path / "kind")
+    ).network
+    assert again.spec() == network.spec()
+    cube = torch.rand(1, 1, 8, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(again(cube), network(cube))
+
+
+def test_no_attention_where_boxes_are_passed_in_tiles(parcelling: Path) -> None:
+    """Squeeze-and-excitation of a tile is not that of the box."""
+    attention = {"attention": "squeeze_excitation"}
+    edit_in(parcelling, attention)
+    with pytest.raises(UserError, match="attention"):
+        load_model(parcelling)
+
+
+def edit_in(folder: Path, architecture: dict) -> None:
+    """Change the architecture of the parcellation network in model.json."""
+    path = folder / "model.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["networks"]["parcellation"]["architecture"].update(architecture)
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
 def test_whoever_may_read_a_model_may_read_its_weights(parcelling: Path) -> None:
     modes = {file.name: file.stat().st_mode for file in parcelling.iterdir()}
     assert set(modes.values()) == {modes["model.json"]}

@@ -39,6 +39,18 @@ def randomise(network: nn.Module, seed: int = 0) -> None:
             noise = torch.randn(module.weight.shape, generator=generator)
             module.weight.data.copy_(noise * (2.0 / fan_in) ** 0.5)
 
+        elif isinstance(module, nn.Linear):
+            for tensor in (module.weight, module.bias):
+                tensor.data.copy_(0.2 * torch.randn(tensor.shape, generator=generator))
+
+
+KINDS = [
+    {"long_skips": True},
+    {"attention": "squeeze_excitation"},
+    {"long_skips": True, "attention": "squeeze_excitation"},
+]
+"""Networks that the published one is not."""
+
 
 def layers(network: nn.Module) -> list[nn.Module]:
     """Convolutions and batch norms in the order in which data meets them."""
@@ -136,11 +148,12 @@ def test_block_on_sub_lattices_is_the_dilated_block(dilation: int) -> None:
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("kind", [{}, KINDS[-1]])
 @pytest.mark.parametrize("shape", [(16, 16, 16), (12, 16, 20), (10, 13, 9)])
-def test_training_layout_gives_the_same_heatmaps(shape: tuple[int, int, int]) -> None:
+def test_training_layout_gives_the_same_heatmaps(shape: tuple[int, int, int], kind: dict) -> None:
     """With gradients (split where the size allows it) and without (dilated), to rounding."""
     torch.manual_seed(0)
-    network = HighRes3DNet(out_channels=3, features=4).eval()
+    network = HighRes3DNet(out_channels=3, features=4, **kind).eval()
     randomise(network)
     x = torch.rand(2, 1, *shape)
     with_gradients = network(x)
@@ -150,9 +163,10 @@ def test_training_layout_gives_the_same_heatmaps(shape: tuple[int, int, int]) ->
     torch.testing.assert_close(with_gradients, without, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [{}, KINDS[-1]])
 @pytest.mark.parametrize("dilations", [(1, 2, 4), (1, 1, 2), (2, 2), (1,), (1, 4)])
-def test_any_chain_of_dilations(dilations: tuple[int, ...]) -> None:
-    network = HighRes3DNet(out_channels=2, features=2, dilations=dilations).eval()
+def test_any_chain_of_dilations(dilations: tuple[int, ...], kind: dict) -> None:
+    network = HighRes3DNet(out_channels=2, features=2, dilations=dilations, **kind).eval()
     randomise(network)
     x = torch.rand(1, 1, 8, 8, 8)
     with torch.no_grad():
@@ -165,17 +179,78 @@ def test_dilations_must_divide() -> None:
         HighRes3DNet(dilations=(1, 2, 3))
 
 
-def test_spec_rebuilds_the_network() -> None:
-    network = HighRes3DNet(out_channels=7, features=4, dropout=0.25, dilations=(1, 2))
+@pytest.mark.parametrize("kind", [{}, *KINDS])
+def test_spec_rebuilds_the_network(kind: dict) -> None:
+    network = HighRes3DNet(out_channels=7, features=4, dropout=0.25, dilations=(1, 2), **kind)
     again = HighRes3DNet(**network.spec())
     again.load_state_dict(network.state_dict())
     assert again.spec() == network.spec()
 
 
-@pytest.mark.parametrize("classifier_norm", [False, True])
-def test_folding_changes_nothing(cube: Tensor, classifier_norm: bool) -> None:
+def test_a_plain_network_is_described_as_ever() -> None:
+    """Files of models without long skips and attention hold what they held, and load."""
+    network = HighRes3DNet(out_channels=2, features=2)
+    assert not {"long_skips", "attention"} & network.spec().keys()
+    assert not any("attention" in name for name in network.state_dict())
+
+
+def test_long_skips_show_every_stage_to_the_convolution_after_them() -> None:
+    network = HighRes3DNet(out_channels=2, features=4, long_skips=True)
+    assert network.penultimate[0].weight.shape[1] == 4 + 8 + 16
+    plain = HighRes3DNet(out_channels=2, features=4)
+    randomise(network)
+    # The last 16 columns are the last stage's; with the others at zero nothing is added.
+    network.penultimate[0].weight.data[:, :12] = 0
+    weights = network.state_dict()
+    weights["penultimate.0.weight"] = weights["penultimate.0.weight"][:, 12:]
+    plain.load_state_dict(weights)
+    x = torch.rand(1, 1, 8, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(network.eval()(x), plain.eval()(x))
+        network.penultimate[0].weight.data[:, :12] = 0.1
+        assert float((network(x) - plain(x)).abs().max()) > 1e-3
+
+
+def test_attention_starts_as_none_and_then_looks_at_the_whole_cube() -> None:
+    """At first every weight is 1; later a change in one corner shows in the opposite one."""
     network = HighRes3DNet(
-        out_channels=9, features=8, dropout=0.5, classifier_norm=classifier_norm
+        out_channels=2, features=4, residual_blocks=1, dilations=(1,),
+        attention="squeeze_excitation",
+    ).eval()  # fmt: skip
+    plain = HighRes3DNet(out_channels=2, features=4, residual_blocks=1, dilations=(1,)).eval()
+    plain.load_state_dict({k: v for k, v in network.state_dict().items() if "attention" not in k})
+    x = torch.rand(1, 1, 16, 16, 16)
+    other = x.clone()
+    other[..., :3, :3, :3] += 5
+    far = (..., slice(12, None), slice(12, None), slice(12, None))
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), plain(x))
+        randomise(network)
+        assert float((network(x) - network(other))[far].abs().max()) > 1e-4
+        randomise(plain)
+        assert torch.equal(plain(x)[far], plain(other)[far])
+
+
+def test_attention_in_training_sees_cubes_one_by_one() -> None:
+    """A cube weighs its own features, whatever else is in the batch and however it is split."""
+    network = HighRes3DNet(out_channels=2, features=2, **KINDS[-1]).eval()
+    randomise(network)
+    x = torch.rand(3, 1, 8, 8, 8) * torch.tensor([1.0, 2.0, 4.0]).reshape(3, 1, 1, 1, 1)
+    each = torch.cat([network(cube[None]) for cube in x])
+    torch.testing.assert_close(network(x), each, atol=1e-5, rtol=1e-5)
+
+
+def test_unknown_attention() -> None:
+    with pytest.raises(ValueError, match="squeeze_excitation"):
+        HighRes3DNet(attention="everything")
+
+
+@pytest.mark.parametrize(
+    ("classifier_norm", "kind"), [(False, {}), (True, {}), *((False, kind) for kind in KINDS)]
+)
+def test_folding_changes_nothing(cube: Tensor, classifier_norm: bool, kind: dict) -> None:
+    network = HighRes3DNet(
+        out_channels=9, features=8, dropout=0.5, classifier_norm=classifier_norm, **kind
     ).eval()
     randomise(network)
     folded = fold_batch_norm(network)
@@ -188,9 +263,10 @@ def test_folding_changes_nothing(cube: Tensor, classifier_norm: bool) -> None:
     )
 
 
-def test_reduced_precision_keeps_the_logits(cube: Tensor) -> None:
+@pytest.mark.parametrize("kind", [{}, {"features": 4, **KINDS[-1]}])
+def test_reduced_precision_keeps_the_logits(cube: Tensor, kind: dict) -> None:
     """bfloat16 operands err like bfloat16: by less than 2 per cent of the logits' spread."""
-    network = HighRes3DNet(out_channels=12).eval()
+    network = HighRes3DNet(out_channels=12, **kind).eval()
     randomise(network)
     small = cube[..., :12, :12, :12]  # bfloat16 is slow where the processor does not know it
     exact = inference_heatmaps(network, small, "float32")

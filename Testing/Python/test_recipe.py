@@ -102,6 +102,10 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
             {"refinement": {"steps": 5, "prior_mm": 3.5, "crop": [16, 16, 32]}},
             "give 'crop' three equal numbers",
         ),
+        (
+            {"fine": {"steps": 5, "attention": "squeeze_excitation", "crop": [32, 32, 32]}},
+            "leave out 'fine.crop'",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_refused(label_maps, tmp_path, capsys, changes, message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.network.model_files import load_model
 from BrainLandmarksLib.protocol import landmarks, load_protocol
 from BrainLandmarksTrainLib.engine.checkpoint import averaged_weights, checkpoints
+from BrainLandmarksTrainLib.pipeline import trial
 from BrainLandmarksTrainLib.pipeline.transfer import start_network
 
 SMALL = {
@@ -39,8 +41,6 @@ def anything_is_a_head(monkeypatch):
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory, twelve_heads) -> Path:
     """Six scans: some to train on, one for validation, two for the test."""
-    import shutil
-
     folder = Path(shutil.copytree(twelve_heads, tmp_path_factory.mktemp("sets") / "six"))
     dataset = Dataset.open(folder)
     dataset.update(dataset.entries[::2], {"what": "every second head, for a quick test"})
@@ -294,10 +294,83 @@ def test_the_ablation_fills_table_three_and_goes_on(tmp_path, scans, capsys):
     weights = {tuple(m.network.classifier.weight.flatten().tolist()) for m in models.values()}
     assert len(weights) == 8
     # Given again, it trains nothing: a cell that is lost is made once more, the same.
-    import shutil
-
     shutil.rmtree(tmp_path / "grid" / "uncorrected-plain-mse")
     capsys.readouterr()
     assert main(command) == 0
     assert capsys.readouterr().out.count("training the fine network") == 1
     assert (tmp_path / "grid" / "ablation.md").read_text(encoding="utf-8") == page
+
+
+def test_variants_of_the_network_are_compared_at_equal_steps_and_time(
+    tmp_path, scans, capsys, monkeypatch
+):
+    """The second variant costs twice as much, so it is trained with half of the steps as well."""
+    costs = iter([1.0, 2.0] * trial._TURNS)
+    monkeypatch.setattr(trial, "_step_seconds", lambda *_: next(costs))
+    path = tmp_path / "variants.yaml"
+    inner = yaml.safe_load(recipe(tmp_path).read_text(encoding="utf-8"))
+    both = {"long_skips": True, "attention": "squeeze_excitation"}
+    values = {"recipe": inner, "variants": {"plain": {}, "both of them": both}}
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    command = ["ablation", str(path), "--dataset", str(scans), "-o", str(tmp_path / "grid")]
+    assert main(command) == 0
+    page = (tmp_path / "grid" / "ablation.md").read_text(encoding="utf-8")
+    assert "x 2.00" in page
+    runs = sorted(p.parent.relative_to(tmp_path / "grid") for p in tmp_path.rglob("test.npz"))
+    names = ("both_of_them-2", "both_of_them-4", "plain-4")
+    assert [str(run) for run in runs] == [f"seed_0/{name}" for name in names]
+    folder = tmp_path / "grid" / "seed_0"
+    models = {name: load_model(folder / name / "model") for name in names}
+    plain = models["plain-4"]
+    assert plain.network.spec().keys().isdisjoint(both)
+    for name in names[:2]:
+        assert both.items() <= models[name].network.spec().items()
+        assert models[name].spec.training["fine"]["steps"] == int(name[-1])
+        assert torch.equal(models[name].locator.classifier.weight, plain.locator.classifier.weight)
+    with np.load(folder / "plain-4" / "test.npz") as measured:
+        error = np.nanmean(np.linalg.norm(measured["found"] - measured["truth"], axis=-1))
+    assert f"{error:.2f}" in page
+    # Given again, it trains only what is lost, and measures no cost anew.
+    shutil.rmtree(folder / "both_of_them-2")
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("training the fine network") == 1
+    assert (tmp_path / "grid" / "ablation.md").read_text(encoding="utf-8") == page
+
+
+def test_the_table_of_variants_shows_the_seeds():
+    outcomes = {
+        "plain": trial.Outcome(1000, 1.0, 100, (8.0, 9.0), (8.0, 9.0)),
+        "wide": trial.Outcome(2000, 1.25, 80, (7.0, 7.5), (7.5, 8.5)),
+    }
+    text = trial._table(outcomes).markdown()
+    assert "| error after 100 steps |" in text
+    assert "| plain | 1000 | x 1.00 | 8.50 (8.00, 9.00) | 100 | 8.50 (8.00, 9.00) |" in text
+    assert "| wide | 2000 | x 1.25 | 7.25 (7.00, 7.50) | 80 | 8.00 (7.50, 8.50) |" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"seeds": 0, "variants": {"a": {}}}, "'seeds'"),
+        ({"variants": {"a": 3}}, "'variants'"),
+        ({"variants": {"a": {"long_skip": True}}}, "did you mean 'long_skips'"),
+    ],
+)
+def test_wrong_variants_are_one_sentence(tmp_path, scans, capsys, values, sentence):
+    path = tmp_path / "variants.yaml"
+    inner = yaml.safe_load(recipe(tmp_path).read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({"recipe": inner, **values}), encoding="utf-8")
+    command = ["ablation", str(path), "--dataset", str(scans), "-o", str(tmp_path / "grid")]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "grid").exists()
+
+
+def test_a_model_without_attention_cannot_start_a_network_with_it(tmp_path, trained, scans, capsys):
+    for setting in ({"attention": "squeeze_excitation"}, {"long_skips": True}):
+        path = recipe(tmp_path, fine={**SMALL, **setting}, start_from=str(trained / "model"))
+        assert main(["train", str(path), "--dataset", str(scans)]) == 2
+        assert f"'fine.{next(iter(setting))}' needs new weights" in capsys.readouterr().err

@@ -5,7 +5,8 @@ voxel of a heatmap depends on few voxels of a layer: on a single one through 1x1
 a block of (2r + 1)^3, every d-th voxel of it, through convolutions of dilation d. So gradients
 travel here as blocks round their voxel, those of many landmarks in one batch, and become whole
 volumes only when the blocks are no smaller. The result is exact, not an approximation: a block
-holds every voxel on which the gradient is not zero.
+holds every voxel on which the gradient is not zero. Attention ties every voxel of a block to all
+others, so before it gradients are whole volumes.
 
 The batch norms use their running statistics and dropout is off, as in detection.
 """
@@ -21,7 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from BrainLandmarksLib.network.highres3dnet import CHANNELS_LAST, HighRes3DNet, pad_channels
+from BrainLandmarksLib.network.highres3dnet import (
+    CHANNELS_LAST,
+    HighRes3DNet,
+    SqueezeExcitation,
+    pad_channels,
+)
 
 NetworkProgress = Callable[[float], None]
 """Called with the fraction of the forward pass done (0 to 1); an exception it raises ends it."""
@@ -70,8 +76,9 @@ class LayerChain:
 
     Layers have the names that PyTorch gives their modules: "first.0" and "first.1" (convolution and
     batch norm of the first layer), "first" (with its ReLU), per residual block "stages.S.B.norm1",
-    ".conv1", ".norm2", ".conv2" and "stages.S.B" (with the identity added), "penultimate.0",
-    "penultimate.1", "penultimate", "classifier" and, where the network has it, "norm".
+    ".conv1", ".norm2", ".conv2", ".attention" (weighed, where the network has it) and "stages.S.B"
+    (with the identity added), "penultimate.0", "penultimate.1", "penultimate", "classifier" and,
+    where the network has it, "norm".
     """
 
     def __init__(self, network: HighRes3DNet) -> None:
@@ -95,8 +102,14 @@ class LayerChain:
                     (f"{name}.norm2", _Norm(block.norm2)),
                     ("", _ReLU()),
                     (f"{name}.conv2", _Convolution(block.conv2, dilation)),
-                    (name, _Join()),
                 ]
+                if block.attention is not None:
+                    steps.append((f"{name}.attention", _Attention(block.attention)))
+                steps.append((name, _Join()))
+            if network.long_skips and stage < len(network.stages) - 1:
+                steps.append(("", _Keep()))
+        if network.long_skips:
+            steps.append(("", _Concatenate(len(network.stages) - 1)))
         first_or_penultimate("penultimate", network.penultimate)
         steps.append(("classifier", _Convolution(network.classifier)))
         if network.classifier_norm:
@@ -181,6 +194,9 @@ class LayerChain:
         width, stride, most = 1, 1, 1
         channels = passage.landmarks
         for step, _ in reversed(passage.tail):
+            if isinstance(step, _Attention):
+                most = max(most, channels * volume)
+                width = max(width, round(volume ** (1 / 3)) + 1)
             if isinstance(step, _Convolution):
                 width, stride = _grown(width, stride, step.size, step.dilation)
                 channels = max(channels, step.weight.shape[1])
@@ -292,6 +308,73 @@ class _Join(_Step):
         # tail, and nobody takes this gradient.
         skips.append(replace(gradient, values=gradient.values[:, kept]))
         return gradient
+
+
+class _Attention(_Step):
+    """Features weighed by what the means of all of them say; keeps features, means and weights."""
+
+    def __init__(self, attention: SqueezeExcitation) -> None:
+        self._attention = attention
+
+    def forward(
+        self, x: Tensor, skips: list[Tensor], *, keep: bool, overwrite: bool
+    ) -> tuple[Tensor, Any]:
+        weights = self._attention(x)
+        return x * weights, (x, weights[0]) if keep else None
+
+    def backward(self, gradient: Gradient, kept: Any, skips: list[Gradient]) -> Gradient:
+        x, weights = kept
+        gradient = gradient.whole()
+        by_weight = (gradient.values * x).sum((2, 3, 4))
+        voxels = x[0, 0].numel()
+        through_means = self._by_means(x.mean((2, 3, 4)), by_weight) / voxels
+        values = gradient.values * weights + through_means[..., None, None, None]
+        return replace(gradient, values=values)
+
+    def _by_means(self, means: Tensor, by_weight: Tensor) -> Tensor:
+        """``(n, C)`` gradients with respect to the means, from those with respect to the weights.
+
+        The weights are ``2 sigmoid(excite(relu(squeeze(means))))``.
+        """
+        squeeze, excite = self._attention.squeeze, self._attention.excite
+        inner = squeeze(means)
+        share = torch.sigmoid(excite(F.relu(inner)))
+        by_inner = (by_weight * 2 * share * (1 - share)) @ excite.weight
+        return (by_inner * (inner > 0)) @ squeeze.weight
+
+
+class _Keep(_Step):
+    """The end of a stage: its features are kept for the end of the last one."""
+
+    def forward(
+        self, x: Tensor, skips: list[Tensor], *, keep: bool, overwrite: bool
+    ) -> tuple[Tensor, Any]:
+        skips.append(x)
+        return x, None
+
+    def backward(self, gradient: Gradient, kept: Any, skips: list[Gradient]) -> Gradient:
+        return gradient.plus(skips.pop())
+
+
+class _Concatenate(_Step):
+    """The end of the last stage: features that were kept come first, stage by stage."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def forward(
+        self, x: Tensor, skips: list[Tensor], *, keep: bool, overwrite: bool
+    ) -> tuple[Tensor, Any]:
+        earlier = skips[len(skips) - self._count :]
+        del skips[len(skips) - self._count :]
+        parts = [*earlier, x]
+        return torch.cat(parts, 1), [part.shape[1] for part in parts]
+
+    def backward(self, gradient: Gradient, kept: Any, skips: list[Gradient]) -> Gradient:
+        *earlier, last = gradient.values.split(kept, 1)
+        # The last one kept is the first one met on the way back.
+        skips += [replace(gradient, values=values) for values in earlier]
+        return replace(gradient, values=last)
 
 
 # Gradients ----------------------------------------------------------------------------------------

@@ -6,3 +6,6 @@ trained."""
 
 PARCELLATION = "parcellation"
 """The network that names structures; it is trained after them."""
+
+ATTENTION = ("none", "squeeze_excitation")
+"""What may weigh the features of the networks' residual blocks."""

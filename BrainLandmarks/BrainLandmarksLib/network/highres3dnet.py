@@ -16,6 +16,10 @@ efficiency, and representation of 3D convolutional networks", IPMI 2017, arXiv:1
 A heatmap is a grid of logits: :mod:`BrainLandmarksLib.network.decoding` turns it into a coordinate
 with a softmax over its voxels. The resolution never changes, so a voxel of a heatmap is a voxel of
 the cube.
+
+Two things that the published network does not have can be switched on: *long skips*, with which the
+first 1x1x1 convolution sees the features of every stage side by side, and *attention*, which weighs
+the features of a residual block by what the whole cube holds.
 """
 
 from __future__ import annotations
@@ -28,9 +32,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from BrainLandmarksLib.network import winograd
+from BrainLandmarksLib.network import ATTENTION, winograd
 
 CHANNELS_LAST = torch.channels_last_3d
+
+_REDUCTION = 4
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -84,6 +90,45 @@ def pad_channels(x: Tensor, channels: int) -> Tensor:
     return rows.permute(0, 4, 1, 2, 3)
 
 
+class SqueezeExcitation(nn.Module):
+    """A weight from 0 to 2 for each feature, from the features' means (Hu et al., CVPR 2018).
+
+    The means are taken over the whole cube of the pass, so every voxel of the result depends on
+    every voxel of the cube: a cube that is cut into tiles gives other weights than the whole. The
+    last layer starts at zero and the weights at 1, where the block is one without attention.
+
+    Args:
+        channels: features that are weighed.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(1, channels // _REDUCTION)
+        self.squeeze = nn.Linear(channels, inner)
+        self.excite = nn.Linear(inner, channels)
+        nn.init.zeros_(self.excite.weight)
+        nn.init.zeros_(self.excite.bias)
+
+    def forward(self, x: Tensor, parts: int = 1) -> Tensor:
+        """Weights ``(B, C, 1, 1, 1)``, at least float32, of features ``(B, C, D, H, W)``.
+
+        Args:
+            x: features.
+            parts: how many consecutive volumes of the batch make up one cube, the sub-lattices of
+                `split_lattice`; they share their weights.
+        """
+        # Means of bfloat16 features in bfloat16 would be off by more than their differences.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        means = x.mean((2, 3, 4), dtype=wide).unflatten(0, (-1, parts)).mean(1)
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            weights = self.of_means(means)
+        return weights.repeat_interleave(parts, 0)[..., None, None, None]
+
+    def of_means(self, means: Tensor) -> Tensor:
+        """Weights ``(B, C)`` of features with these means ``(B, C)``."""
+        return 2 * torch.sigmoid(self.excite(F.relu(self.squeeze(means))))
+
+
 class ResidualBlock(nn.Module):
     """Twice batch norm, ReLU, 3x3x3 convolution; plus the identity (Li et al. 2017, section 2.2).
 
@@ -91,15 +136,20 @@ class ResidualBlock(nn.Module):
         in_channels: features of the input.
         out_channels: features of the output; more than ``in_channels`` pads the identity.
         dilation: dilation of both convolutions, in voxels of the cube.
+        attention: one of `ATTENTION`; weighs what is added to the identity.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, dilation: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, dilation: int, attention: str = "none"
+    ) -> None:
         super().__init__()
         self.dilation = dilation
         self.norm1 = nn.BatchNorm3d(in_channels)
         self.conv1 = nn.Conv3d(in_channels, out_channels, 3, bias=False)
         self.norm2 = nn.BatchNorm3d(out_channels)
         self.conv2 = nn.Conv3d(out_channels, out_channels, 3, bias=False)
+        # A block without attention holds no module for it: its weights have the names they had.
+        self.attention = SqueezeExcitation(out_channels) if attention != "none" else None
 
     def forward(self, x: Tensor, dilation: int | None = None) -> Tensor:
         """Run the block; ``dilation`` is that of the lattice ``x`` lies on (default: the cube)."""
@@ -108,6 +158,8 @@ class ResidualBlock(nn.Module):
         out = _convolved(out, self.conv1.weight, d)
         out = F.relu(self.norm2(out), inplace=True)
         out = _convolved(out, self.conv2.weight, d)
+        if self.attention is not None:
+            out = out * self.attention(out, (self.dilation // d) ** 3).to(out.dtype)
         return out + pad_channels(x, out.shape[1])
 
 
@@ -116,6 +168,13 @@ def _convolved(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     if dilation == 1 and winograd.pays(x, weight):
         return winograd.convolved(x, weight)
     return F.conv3d(x, weight, padding=dilation, dilation=dilation)
+
+
+def _merged(x: Tensor, levels: Sequence[int]) -> Tensor:
+    """The whole volume of sub-lattices that were split by one level after another, from 1 on."""
+    for fine, coarse in reversed(list(pairwise(levels))):
+        x = merge_lattice(x, coarse // fine)
+    return x
 
 
 class HighRes3DNet(nn.Module):
@@ -136,6 +195,9 @@ class HighRes3DNet(nn.Module):
         dropout: probability of dropping a whole feature map before the last convolution.
         classifier_norm: batch norm after the last convolution, as in the published segmentation
             network. Off here: a heatmap's softmax has to be free to become a single peak.
+        long_skips: the first 1x1x1 convolution sees the features of every stage, not only the sum
+            that the residual blocks make of them.
+        attention: one of `ATTENTION`, in every residual block.
     """
 
     def __init__(
@@ -149,8 +211,12 @@ class HighRes3DNet(nn.Module):
         penultimate: int = 80,
         dropout: float = 0.0,
         classifier_norm: bool = False,
+        long_skips: bool = False,
+        attention: str = "none",
     ) -> None:
         super().__init__()
+        if attention not in ATTENTION:
+            raise ValueError(f"attention is one of {', '.join(ATTENTION)}, got {attention!r}")
         if any(coarse % fine for fine, coarse in pairwise(dilations)):
             raise ValueError(f"each dilation must divide the next one, got {tuple(dilations)}")
         self.in_channels = in_channels
@@ -160,6 +226,8 @@ class HighRes3DNet(nn.Module):
         self.dilations = tuple(dilations)
         self.penultimate_features = penultimate
         self.classifier_norm = classifier_norm
+        self.long_skips = long_skips
+        self.attention = attention
 
         self.first = nn.Sequential(
             nn.Conv3d(in_channels, features, 3, padding=1, bias=False),
@@ -171,10 +239,12 @@ class HighRes3DNet(nn.Module):
         for index, dilation in enumerate(self.dilations):
             blocks = []
             for _ in range(residual_blocks):
-                blocks.append(ResidualBlock(width, features * 2**index, dilation))
+                blocks.append(ResidualBlock(width, features * 2**index, dilation, attention))
                 width = features * 2**index
             stages.append(nn.ModuleList(blocks))
         self.stages = nn.ModuleList(stages)
+        if long_skips:
+            width = sum(features * 2**index for index in range(len(self.dilations)))
         self.penultimate = nn.Sequential(
             nn.Conv3d(width, penultimate, 1, bias=False),
             nn.BatchNorm3d(penultimate),
@@ -192,7 +262,13 @@ class HighRes3DNet(nn.Module):
             nn.init.zeros_(self.classifier.bias)
 
     def spec(self) -> dict[str, Any]:
-        """The constructor arguments that rebuild this network, as plain JSON values."""
+        """The constructor arguments that rebuild this network, as plain JSON values.
+
+        Long skips and attention are named where they are on: a plain network is described as ever.
+        """
+        added: dict[str, Any] = {"long_skips": True} if self.long_skips else {}
+        if self.attention != "none":
+            added["attention"] = self.attention
         return {
             "in_channels": self.in_channels,
             "out_channels": self.out_channels,
@@ -202,6 +278,7 @@ class HighRes3DNet(nn.Module):
             "penultimate": self.penultimate_features,
             "dropout": self.dropout.p,
             "classifier_norm": self.classifier_norm,
+            **added,
         }
 
     def residual_stages(self) -> Iterator[tuple[int, Sequence[ResidualBlock]]]:
@@ -215,17 +292,17 @@ class HighRes3DNet(nn.Module):
         # Training runs dilated stages on sub-lattices (same numbers, faster gradients). Odd sizes
         # cannot be split, and without gradients the dilated convolution is already fast.
         splits = torch.is_grad_enabled() and all(n % self.dilations[-1] == 0 for n in x.shape[2:])
-        lattice = 1
+        levels = [1]
+        ends: list[Tensor] = []
         for dilation, blocks in self.residual_stages():
-            if splits and dilation > lattice:
-                x = split_lattice(x, dilation // lattice)
-                lattice = dilation
+            if splits and dilation > levels[-1]:
+                x = split_lattice(x, dilation // levels[-1])
+                levels.append(dilation)
             for block in blocks:
-                x = block(x, dilation // lattice)
-        if splits:
-            for fine, coarse in reversed(list(pairwise((1, *self.dilations)))):
-                if coarse > fine:
-                    x = merge_lattice(x, coarse // fine)
+                x = block(x, dilation // levels[-1])
+            if self.long_skips:
+                ends.append(_merged(x, levels))
+        x = torch.cat(ends, 1) if self.long_skips else _merged(x, levels)
         return self.dropout(self.penultimate(x))
 
     def forward(self, cube: Tensor) -> Tensor:

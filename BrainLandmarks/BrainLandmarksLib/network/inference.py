@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +59,7 @@ class FoldedBlock(nn.Module):
         self.conv1 = _folded(block.conv1, block.norm2)
         self.conv2 = _copied(block.conv2)
         self.dilation = block.dilation
+        self.attention = copy.deepcopy(block.attention)
 
     def forward(self, x: Tensor, lattice: int = 1, reduced: torch.dtype | None = None) -> Tensor:
         """Run the block on ``(B, C, D, H, W)``, which is overwritten where it can be.
@@ -69,6 +71,8 @@ class FoldedBlock(nn.Module):
         dilation = self.dilation // lattice
         out = F.relu(_convolved(self.conv1, self.activate(x), dilation, reduced), inplace=True)
         out = _convolved(self.conv2, out, dilation, reduced)
+        if self.attention is not None:
+            out = out * self.attention(out)
         return pad_channels(x, out.shape[1]).add_(out)
 
 
@@ -83,6 +87,7 @@ class FoldedHighRes3DNet(nn.Module):
         super().__init__()
         self.out_channels = network.out_channels
         self.exact_blocks = network.residual_blocks
+        self.stage_blocks = network.residual_blocks if network.long_skips else 0
         self.first = _folded(network.first[0], network.first[1], padding=1)
         self.blocks = nn.ModuleList(
             FoldedBlock(block) for _, blocks in network.residual_stages() for block in blocks
@@ -104,6 +109,7 @@ class FoldedHighRes3DNet(nn.Module):
         """
         x = F.relu(self.first(cube.contiguous(memory_format=CHANNELS_LAST)), inplace=True)
         lattice, splits = 1, []
+        ends: list[Tensor] = []
         for index, block in enumerate(cast("Sequence[FoldedBlock]", self.blocks)):
             step = block.dilation // lattice
             if step > 1 and self._split_pays(x, lattice, reduced):
@@ -113,15 +119,22 @@ class FoldedHighRes3DNet(nn.Module):
             # The thin layers at both ends and the residual sums cost little in float32; in bfloat16
             # they alone would move landmarks by 0.1 mm.
             x = block(x, lattice, None if index < self.exact_blocks else reduced)
+            # The next stage is wider: its first block does not overwrite what is kept here.
+            if self.stage_blocks and (index + 1) % self.stage_blocks == 0:
+                ends.append(x)
         for step in reversed(splits):
             x = merge_lattice(x, step)
+        if ends:
+            x = torch.cat(ends, 1)
         return self.classifier(F.relu(self.penultimate(x), inplace=True))
 
     def _split_pays(self, x: Tensor, lattice: int, reduced: torch.dtype | None) -> bool:
         """Whether dilated stages run faster on sub-lattices, with the same result."""
         last = cast("FoldedBlock", self.blocks[-1])
         even = all(n % (last.dilation // lattice) == 0 for n in x.shape[2:])
-        return reduced is None and even and winograd.pays(x, last.conv2.weight)
+        # Attention is to the whole cube, and long skips join stages of all dilations.
+        plain = last.attention is None and not self.stage_blocks
+        return plain and reduced is None and even and winograd.pays(x, last.conv2.weight)
 
 
 def fold_batch_norm(network: HighRes3DNet) -> FoldedHighRes3DNet:

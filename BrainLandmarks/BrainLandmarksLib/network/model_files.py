@@ -665,6 +665,9 @@ def _load_parcellation(
             f"its parcellation network has {network.out_channels} classes "
             f"for {len(structures)} structures",
         )
+    if network.attention != "none":
+        # Boxes are passed in tiles, and what a tile holds would decide how its features weigh.
+        raise _damaged(folder, "its parcellation network has attention, which no box in tiles can")
     network = _with_weights(network, folder, PARCELLATION)
     return network, ParcellationSpec(voxel, tuple(structures))
 

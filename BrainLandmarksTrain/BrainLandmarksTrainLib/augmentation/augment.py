@@ -61,14 +61,15 @@ class AugmentWithLandmarks:
             policy: Name of a policy; by default one is chosen by its probability.
 
         Returns:
-            The varied scan on the same grid. Landmarks that left it are missing.
+            The varied scan on the same grid. Landmarks that left it or whose tissue is gone are
+            missing.
 
         Raises:
             UserError: a range makes no sense for this image, or TorchIO is not installed.
         """
         chosen = policy or choose(self.config, np.random.default_rng([seed, 0]))
         # A stream of its own: naming the policy gives what choosing it gave.
-        steps = draw_steps(self.config, chosen, np.random.default_rng([seed, 1]), volume)
+        steps = draw_steps(self.config, chosen, np.random.default_rng([seed, 1]), volume, landmarks)
         return _applied(volume, landmarks, seed, chosen, steps)
 
 
@@ -85,22 +86,23 @@ def _applied(
 ) -> Augmented:
     centre = volume.grid.center_ras
     points = landmarks.points - centre
-    folded = np.zeros(len(points), dtype=bool)
+    folded, gone = np.zeros((2, len(points)), dtype=bool)
     with one_thread():
         image = centred_image(volume)
         for step in steps:
             transform = TRANSFORMS[step.transform].build(step.parameters)
             moved = moved_points(transform, image, points)
-            points, folded = moved.points, folded | moved.folded
+            points, folded, gone = moved.points, folded | moved.folded, gone | moved.gone
             image = transform(image)
         data = image.data[0].numpy()
     there = volume.grid.contains(points + centre)
-    outside = ~landmarks.missing & ~there & ~folded
+    outside = ~landmarks.missing & ~there & ~folded & ~gone
     labels = [landmark.label for landmark in landmarks.protocol]
     record = Record(
         seed, policy, tuple(steps),
         outside=tuple(label for label, out in zip(labels, outside) if out),
         folded=tuple(label for label, lost in zip(labels, folded) if lost),
+        gone=tuple(label for label, lost in zip(labels, gone) if lost),
     )  # fmt: skip
     varied = with_points(landmarks, np.where(there[:, None], points + centre, np.nan))
     return Augmented(Volume(np.ascontiguousarray(data, np.float32), volume.grid), varied, record)

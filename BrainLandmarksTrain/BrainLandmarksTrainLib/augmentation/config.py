@@ -1,5 +1,8 @@
 """What augmentation may do and how often: the paper's policies and Table II, as data.
 
+A fifth policy, DA5, makes abnormal anatomy; the paper leaves that to the future, and here it is off
+until it is given a probability.
+
 The four policies, their probabilities and what belongs to the patient and to the machine are those
 of section III-D and Table II. The paper prints no ranges; these are TorchIO's, the library that it
 used, and where they differ the transform's own text says why.
@@ -19,12 +22,21 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksTrainLib.settings import from_values, read_settings, schema, setting, to_values
 
+from .abnormal_side import (
+    Atrophy,
+    Cavity,
+    Enhancement,
+    Mass,
+    MetalVoid,
+    Ventricles,
+    WhiteMatterLesions,
+)
 from .machine_side import BiasField, Blur, Ghosting, Motion, Noise, Spikes
 from .patient_side import Affine, Anisotropy, Elastic
 from .transform import Transform
 
 WHAT = "augmentation setting"
-SIDES = ("patient", "machine")
+SIDES = ("patient", "machine", "abnormal")
 DEFAULTS_FILE = "paper.json"
 
 
@@ -34,8 +46,8 @@ class Policy:
 
     probability: float = setting(1.0, "How often the policy is chosen, 0 to 1.", low=0, high=1)
     apply: tuple[str, ...] = setting(
-        (), "Steps in order: 'patient' or 'machine' for one transform of that side at random, or "
-        "the name of a transform.",
+        (), "Steps in order: 'patient', 'machine' or 'abnormal' for one transform of that side at "
+        "random, or the name of a transform.",
     )  # fmt: skip
 
 
@@ -45,6 +57,7 @@ def _paper_policies() -> dict[str, Policy]:
         "DA2": Policy(0.25, ("machine",)),
         "DA3": Policy(0.25, ("patient",)),
         "DA4": Policy(0.3, ("elastic",)),
+        "DA5": Policy(0.0, ("abnormal",)),
     }
 
 
@@ -70,6 +83,13 @@ class AugmentationConfig:
         ("ghosting", "spikes", "bias_field", "noise", "motion", "blur"),
         "Transforms of the machine side.",
     )
+    abnormal: tuple[str, ...] = setting(
+        (
+            "ventricles", "atrophy", "mass", "cavity", "white_matter_lesions", "void",
+            "enhancement",
+        ),
+        "Transforms that make abnormal anatomy.",
+    )  # fmt: skip
     elastic: Elastic = setting(Elastic(), "Another anatomy.")
     affine: Affine = setting(Affine(), "Another size and pose.")
     anisotropy: Anisotropy = setting(Anisotropy(), "Thick slices.")
@@ -79,6 +99,15 @@ class AugmentationConfig:
     noise: Noise = setting(Noise(), "Thermal noise.")
     motion: Motion = setting(Motion(), "The patient moves during the scan.")
     blur: Blur = setting(Blur(), "Fine detail is missing.")
+    ventricles: Ventricles = setting(Ventricles(), "Enlarged ventricles.")
+    atrophy: Atrophy = setting(Atrophy(), "The brain has shrunk.")
+    mass: Mass = setting(Mass(), "A space-occupying lesion.")
+    cavity: Cavity = setting(Cavity(), "A resection cavity.")
+    white_matter_lesions: WhiteMatterLesions = setting(
+        WhiteMatterLesions(), "Spots in the white matter."
+    )
+    void: MetalVoid = setting(MetalVoid(), "No signal beside metal.")
+    enhancement: Enhancement = setting(Enhancement(), "Contrast agent in vessels and dura.")
 
     def __post_init__(self) -> None:
         for side in SIDES:
@@ -136,6 +165,7 @@ class AugmentationConfig:
             policies=policies,
             patient=kept["patient"] or self.patient,
             machine=kept["machine"] or self.machine,
+            abnormal=kept["abnormal"] or self.abnormal,
         )
 
 
@@ -149,6 +179,13 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "noise": Noise,
     "motion": Motion,
     "blur": Blur,
+    "ventricles": Ventricles,
+    "atrophy": Atrophy,
+    "mass": Mass,
+    "cavity": Cavity,
+    "white_matter_lesions": WhiteMatterLesions,
+    "void": MetalVoid,
+    "enhancement": Enhancement,
 }
 """Transforms by the name that settings and records use."""
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from BrainLandmarksLib.figures.saving import save_figure
 from BrainLandmarksLib.figures.slices import BACKGROUND, DIM_INK, INK, VIEW_MM, Slice, grey_window
+from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
@@ -32,6 +33,7 @@ _VIEWS = (
 )
 """Name, world axis across the slice, and which way is right and up; radiological convention."""
 
+_INSIDE_MM = 5.0
 _BLOCKS = 2
 _PANEL_INCHES = 1.25
 _LABEL_INCHES = 1.05
@@ -47,6 +49,8 @@ class SheetRow:
     note: str
     volume: Volume
     landmarks: LandmarkSet
+    focus: FloatArray | None = None
+    """A point that the slices pass, RAS mm; by default they are where most landmarks lie."""
 
     @classmethod
     def of(cls, record: Record, volume: Volume, landmarks: LandmarkSet, name: str = "") -> SheetRow:
@@ -54,7 +58,17 @@ class SheetRow:
         title = ", ".join(TRANSFORMS[step.transform].title for step in record.steps)
         notes = [f"{record.policy}, {name}" if name else record.policy]
         notes += [TRANSFORMS[step.transform].brief(step.parameters) for step in record.steps]
-        return cls(title, "\n".join(notes), volume, landmarks)
+        looked_at = (TRANSFORMS[step.transform].focus(step.parameters) for step in record.steps)
+        places = [place for place in looked_at if place is not None]
+        focus = None
+        if places:
+            # What lies below the image is looked at from where it ends.
+            ijk = volume.grid.ras_to_ijk(volume.grid.center_ras + places[0])
+            reach = _INSIDE_MM / volume.grid.spacing
+            focus = volume.grid.ijk_to_ras(
+                np.clip(ijk, reach, np.array(volume.grid.shape) - 1 - reach)
+            )
+        return cls(title, "\n".join(notes), volume, landmarks, focus)
 
 
 def draw_contact_sheet(
@@ -62,8 +76,8 @@ def draw_contact_sheet(
 ) -> None:
     """Draw a sagittal, a coronal and an axial slice of every scan and save a PNG.
 
-    The slices are upright in the world, so a turned head looks turned; each is where most landmarks
-    lie within `NEAR_MM`.
+    The slices are upright in the world, so a turned head looks turned; each passes the row's focus,
+    or is where most landmarks lie within `NEAR_MM`.
 
     >>> row = SheetRow.of(varied.record, varied.volume, varied.landmarks)
     >>> draw_contact_sheet([row], "sheet.png")
@@ -113,7 +127,9 @@ def _best_slice(
     """The slice of a view that passes most landmarks, looked at where the image is."""
     center = row.volume.grid.center_ras.copy()
     present = row.landmarks.points[~row.landmarks.missing][:, axis]
-    if len(present):
+    if row.focus is not None:
+        center[axis] = row.focus[axis]
+    elif len(present):
         near = np.abs(present[:, None] - present[None]) <= NEAR_MM
         # The middle of the fullest slab, not the point that happened to be tried first.
         center[axis] = np.median(present[near[near.sum(axis=1).argmax()]])

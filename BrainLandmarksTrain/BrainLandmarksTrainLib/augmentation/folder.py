@@ -363,7 +363,11 @@ def _described(entry: Entry) -> str:
     record = Record.from_dict(entry.origin[ORIGIN_KEY])
     steps = " + ".join(step.transform for step in record.steps)
     text = f"{entry.identity}: {record.policy}, {steps}, of {entry.origin['source']['identity']}"
-    for labels, word in ((record.outside, "left the image"), (record.folded, "in a fold")):
+    for labels, word in (
+        (record.outside, "left the image"),
+        (record.folded, "in a fold"),
+        (record.gone, "tissue gone"),
+    ):
         if labels:
             text += f"; {word}: {', '.join(labels)}"
     return text
@@ -379,7 +383,11 @@ def summary(dataset: Dataset) -> str:
     copied = len(dataset) - len(made)
     lines = [f"{len(made)} scans made ({shares})" + (f", {copied} copied" if copied else "")]
     total = len(made) * len(dataset.protocol)
-    lines.append(f"of their {total} landmarks {outside} left the image, {folded} lie in folds")
+    gone = sum(len(record.gone) for record in made.values())
+    tail = f", {gone} have lost their tissue" if gone else ""
+    lines.append(
+        f"of their {total} landmarks {outside} left the image, {folded} lie in folds{tail}"
+    )
     return "\n".join(lines)
 
 
@@ -387,7 +395,7 @@ def _sheet_rows(dataset: Dataset) -> Iterator[SheetRow]:
     """One scan for each kind of transform, alone where there is one, in the order of Table II."""
     config, _ = settings_of(dataset.folder)
     made = records(dataset)
-    for name in (*config.patient, *config.machine):
+    for name in (*config.patient, *config.machine, *config.abnormal):
         with_it = [i for i, r in made.items() if name in [step.transform for step in r.steps]]
         if with_it:
             identity = min(with_it, key=lambda i: len(made[i].steps))

@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from BrainLandmarksLib.geometry.affine import FloatArray, lps_to_ras, ras_to_lps
+from BrainLandmarksLib.geometry.grid import Grid
 
+from .change import Change
 from .transform import tio
 
 if TYPE_CHECKING:
@@ -44,19 +46,22 @@ class Moved:
         points: (n, 3) RAS mm; NaN where the point has no single place in the new image.
         folded: (n,) True where the transform folds space at the point, so the new image shows it
             more than once or as in a mirror.
+        gone: (n,) True where the point's tissue has been replaced; NaN in ``points``.
     """
 
     points: FloatArray
     folded: npt.NDArray[np.bool_]
+    gone: npt.NDArray[np.bool_]
 
 
 def moved_points(
-    transform: torchio.Transform, image: torchio.Image, points: npt.ArrayLike
+    transform: torchio.Transform | Change, image: torchio.Image, points: npt.ArrayLike
 ) -> Moved:
     """Where points of an image lie after one of TorchIO's transforms.
 
-    The affine map is inverted in closed form, the B-spline by Newton's method to
-    `TOLERANCE_MM`; every other transform leaves anatomy where it is.
+    The affine map is inverted in closed form, the B-spline and the smooth maps of abnormal anatomy
+    by Newton's method to `TOLERANCE_MM`; every other transform leaves anatomy where it is. A point
+    whose tissue a `Change` replaces is lost.
 
     Args:
         transform: Without chance: `torchio.Affine`, not `torchio.RandomAffine`.
@@ -67,12 +72,28 @@ def moved_points(
     steady = np.zeros(len(start), dtype=bool)
     if isinstance(transform, tio().Affine):
         inverse = transform.get_affine_transform(image).GetInverse()
-        return Moved(lps_to_ras(_mapper(inverse)(ras_to_lps(start))), steady)
+        return Moved(lps_to_ras(_mapper(inverse)(ras_to_lps(start))), steady, steady)
     if isinstance(transform, tio().ElasticDeformation):
         spline = transform.get_bspline_transform(image.as_sitk(force_3d=True))
         points_lps, folded = inverted_spline(spline, ras_to_lps(start))
-        return Moved(lps_to_ras(points_lps), folded)
-    return Moved(start, steady)
+        return Moved(lps_to_ras(points_lps), folded, steady)
+    if isinstance(transform, Change):
+        return _changed(transform, Grid(image.spatial_shape, image.affine), start)
+    return Moved(start, steady, steady)
+
+
+def _changed(change: Change, grid: Grid, start: FloatArray) -> Moved:
+    backward = change.backward(grid)
+    points, folded = start, np.zeros(len(start), dtype=bool)
+    if backward is not None:
+        points, determinants = _inverse(backward, start, start)
+        known = np.isfinite(start).all(axis=1)
+        folded = known & ~(determinants > 0)
+        points[folded] = np.nan
+    there = np.isfinite(points).all(axis=1)
+    gone = np.zeros(len(start), dtype=bool)
+    gone[there] = change.gone(points[there])
+    return Moved(np.where(gone[:, None], np.nan, points), folded, gone)
 
 
 def inverted_spline(spline: Any, targets: FloatArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:

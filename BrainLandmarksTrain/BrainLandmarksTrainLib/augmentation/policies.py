@@ -7,7 +7,9 @@ import math
 import numpy as np
 
 from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
+from .abnormal_side import Abnormality
 from .config import SIDES, AugmentationConfig
 from .record import Step
 
@@ -39,16 +41,26 @@ def choose(config: AugmentationConfig, rng: np.random.Generator) -> str:
 
 
 def draw_steps(
-    config: AugmentationConfig, policy: str, rng: np.random.Generator, volume: Volume
+    config: AugmentationConfig,
+    policy: str,
+    rng: np.random.Generator,
+    volume: Volume,
+    landmarks: LandmarkSet,
 ) -> tuple[Step, ...]:
     """The transforms of a policy with parameters for this image.
 
+    Abnormal anatomy is placed by the landmarks as they are before the policy: it comes first.
+
     Raises:
-        UserError: a range makes no sense for this image.
+        UserError: a range makes no sense for this image, or abnormal anatomy finds no brain in it.
     """
     steps = []
     for name in config.policies[policy].apply:
         if name in SIDES:
             name = str(rng.choice(getattr(config, name)))
-        steps.append(Step(name, config.transform(name).draw(rng, volume)))
+        transform = config.transform(name)
+        if isinstance(transform, Abnormality):
+            steps.append(Step(name, transform.draw_for(rng, volume, landmarks)))
+        else:
+            steps.append(Step(name, transform.draw(rng, volume)))
     return tuple(steps)

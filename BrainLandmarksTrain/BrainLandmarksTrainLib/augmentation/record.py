@@ -24,7 +24,8 @@ class Step:
     """One transform with the parameters that were drawn for it.
 
     The parameters are the arguments of TorchIO's transform of the kind, in its frame: RAS for the
-    affine map, ITK's LPS for the elastic deformation and for motion, voxel axes for the rest.
+    affine map and abnormal anatomy, ITK's LPS for the elastic deformation and for motion, voxel
+    axes for the rest.
     """
 
     transform: str
@@ -43,7 +44,8 @@ class Record:
         policy: Name of the policy that was chosen.
         steps: What was applied, in order.
         outside: Labels of landmarks that were pushed out of the image and are missing now.
-        folded: Labels of landmarks at which an elastic deformation folds space; missing now.
+        folded: Labels of landmarks at which a deformation folds space; missing now.
+        gone: Labels of landmarks whose tissue was replaced, by a lesion or a cavity; missing now.
         software: Versions that made it. Other versions may differ in the last bit.
     """
 
@@ -52,6 +54,7 @@ class Record:
     steps: tuple[Step, ...]
     outside: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
     software: Mapping[str, str] = field(default_factory=lambda: software(), compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,6 +66,7 @@ class Record:
             "steps": [asdict(step) for step in self.steps],
             "outside": list(self.outside),
             "folded": list(self.folded),
+            "gone": list(self.gone),
             "software": dict(self.software),
         }
 
@@ -88,6 +92,7 @@ class Record:
                 steps,
                 tuple(values["outside"]),
                 tuple(values["folded"]),
+                tuple(values.get("gone", ())),
                 dict(values["software"]),
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -15,6 +15,8 @@ from BrainLandmarksTrainLib.settings import IntRange, Range
 if TYPE_CHECKING:
     import torchio
 
+    from .change import Change
+
 Parameters = dict[str, Any]
 """Plain JSON values: everything that the transform needs to do the same again."""
 
@@ -39,12 +41,17 @@ class Transform(ABC):
 
     @staticmethod
     @abstractmethod
-    def build(parameters: Parameters) -> torchio.Transform:
-        """TorchIO's transform with these parameters.
+    def build(parameters: Parameters) -> torchio.Transform | Change:
+        """TorchIO's transform with these parameters, or our own where TorchIO has none.
 
         Raises:
             UserError: TorchIO is not installed.
         """
+
+    @staticmethod
+    def focus(parameters: Parameters) -> list[float] | None:
+        """Where a picture should look, mm from the middle of the image; None for no place."""
+        return None
 
     @staticmethod
     @abstractmethod

@@ -14,6 +14,7 @@ _EXAMPLE = """\
 examples:
   brainlandmarks ablation reduced --dataset scans -o runs/ablation    minutes on a CPU
   brainlandmarks ablation paper --dataset scans -o runs/ablation      the paper's size, on a GPU
+  brainlandmarks ablation network --dataset scans -o runs/network     long skips, attention
 """
 
 
@@ -24,12 +25,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="measure what dropout, corrected annotations, augmentation and the loss bring",
         description="Train eight networks on a dataset, with and without dropout and corrected "
         "ground truth, augmentation, and the mixed loss, and write the paper's Table III. A "
-        "command that was stopped resumes when it is run again.",
+        "command that was stopped resumes when it is run again. An ablation with variants compares "
+        "settings of the fine network instead, at equal steps and at equal time.",
         epilog=_EXAMPLE,
     )
     parser.add_argument(
         "config", metavar="CONFIG", help="an ablation that comes with the program (reduced, "
-        "paper), or a .yaml or .json file",
+        "paper, network), or a .yaml or .json file",
     )  # fmt: skip
     parser.add_argument(
         "--dataset", type=Path, metavar="DIR", help="dataset folder, with a test split"

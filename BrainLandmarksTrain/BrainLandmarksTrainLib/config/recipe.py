@@ -138,6 +138,7 @@ class Recipe:
         for part in ("locator", "fine"):
             if getattr(self, part) is None and self.start_from is None:
                 raise UserError(f"without 'start_from' there is no {part} to keep; describe one.")
+            self._need_whole_cube(part)
         if not self.trained:
             raise UserError("the recipe trains nothing; describe one of the networks.")
         if self.parcellation is not None:
@@ -146,6 +147,14 @@ class Recipe:
             raise UserError("'refinement' lacks 'prior_mm'; 3.5 is a good one.")
         if self.refinement is not None and len(set(self.refinement.cube)) > 1:
             raise UserError("the boxes of 'refinement' are cubes; give 'crop' three equal numbers.")
+
+    def _need_whole_cube(self, part: str) -> None:
+        config: TrainingConfig | None = getattr(self, part)
+        if config is not None and config.attention != "none" and config.crop is not None:
+            raise UserError(
+                f"'{part}.attention' weighs features by their means over the cube, and detection "
+                f"passes the whole cube; leave out '{part}.crop' or the attention."
+            )
 
     def _need_labels(self, parcellation: ParcellationConfig) -> None:
         if parcellation.segmentations is not None and self.scans is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.network import ATTENTION
 from BrainLandmarksLib.network.device import DEVICES
 from BrainLandmarksTrainLib.settings import setting, to_values
 
@@ -122,6 +123,14 @@ class TrainingConfig(RunConfig):
         None, "Voxels of the cube that are trained on, all by default. The network is fully "
         "convolutional: a box around the landmarks trains it as well at a lower cost.", low=8,
     )  # fmt: skip
+    long_skips: bool = setting(
+        False, "Whether the first 1x1x1 convolution sees the features of every stage."
+    )
+    attention: str = setting(
+        "none", "squeeze_excitation: the features of every residual block are weighed by their "
+        "means over the cube; only without crop, except for the refinement network.",
+        choices=ATTENTION,
+    )  # fmt: skip
 
     alpha: float = setting(
         0.4, "Weight of the heatmap loss in the mixed loss, section III-E; 0 is the coordinate "
@@ -142,6 +151,11 @@ class TrainingConfig(RunConfig):
         super().__post_init__()
         need_multiples_of_four("size", self.size)
         need_multiples_of_four("crop", *(self.crop or ()))
+
+    @property
+    def kind(self) -> tuple[int, bool, str]:
+        """What the shapes of the weights depend on, besides the number of landmarks."""
+        return self.features, self.long_skips, self.attention
 
     @property
     def voxel_mm(self) -> float:

@@ -5,16 +5,15 @@ Eight fine networks are trained on one dataset with one budget and one locator. 
 truth is the dataset's with the errors of a simulated rater, who breaks what the guidelines ask for
 by a stated amount (:mod:`.raters`). All eight are measured against the dataset's own landmarks, so
 that their numbers can be compared; the paper measures each against its own ground truth.
+
+An ablation with `variants` compares settings of the fine network instead (:mod:`.trial`).
 """
 
 from __future__ import annotations
 
 import itertools
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,8 @@ from BrainLandmarksTrainLib.synthesis.simulated_rater import Rater, RaterErrors
 
 from .prepare import TrainingData
 from .train import train_model
+from .trial import PAGE, copy_whole, run_trial
 
-PAGE = "ablation.md"
 CONFIGURATIONS = ("Baseline + uncorrected GT", "Dropout + corrected GT")
 CONDITIONS = tuple(
     f"{when} Augmentation + {loss} Loss"
@@ -59,6 +58,11 @@ class AblationConfig:
     uncorrected: RaterErrors = setting(
         RaterErrors(), "Errors of the ground truth before correction."
     )
+    variants: Mapping[str, Recipe] = field(default_factory=dict)
+    """Recipes to compare by name, instead of the eight; the others are measured against the first.
+    """
+    seeds: int = 1
+    """How often each of the variants is trained."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def load_ablation(
     dataset: str | Path | None = None,
     **machine: Any,
 ) -> AblationConfig:
-    """Read an ablation that comes with the library ("reduced", "paper"), or a file.
+    """Read an ablation that comes with the library ("reduced", "paper", "network"), or a file.
 
     Args:
         output: folder instead of the recipe's own.
@@ -145,12 +149,29 @@ def load_ablation(
     uncorrected = from_values(
         RaterErrors, values.pop("uncorrected", {}), "ablation setting uncorrected."
     )
+    changes, seeds = values.pop("variants", {}), values.pop("seeds", 1)
     if values:
         raise UserError(
             f"unknown ablation setting {next(iter(values))!r}; the settings are recipe, "
-            "uncorrected."
+            "uncorrected, variants, seeds."
         )
-    return AblationConfig(recipe=recipe, uncorrected=uncorrected)
+    if not isinstance(changes, Mapping) or not all(
+        isinstance(change, Mapping) for change in changes.values()
+    ):
+        raise UserError(
+            "ablation setting 'variants' holds names, each with settings of 'fine' that differ; "
+            "see the ablation 'network' for an example."
+        )
+    if type(seeds) is not int or seeds < 1:
+        raise UserError(f"ablation setting 'seeds' must be a whole number above 0, not {seeds!r}.")
+    variants = {
+        str(name): recipe_of(
+            {**inner, "fine": {**inner["fine"], **change}}, base, output=output, dataset=dataset,
+            **machine,
+        )
+        for name, change in changes.items()
+    }  # fmt: skip
+    return AblationConfig(recipe=recipe, uncorrected=uncorrected, variants=variants, seeds=seeds)
 
 
 def run_ablation(
@@ -159,7 +180,7 @@ def run_ablation(
     on_log: Callable[[str, dict[str, float]], None] | None = None,
     command: str = "",
 ) -> str | None:
-    """Train and measure all eight, write the page; goes on where it was stopped.
+    """Train and measure all eight, or all variants, write the page; goes on where it was stopped.
 
     Returns:
         The page, Markdown; None when training was interrupted.
@@ -167,6 +188,8 @@ def run_ablation(
     Raises:
         UserError: the dataset has no test split, or training cannot run.
     """
+    if config.variants:
+        return run_trial(config, report, on_log, command)
     recipe = config.recipe
     assert recipe.scans is not None
     dataset = Dataset.open(recipe.scans.dataset)
@@ -180,7 +203,7 @@ def run_ablation(
         announce(f"[{number}/8] {cell.configuration}, {cell.condition}")
         if not (folder / "test.npz").is_file():
             if first is not None and not (folder / "locator").is_dir():
-                _copy_whole(first / "locator", folder / "locator")
+                copy_whole(first / "locator", folder / "locator")
             vary = _unchanged if cell.corrected else _uncorrected(config.uncorrected, recipe.seed)
             if (
                 train_model(
@@ -220,16 +243,6 @@ def _uncorrected(errors: RaterErrors, seed: int) -> Callable[[str, TrainingData]
         return replace(data, scans=scans)
 
     return vary
-
-
-def _copy_whole(source: Path, target: Path) -> None:
-    """Copy a folder; it is there whole or not at all."""
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, unfinished)
-    with suppress(OSError):  # another process has been faster
-        unfinished.rename(target)
-    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _page(

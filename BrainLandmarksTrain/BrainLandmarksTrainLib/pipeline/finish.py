@@ -13,6 +13,7 @@ import torch
 
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.dataset import Dataset
+from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.shape_model import ShapeModel
 from BrainLandmarksLib.network import PARCELLATION, PARTS
 from BrainLandmarksLib.network.device import choose_device
@@ -114,19 +115,48 @@ def _points_measured(
 def network_of(
     data: TrainingData, recipe: Recipe, part: str, config: TrainingConfig
 ) -> HighRes3DNet:
-    """A network as training starts with it."""
+    """A network as training starts with it.
+
+    Raises:
+        UserError: the model to start from has no such network.
+    """
     base = data.base
     if base is not None and part in base.networks and config.init_from is None:
+        _need_same_kind(base.networks[part][0], part, config)
         return start_network(base, part, data.protocol, config.dropout, recipe.seed)
     torch.manual_seed(recipe.seed)
     count = len(data.protocol)
-    network = HighRes3DNet(out_channels=count, features=config.features, dropout=config.dropout)
+    network = HighRes3DNet(
+        out_channels=count,
+        features=config.features,
+        dropout=config.dropout,
+        long_skips=config.long_skips,
+        attention=config.attention,
+    )
     # What a network has learnt helps the next one, at another resolution as well.
     before = {"fine": "locator", "refinement": "fine"}.get(part, "")
     earlier: TrainingConfig | None = getattr(recipe, before, None)
-    if config.init_from is None and earlier is not None and config.features == earlier.features:
+    if config.init_from is None and earlier is not None and config.kind == earlier.kind:
         load_weights(network, Path(recipe.output) / before)
     return network
+
+
+def _need_same_kind(network: HighRes3DNet, part: str, config: TrainingConfig) -> None:
+    """Check that long skips and attention that are asked for are there.
+
+    Raises:
+        UserError: they are not.
+    """
+    if config.long_skips and not network.long_skips:
+        raise UserError(
+            f"'{part}.long_skips' needs new weights, and the model to start from has none for it; "
+            "leave out 'start_from' or the setting."
+        )
+    if config.attention not in ("none", network.attention):
+        raise UserError(
+            f"'{part}.attention' needs new weights, and the model to start from has none for it; "
+            "leave out 'start_from' or the setting."
+        )
 
 
 def assembled(data: TrainingData, recipe: Recipe, command: str) -> Model:

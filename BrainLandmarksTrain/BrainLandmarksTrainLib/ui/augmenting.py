@@ -32,7 +32,7 @@ POLL_MS = 100
 SHEET = 12
 """Variations on a contact sheet are of so many scans; it shows one of each kind."""
 BY_CHANCE = "by chance"
-POLICIES = ("DA1", "DA2", "DA3", "DA4")
+POLICIES = ("DA1", "DA2", "DA3", "DA4", "DA5")
 _ORIGIN, _SHEET_FILE = "augmentation", "contact_sheet.png"
 
 
@@ -235,7 +235,7 @@ class AugmentationTab(Section):
             f"{TRANSFORMS[s.transform].title} ({TRANSFORMS[s.transform].brief(s.parameters)})"
             for s in record.steps
         )
-        lost = len(record.outside) + len(record.folded)
+        lost = len(record.outside) + len(record.folded) + len(record.gone)
         gone = f" {lost} landmarks are missing now." if lost else ""
         self.ui.previewLabel.setText(f"{record.policy}: {' '.join(steps.split())}.{gone}")
 

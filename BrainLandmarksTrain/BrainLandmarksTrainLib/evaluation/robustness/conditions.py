@@ -16,6 +16,7 @@ from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.resampling import resample
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksTrainLib.augmentation import Record, regenerate
+from BrainLandmarksTrainLib.augmentation.abnormal_side import Abnormality
 from BrainLandmarksTrainLib.augmentation.augment import with_points
 from BrainLandmarksTrainLib.augmentation.config import TRANSFORMS
 from BrainLandmarksTrainLib.augmentation.record import Step
@@ -74,6 +75,29 @@ class Corruption(Family):
         between = (-strength if self.both else strength, strength)  # type: ignore[operator]
         transform = TRANSFORMS[self.name](**dict.fromkeys(self.settings, between))
         return applied(scan, Step(self.name, transform.draw(rng, scan.volume)))
+
+
+@dataclass(frozen=True)
+class Abnormal(Family):
+    """Abnormal anatomy of augmentation, of one strength; the truth moves with the tissue."""
+
+    name: str
+    title: str
+    unit: str
+    setting: str
+    strengths: tuple[Strength, ...]
+    panel: str = "abnormal anatomy"
+
+    def transform(self, strength: Strength) -> Abnormality:
+        """The transform of augmentation with this strength alone."""
+        made = TRANSFORMS[self.name](**{self.setting: (strength, strength)})
+        assert isinstance(made, Abnormality)
+        return made
+
+    def vary(self, scan: Scan, strength: Strength, rng: np.random.Generator) -> Scan:
+        """Draw where it lies and make it; landmarks whose tissue is gone are missing."""
+        parameters = self.transform(strength).draw_for(rng, scan.volume, scan.truth)
+        return applied(scan, Step(self.name, parameters))
 
 
 @dataclass(frozen=True)
@@ -206,6 +230,15 @@ FAMILIES: tuple[Family, ...] = (
     Stripped(),
     Cut("neck", "neck missing", top=False),
     Cut("top", "top missing", top=True),
+    Abnormal(
+        "ventricles", "enlarged ventricles", "share at the axis", "enlargement", (0.25, 0.45, 0.65)
+    ),
+    Abnormal("atrophy", "atrophy", "mm at the surface", "shrinkage_mm", (1.0, 2.5, 4.0)),
+    Abnormal("mass", "space-occupying lesion", "mm radius", "radius_mm", (8.0, 14.0, 20.0)),
+    Abnormal("cavity", "resection cavity", "mm radius", "radius_mm", (12.0, 19.0, 26.0)),
+    Abnormal("white_matter_lesions", "white-matter lesions", "spots", "count", (10, 25, 40)),
+    Abnormal("void", "metal", "mm radius", "radius_mm", (10.0, 19.0, 28.0)),
+    Abnormal("enhancement", "contrast agent", "x white matter", "level", (1.1, 1.4, 1.7)),
 )  # fmt: skip
 """All of them; the corruptions' strengths lie within the ranges of ``augmentation/paper.json``."""
 
