@@ -9,10 +9,13 @@ INPUTS := pyproject.toml constraints.txt
 # The files of tests on all processors, each of which computes with one thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-slow bench lint type docs screenshots clean
+.PHONY: demo federated-demo test test-slow bench lint type docs screenshots clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/brainlandmarks detect sample:colin27 -o demo --overwrite
+
+federated-demo: $(VENV)/.dev
+	$(BIN)/python docs/federated_demo.py $(if $(SITES),--sites $(SITES)) $(if $(BATCH_NORM),--batch-norm $(BATCH_NORM))
 
 test: $(VENV)/.dev
 	$(PYTEST)
@@ -40,7 +43,7 @@ screenshots: $(VENV)/.dev
 	$(BIN)/python docs/screenshots.py
 
 clean:
-	rm -rf demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf demo demo_federation build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Two stages, so that the demo does not wait for the test tools. The stamps make a second call skip
 # the installation until the requirements change.

@@ -100,6 +100,11 @@ class BrainLandmarksTrainParameterNode:
     trainingDevice: Annotated[str, Choice(["auto", "cpu", "cuda", "mps"]), Default("auto")]
     policies: bool = True
     resume: bool = True
+    # Joining a federation
+    federationServer: str = ""
+    federationCertificate: pathlib.Path
+    federationKey: pathlib.Path
+    federationOutput: pathlib.Path
 
 
 class BrainLandmarksTrainWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

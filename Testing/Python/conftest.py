@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,11 @@ settings.register_profile(
     "project", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("project")
+
+# Flower needs Python 3.11; and no test reports to anybody.
+_FEDERATED = ["test_federation.py", "test_federation_demo.py"]
+collect_ignore = [] if importlib.util.find_spec("flwr") else _FEDERATED
+os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
 
 
 @pytest.fixture(scope="session")

@@ -148,14 +148,17 @@ def phantom_scan(head: Volume, spacing_mm: float = 3.0) -> Volume:
     )
 
 
-def small_heads(folder, landmarks, scan: Volume, count: int = 12, subjects: int = 6):
+def small_heads(
+    folder, landmarks, scan: Volume, count: int = 12, subjects: int = 6, first: int = 0
+):
     """A dataset of small heads in no time: one scan moved, turned, sized and made noisy.
 
-    Moving a head means another affine, so nothing is rendered and the landmarks are exact.
+    Moving a head means another affine, so nothing is rendered and the landmarks are exact. Datasets
+    with other ``first`` numbers hold other heads.
     """
     dataset = Dataset.create(folder, landmarks.protocol)
     for number in range(count):
-        rng = np.random.default_rng(number)
+        rng = np.random.default_rng(first + number)
         move = np.eye(4)
         move[:3, :3] = Rotation.from_euler("xyz", rng.uniform(-12, 12, 3), degrees=True).as_matrix()
         move[:3, :3] *= rng.uniform(0.94, 1.06)

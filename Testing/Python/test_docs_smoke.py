@@ -49,6 +49,8 @@ PROGRAMS = {
     "PythonSlicer": "Slicer's Python runs the same command",
     "dask": "the scheduler of a cluster; the tests of cohorts start one",
     "torchrun": "test_trainer starts several processes",
+    "openssl": "the demonstration of a federation makes certificates with the same commands",
+    "ssh-keygen": "the demonstration of a federation makes keys with the same command",
     "srun": "there may be no cluster",
     "sbatch": "there may be no cluster",
 }
@@ -66,6 +68,7 @@ ONLY_PARSED = {
     "--model mine": "the model that calibrate writes",
     "--device cuda": "there may be no graphics card",
     "--bids": "the tests of cohorts run whole cohorts with the same command",
+    "federate": "test_federation has two sites in one process; its slow test starts Flower's own",
     "report": "reads what a cohort's run has left; the tests of cohorts make it",
     "serve": "waits for requests; test_worker makes them",
 }

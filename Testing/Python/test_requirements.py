@@ -33,6 +33,8 @@ def test_what_is_absent_or_too_old_is_missing(monkeypatch):
     training = requirements.missing(training=True)
     missing = requirements.missing()
     assert set(training.packages) - set(missing.packages) == set(requirements.TRAINING)
+    federated = requirements.missing(federated=True)
+    assert set(federated.packages) - set(training.packages) == set(requirements.FEDERATED)
     names = {p.split(">=")[0] for p in missing.packages}
     assert "nibabel" in names
     assert "matplotlib" in names
@@ -50,6 +52,8 @@ def test_the_lists_here_and_in_the_package_agree():
     declared = dict(re.findall(r'"([A-Za-z0-9_.-]+)>=([0-9.]+)"', block + train))
     for name in ("numpy", "SimpleITK", "pydicom"):  # Slicer's own
         declared.pop(name)
+    federated = re.search(r"\nfederated = \[\n(.*?)\n\]", text, re.DOTALL)[1]
+    assert all(f'"{requirement};' in federated for requirement in requirements.FEDERATED)
     detecting = (*requirements.REQUIREMENTS, requirements.PYTORCH)
     assert dict(r.split(">=") for r in (*detecting, *requirements.TRAINING)) == declared
 

@@ -40,6 +40,9 @@ TRAINING = (
 )
 """What training and augmentation need besides."""
 
+FEDERATED = ("flwr>=1.42",)
+"""What *Join a federation* needs besides."""
+
 PYTORCH = "torch>=2.3"
 
 _IMPORTED = {"PyYAML": "yaml"}
@@ -139,23 +142,27 @@ class Missing:
         )
 
 
-def missing(*, training: bool = False) -> Missing:
-    """What has to be installed before the worker can run, or a training."""
-    wanted = (*REQUIREMENTS, *TRAINING) if training else REQUIREMENTS
+def missing(*, training: bool = False, federated: bool = False) -> Missing:
+    """What has to be installed before the worker can run, a training, or one with other sites."""
+    wanted = REQUIREMENTS
+    if training or federated:
+        wanted = (*wanted, *TRAINING)
+    if federated:
+        wanted = (*wanted, *FEDERATED)
     return Missing(tuple(r for r in wanted if not _satisfied(r)), not _satisfied(PYTORCH))
 
 
 def lacking(error: ModuleNotFoundError) -> str | None:
     """What to do about a package that could not be imported; None if it is none of these."""
     imported = (error.name or "").partition(".")[0]
-    for requirement in (*REQUIREMENTS, *TRAINING, PYTORCH):
+    for requirement in (*REQUIREMENTS, *TRAINING, *FEDERATED, PYTORCH):
         match = _OPERATOR.match(requirement)
         if match is not None and imported == _IMPORTED.get(match[1], match[1].replace("-", "_")):
-            where = (
-                "Start training in Brain Landmarks Training"
-                if requirement in TRAINING
-                else "Detect landmarks in Brain Landmarks"
-            )
+            where = "Detect landmarks in Brain Landmarks"
+            if requirement in TRAINING:
+                where = "Start training in Brain Landmarks Training"
+            elif requirement in FEDERATED:
+                where = "Join in Brain Landmarks Training"
             return f"Slicer's Python lacks {match[1]}; click {where} once, which installs it."
     return None
 

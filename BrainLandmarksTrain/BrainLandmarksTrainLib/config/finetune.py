@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from BrainLandmarksLib.dataset import Dataset
-from BrainLandmarksLib.network.model_files import summarise
+from BrainLandmarksLib.network.model_files import ModelSummary, summarise
 from BrainLandmarksTrainLib.settings import from_values
 
 from .recipe import WHAT, Recipe
@@ -67,6 +67,28 @@ def finetune_recipe(
     known = protocol.hash == old.protocol_hash
     if steps is None and minutes is None:
         steps = STEPS if known else STEPS_OF_NEW_LANDMARKS
+    values = {
+        "name": name or f"{old.name}-tuned",
+        "output": str(Path(output).absolute()),
+        "start_from": str(model),
+        "scans": {"dataset": str(Path(dataset).absolute())},
+        **finetune_values(old, known=known, steps=steps, minutes=minutes),
+        "machine": {k: v for k, v in (machine or {}).items() if v is not None},
+    }
+    return from_values(Recipe, values, WHAT)
+
+
+def finetune_values(
+    old: ModelSummary, *, known: bool, steps: int | None = None, minutes: float | None = None
+) -> dict[str, Any]:
+    """Settings of the networks that fine-tuning trains: "locator", "fine" and "refinement".
+
+    Args:
+        old: The model to start from.
+        known: Whether it finds the dataset's landmarks.
+        steps: Of the fine network; others get a share of it on top.
+        minutes: Of the fine network.
+    """
     common = {"sigma": 1.25, "alpha": 0.5, "coordinate_loss": "euclidean"}
     fine = {
         **_cube(old.networks["fine"]), **common, **(_KNOWN if known else _NEW),
@@ -90,17 +112,7 @@ def finetune_recipe(
             **_cube(old.networks["refinement"]), **common, **_KNOWN, **share(_REFINEMENT_SHARE),
             "prior_mm": _PRIOR_MM,
         }  # fmt: skip
-    values = {
-        "name": name or f"{old.name}-tuned",
-        "output": str(Path(output).absolute()),
-        "start_from": str(model),
-        "scans": {"dataset": str(Path(dataset).absolute())},
-        "locator": locator,
-        "fine": fine,
-        "refinement": refinement,
-        "machine": {k: v for k, v in (machine or {}).items() if v is not None},
-    }
-    return from_values(Recipe, values, WHAT)
+    return {"locator": locator, "fine": fine, "refinement": refinement}
 
 
 def _cube(network: Mapping[str, Any]) -> dict[str, Any]:

@@ -160,8 +160,11 @@ class Trainer:
         """Whether there is nothing left to do."""
         return self.progress() >= 1.0 or self.state.plateau.exhausted(self.config.patience)
 
-    def train(self) -> TrainingResult:
+    def train(self, until: int | None = None) -> TrainingResult:
         """Train to the end of the run, or until interrupted; a checkpoint is written either way.
+
+        Args:
+            until: The step before which to pause, as at the end of a round of a federation.
 
         Raises:
             UserError: a checkpoint cannot be written, or a process that makes samples has died.
@@ -171,6 +174,7 @@ class Trainer:
         seconds_before, step_before = self.state.seconds, self.state.step
         saved_at, saved_step = started, -1
         last = self.config.steps if self.config.steps is not None else VALIDATION_STEP
+        last = last if until is None else min(last, until)
         stopping = False
         self._stop_asked = False
         with (

@@ -16,6 +16,7 @@ from BrainLandmarksLib.ui.common.section import heard
 
 from .augmenting import AugmentationTab
 from .dataset import DatasetTab
+from .federation import FederationSection
 from .guidelines import GuidelinesSection
 from .importing import ImportSection
 from .paths import NOWHERE, PathField
@@ -28,6 +29,9 @@ _PATHS = {
     "policyFile": "policyFile",
     "recipe": "recipePath",
     "output": "outputPath",
+    "federationCertificate": "federationCertificatePath",
+    "federationKey": "federationKeyPath",
+    "federationOutput": "federationOutputPath",
 }
 """Path of the parameter node to its field."""
 
@@ -51,12 +55,13 @@ class TrainPanel(Messages):
         self._known: dict[str, Any] = {}
         self.report = ReportSection(self)
         self.training = TrainingTab(self)
+        self.federation = FederationSection(self)
         self.augmentation = AugmentationTab(self)
         self.dataset = DatasetTab(self)
         self.importing = ImportSection(self)
         self.guidelines = GuidelinesSection(self)
         self.raters = RatersSection(self)
-        self._tabs = (self.dataset, self.augmentation, self.training)
+        self._tabs = (self.dataset, self.augmentation, self.training, self.federation)
         self._paths = {
             name: PathField(getattr(ui, field), partial(self._path_chosen, name))
             for name, field in _PATHS.items()
@@ -122,13 +127,14 @@ class TrainPanel(Messages):
         value = NOWHERE if self.parameters is None else self.parameters.getValue(name)
         return None if value == NOWHERE else value
 
-    def ready(self, *, training: bool = False) -> bool:
+    def ready(self, *, training: bool = False, federated: bool = False) -> bool:
         """Whether the packages are there; asks once and installs them if not.
 
         Args:
             training: Those for training as well.
+            federated: Those for training with other sites as well.
 
         Raises:
             UserError: another panel is installing some.
         """
-        return self._installer.ready(training=training)
+        return self._installer.ready(training=training, federated=federated)

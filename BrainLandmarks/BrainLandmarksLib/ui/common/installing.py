@@ -39,28 +39,32 @@ class Installer:
         self._panel = panel
         self._buttons = buttons
         self._on_installed = on_installed
-        self._ready: set[bool] = set()
+        self._ready: set[tuple[bool, bool]] = set()
 
-    def ready(self, *, training: bool = False) -> bool:
+    def ready(self, *, training: bool = False, federated: bool = False) -> bool:
         """Whether the packages are there; asks once and installs them if not.
 
         Args:
             training: Those for training as well.
+            federated: Those for training with other sites as well.
 
         Raises:
             UserError: another panel is installing some.
         """
-        if training in self._ready:  # looking takes 30 ms, and nobody takes packages away
+        if (
+            training,
+            federated,
+        ) in self._ready:  # looking takes 30 ms, and nobody takes packages away
             return True
         need_no_installation()
-        needed = requirements.missing(training=training)
+        needed = requirements.missing(training=training, federated=federated)
         if needed and not self._possible(needed):
             return False
         if needed and slicer.util.confirmOkCancelDisplay(needed.sentence):
             self.install(needed, None)
-        if requirements.missing(training=training):
+        if requirements.missing(training=training, federated=federated):
             return False
-        self._ready.add(training)
+        self._ready.add((training, federated))
         return True
 
     def _possible(self, needed: requirements.Missing) -> bool:

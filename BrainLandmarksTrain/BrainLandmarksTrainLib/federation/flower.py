@@ -1,0 +1,152 @@
+"""Flower's commands and the environment they run in.
+
+Flower reports how it is used and looks for updates unless it is told not to; in every process that
+is started here, it is told not to before it is imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import socket
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from BrainLandmarksLib.errors import UserError
+
+SILENCE = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+}
+"""What keeps Flower from calling its makers, and from installing what an app asks for."""
+
+SERVER_FOLDER = "BRAINLANDMARKS_FEDERATION"
+"""Environment variable that tells the server's app where its rounds are kept."""
+SERVER_MODEL = "BRAINLANDMARKS_FEDERATION_MODEL"
+"""Environment variable that tells the server's app the start model, where that is a folder."""
+
+_INSTALL = "pip install 'brainlandmarks[federated]'"
+
+
+def need_flower() -> None:
+    """Check that Flower is there, without importing it.
+
+    Raises:
+        UserError: it is not.
+    """
+    if importlib.util.find_spec("flwr") is None:
+        where = "" if sys.version_info >= (3, 11) else " in a Python of 3.11 or later"
+        raise UserError(f"a federation needs Flower; install it{where} with {_INSTALL}.")
+
+
+def environment(home: Path, base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of Flower's processes.
+
+    Args:
+        home: Where Flower keeps the app and its own settings.
+        base: What else is in it; by default this process' environment.
+    """
+    given = dict(os.environ if base is None else base)
+    # Flower starts its other programs by their names.
+    scripts = [sysconfig.get_path("scripts"), str(Path(sys.executable).parent)]
+    path = os.pathsep.join(dict.fromkeys([*scripts, given.get("PATH", "")]))
+    return {**given, **SILENCE, "FLWR_HOME": str(home), "PATH": path}
+
+
+def run_here(
+    command: str,
+    arguments: Sequence[str],
+    home: Path,
+    *,
+    prepare: Callable[[], object] = lambda: None,
+    **more: str,
+) -> int:
+    """Become one of Flower's commands; returns its exit code.
+
+    Args:
+        command: Such as "flower-supernode".
+        arguments: Of that command.
+        home: Where Flower keeps the app and its own settings.
+        prepare: Called before the command, when Flower may be imported.
+        more: Further environment variables.
+
+    Raises:
+        UserError: Flower is missing, or is a version without this command.
+    """
+    need_flower()
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ.update({**environment(home), **more})
+    points = metadata.entry_points(group="console_scripts", name=command)
+    if not points:
+        raise UserError(
+            f"the installed Flower has no {command}; install the version that this program was "
+            f"tested with: {_INSTALL}."
+        )
+    entry = next(iter(points)).load()
+    prepare()
+    before = sys.argv
+    sys.argv = [command, *arguments]
+    try:
+        entry()
+    except UserError as error:
+        # Flower's other threads would keep the process.
+        print(f"brainlandmarks: {error}", file=sys.stderr, flush=True)
+        os._exit(2)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def free_port() -> int:
+    """A port on this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, seconds: float = math.inf) -> bool:
+    """Wait until somebody on this machine listens at a port; whether it has come to that."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return True
+        time.sleep(0.5)
+    return False
+
+
+def transport(
+    insecure: bool, certificates: Path | None, option: str = "--root-certificates"
+) -> list[str]:
+    """How the other side is known: by a certificate, or not at all.
+
+    Raises:
+        UserError: neither was asked for, or the certificate is missing.
+    """
+    if insecure:
+        return ["--insecure"]
+    if certificates is None:
+        raise UserError(
+            f"without a certificate nobody knows whom they talk to; give {option}, or --insecure "
+            "to try things on one machine."
+        )
+    need_file(certificates, "certificate")
+    return [option, str(certificates)]
+
+
+def need_file(path: Path, what: str) -> None:
+    """Check that a file is there.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not path.is_file():
+        raise UserError(f"the {what} {path} is missing; check the path.")
