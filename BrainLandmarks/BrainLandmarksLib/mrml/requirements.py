@@ -144,7 +144,7 @@ class Missing:
 
 def missing(*, training: bool = False, federated: bool = False) -> Missing:
     """What has to be installed before the worker can run, a training, or one with other sites."""
-    wanted = REQUIREMENTS
+    wanted: tuple[str, ...] = REQUIREMENTS
     if training or federated:
         wanted = (*wanted, *TRAINING)
     if federated:

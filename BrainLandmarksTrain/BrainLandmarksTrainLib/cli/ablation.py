@@ -48,8 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: the settings or the dataset cannot be used.
     """
     from BrainLandmarksLib.errors import UserError
+    from BrainLandmarksTrainLib.config.ablation import load_ablation
     from BrainLandmarksTrainLib.engine.distributed import leads
-    from BrainLandmarksTrainLib.pipeline.ablation import PAGE, load_ablation, run_ablation
+    from BrainLandmarksTrainLib.pipeline.ablation import PAGE, run_ablation
 
     config = load_ablation(
         arguments.config, arguments.output, arguments.dataset, **machine_options(arguments)

@@ -178,7 +178,7 @@ def _site(context: Context) -> Site:
                 "site its folder with --model."
             )
         model = federation.model
-    machine = {k: node[k] for k in ("device", "threads", "workers") if k in node}
+    machine: dict[str, Any] = {k: node[k] for k in ("device", "threads", "workers") if k in node}
     return Site(
         federation,
         str(node["dataset"]),

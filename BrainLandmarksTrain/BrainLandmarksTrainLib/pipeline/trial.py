@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,14 +27,12 @@ from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.json_file import read_json
 from BrainLandmarksLib.network.device import choose_device
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet, channels_last
+from BrainLandmarksTrainLib.config.ablation import AblationConfig
 from BrainLandmarksTrainLib.config.recipe import Recipe
 from BrainLandmarksTrainLib.engine.config import TrainingConfig
 from BrainLandmarksTrainLib.engine.distributed import leads
 
 from .train import train_model
-
-if TYPE_CHECKING:
-    from .ablation import AblationConfig
 
 PAGE = "ablation.md"
 TABLE = "variants.csv"
