@@ -613,8 +613,8 @@ def test_the_commands_are_flowers(tmp_path, start, datasets, monkeypatch, capsys
     """What each command asks Flower for; the dataset is in a file that stays."""
     called = []
 
-    def noted(command, arguments, home, **more):
-        called.append((command, list(arguments), more))
+    def noted(command, arguments, home, variables=None):
+        called.append((command, list(arguments), variables))
         return 0
 
     monkeypatch.setattr(flower, "run_here", noted)

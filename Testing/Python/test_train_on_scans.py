@@ -339,14 +339,17 @@ def test_variants_of_the_network_are_compared_at_equal_steps_and_time(
 
 
 def test_the_table_of_variants_shows_the_seeds():
+    def errors(*means: float) -> tuple[trial.Errors, ...]:
+        return tuple(trial.Errors(mean, 1.0 if np.isnan(mean) else 0.0) for mean in means)
+
     outcomes = {
-        "plain": trial.Outcome(1000, 1.0, 100, (8.0, 9.0), (8.0, 9.0)),
-        "wide": trial.Outcome(2000, 1.25, 80, (7.0, 7.5), (7.5, 8.5)),
+        "plain": trial.Outcome(1000, 1.0, 100, errors(8, 9), errors(8, 9)),
+        "wide": trial.Outcome(2000, 1.25, 80, errors(7, 7.5), errors(7.5, np.nan)),
     }
     text = trial._table(outcomes).markdown()
     assert "| error after 100 steps |" in text
     assert "| plain | 1000 | x 1.00 | 8.50 (8.00, 9.00) | 100 | 8.50 (8.00, 9.00) |" in text
-    assert "| wide | 2000 | x 1.25 | 7.25 (7.00, 7.50) | 80 | 8.00 (7.50, 8.50) |" in text
+    assert "| wide | 2000 | x 1.25 | 7.25 (7.00, 7.50) | 80 | 7.50, none; 50 % missed |" in text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from polling import until
 from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.worker.background_run import RUN_FILE, BackgroundRun
 from BrainLandmarksTrainLib.federation.progress import SiteProgress, write_progress
-from BrainLandmarksTrainLib.ui import federation
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "BrainLandmarksTrain" / "BrainLandmarksTrain.py"
@@ -39,13 +38,13 @@ def chosen(panel, six_heads, tmp_path):
 
 @pytest.fixture
 def waiting(monkeypatch):
-    """A command that waits in the place of Flower's node, which would look for its server."""
+    """What was started: the command itself, which looks for a server that is not there."""
     arguments = []
     start = BackgroundRun.start.__func__
 
     def begin(cls, folder, given):
         arguments.append(list(given))
-        return start(cls, folder, ["serve"])
+        return start(cls, folder, given)
 
     monkeypatch.setattr(BackgroundRun, "start", classmethod(begin))
     return arguments
@@ -95,15 +94,17 @@ def test_the_site_trains_in_the_background_and_its_rounds_are_shown(
     assert ui.leaveButton.enabled
     assert not ui.federationServerEdit.enabled
     folder = tmp_path / "joined"
+    log = folder / "run.log"
+    until(desktop, lambda: "joining 127.0.0.1:9" in log.read_text())
     write_progress(folder, SiteProgress(3, 10, "training the fine network", 0.5))
     section.poll()
     assert ui.federationLabel.text == "Round 3 of 10: training the fine network, loss 0.5."
     assert (ui.federationBar.value, ui.federationBar.maximum) == (2, 10)
     ui.leaveButton.click()
-    assert ui.federationLabel.text == federation._LEAVING
+    assert ui.federationLabel.text == "Leaving the federation …"
     until(desktop, lambda: section.poll() or section.run is None)
     assert ui.joinButton.enabled
-    assert "federation" in ui.federationLabel.text
+    assert ui.federationLabel.text.startswith("This site has left the federation")
 
 
 def test_a_federation_is_found_again(chosen, waiting, desktop, tmp_path):

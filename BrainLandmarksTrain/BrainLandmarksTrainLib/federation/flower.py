@@ -63,8 +63,9 @@ def run_here(
     command: str,
     arguments: Sequence[str],
     home: Path,
-    more: Mapping[str, str] | None = None,
+    *,
     prepare: Callable[[], object] = lambda: None,
+    variables: Mapping[str, str] | None = None,
 ) -> int:
     """Become one of Flower's commands; returns its exit code.
 
@@ -72,15 +73,15 @@ def run_here(
         command: Such as "flower-supernode".
         arguments: Of that command.
         home: Where Flower keeps the app and its own settings.
-        more: Further environment variables.
         prepare: Called before the command, when Flower may be imported.
+        variables: Further environment variables.
 
     Raises:
         UserError: Flower is missing, or is a version without this command.
     """
     need_flower()
     home.mkdir(parents=True, exist_ok=True)
-    os.environ.update({**environment(home), **(more or {})})
+    os.environ.update({**environment(home), **(variables or {})})
     points = metadata.entry_points(group="console_scripts", name=command)
     if not points:
         raise UserError(

@@ -43,6 +43,18 @@ _SAME_COST = 0.05
 
 
 @dataclass(frozen=True)
+class Errors:
+    """Mean radial error of what was found, mm, NaN if nothing was, and the share that was not.
+
+    A head that the model does not recognise has no error: without the share, a worse network could
+    look better.
+    """
+
+    mean: float
+    missed: float
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of a variant.
 
@@ -50,15 +62,15 @@ class Outcome:
         weights: Number of weights of its fine network.
         cost: Time of a step, as a multiple of the first variant's.
         steps: Steps that the first variant's time has room for.
-        at_steps: Mean error of each seed after the recipe's steps, mm.
-        at_time: Mean error of each seed after `steps`, mm.
+        at_steps: What each seed's network errs after the recipe's steps.
+        at_time: What each seed's network errs after `steps`.
     """
 
     weights: int
     cost: float
     steps: int
-    at_steps: tuple[float, ...]
-    at_time: tuple[float, ...]
+    at_steps: tuple[Errors, ...]
+    at_time: tuple[Errors, ...]
 
 
 def run_trial(
@@ -89,7 +101,7 @@ def run_trial(
         for name, variant in config.variants.items()
     }
     costs = _costs(networks, config, output / COSTS)
-    errors: dict[tuple[str, int], list[float]] = {}
+    errors: dict[tuple[str, int], list[Errors]] = {}
     # Seed by seed: what a stopped command leaves behind can be compared.
     for seed in range(config.seeds):
         for name, variant in config.variants.items():
@@ -156,11 +168,15 @@ class _Run:
             fine=replace(_fine(variant), steps=self.steps),
         )
 
-    def error(self) -> float:
-        """Mean error over the scans of the test split, mm."""
+    def error(self) -> Errors:
+        """Over the scans of the test split."""
         with np.load(self.folder / "test.npz") as measured:
-            differences = measured["found"] - measured["truth"]
-        return float(np.nanmean(np.linalg.norm(differences, axis=-1)))
+            found, truth = measured["found"], measured["truth"]
+        there = np.isfinite(truth).all(axis=-1)
+        errors = np.linalg.norm(found - truth, axis=-1)[there]
+        known = np.isfinite(errors)
+        mean = float(errors[known].mean()) if known.any() else float("nan")
+        return Errors(mean, float(1 - known.mean()))
 
 
 def copy_whole(source: Path, target: Path) -> None:
@@ -245,10 +261,15 @@ def _table(outcomes: Mapping[str, Outcome]) -> Table:
     return Table(header, rows)
 
 
-def _seeds(errors: Sequence[float]) -> str:
-    """The mean, and what it is the mean of."""
-    each = ", ".join(f"{error:.2f}" for error in errors)
-    return f"{np.mean(errors):.2f} ({each})" if len(errors) > 1 else each
+def _seeds(errors: Sequence[Errors]) -> str:
+    """The mean, what it is the mean of, and how much was missed, if anything was."""
+    means = [error.mean for error in errors]
+    each = ", ".join("none" if np.isnan(mean) else f"{mean:.2f}" for mean in means)
+    text = each
+    if len(errors) > 1 and np.isfinite(means).all():
+        text = f"{np.mean(means):.2f} ({each})"
+    missed = float(np.mean([error.missed for error in errors]))
+    return f"{text}; {100 * missed:.0f} % missed" if missed else text
 
 
 def _page(config: AblationConfig, scans: int, table: Table) -> str:
@@ -258,10 +279,11 @@ def _page(config: AblationConfig, scans: int, table: Table) -> str:
     over = f"over {config.seeds} seeds (in brackets each)" if several else "with one seed"
     about = (
         f"N = {fine.size}, {fine.features} features, {fine.steps} steps of {fine.batch_size} scans "
-        f"each, measured on {scans} scans of the test split. Mean radial error in mm, {over}. The "
-        f"time of a step, forwards and backwards, is a multiple of that of '{first}'; where it "
-        f"differs by more than {100 * _SAME_COST:g} %, the variant was trained once more with as "
-        "many steps as the same time has room for. "
+        f"each, measured on {scans} scans of the test split. Mean radial error in mm of the points "
+        f"that were found, {over}; where points were missed, errors cannot be compared. The time "
+        f"of a step, forwards and backwards, is a multiple of that of '{first}'; where it differs "
+        f"by more than {100 * _SAME_COST:g} %, the variant was trained once more with as many "
+        "steps as the same time has room for. "
     )
     about += (
         "Differences no larger than those between the seeds say nothing."

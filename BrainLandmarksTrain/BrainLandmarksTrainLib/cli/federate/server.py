@@ -124,4 +124,4 @@ def run(arguments: argparse.Namespace) -> int:
     told = {flower.SERVER_FOLDER: str(output)}
     if arguments.model is not None:
         told[flower.SERVER_MODEL] = str(Path(arguments.model).absolute())
-    return flower.run_here("flower-superlink", options, output / "flower", told)
+    return flower.run_here("flower-superlink", options, output / "flower", variables=told)
