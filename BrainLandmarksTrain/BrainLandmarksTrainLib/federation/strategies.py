@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -163,7 +164,8 @@ def metrics_of(message: Message) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for record in message.content.metric_records.values():
         for name, value in record.items():
-            if isinstance(value, (int, float)):
+            # Where nothing was found there is no error: JSON has no NaN.
+            if isinstance(value, (int, float)) and math.isfinite(value):
                 numbers[name] = value
     return numbers
 
