@@ -26,6 +26,7 @@ from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import apply_affine, lps_to_ras
 from BrainLandmarksLib.geometry.planes import angle_degrees
+from BrainLandmarksLib.geometry.shape_model import CORRECTED_MM
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
 from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
@@ -390,8 +391,16 @@ def test_without_confidence_the_model_s_mean_errors_count(errors):
 def test_corrected_landmarks_count_as_sure(errors):
     head = found_head()
     head.status = ["confirmed"] * len(BRAIN88)
-    for sure, unsure in zip(prescribe(head, errors), prescribe(found_head(), errors), strict=True):
-        assert sure.uncertainty.angle < unsure.uncertainty.angle
+    expected = errors.expected(head)
+    assert (expected.sigma == CORRECTED_MM).all()
+    assert np.array_equal(expected.covariance, CORRECTED_MM**2 * np.eye(3 * len(BRAIN88)))
+    # What a model errs together turns a plane less than what a person errs point by point.
+    offsets = [
+        (sure.uncertainty.offset, unsure.uncertainty.offset)
+        for sure, unsure in zip(prescribe(head, errors), prescribe(found_head(), errors))
+    ]
+    assert all(sure < 1.1 * unsure for sure, unsure in offsets)
+    assert np.mean(offsets, axis=0)[0] < 0.8 * np.mean(offsets, axis=0)[1]
 
 
 def test_nothing_is_said_where_nothing_is_known():

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -151,8 +152,19 @@ def _by_workers(make: Maker, steps: Sequence[int], depth: int, workers: int) -> 
         prefetch_factor=depth,
         multiprocessing_context="spawn",
     )
-    try:
+    with lost_worker_told():
         yield from zip(steps, loader)
+
+
+@contextmanager
+def lost_worker_told() -> Iterator[None]:
+    """One sentence for a lost worker, of which PyTorch tells wherever the program is just then.
+
+    Raises:
+        UserError: a process that makes samples has died.
+    """
+    try:
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

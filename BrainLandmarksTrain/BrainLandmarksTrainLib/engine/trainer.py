@@ -26,7 +26,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet, channels_last
 from BrainLandmarksLib.network.inference import keep_freed_memory
 
-from .batches import Loader, Maker, Sampler, make_batches
+from .batches import Loader, Maker, Sampler, lost_worker_told, make_batches
 from .checkpoint import (
     PREFIX,
     TrainingState,
@@ -179,6 +179,7 @@ class Trainer:
         self._stop_asked = False
         with (
             _on_signals(self.stop),
+            lost_worker_told(),
             self._log() as log,
             self._samples(range(self.state.step, last)) as samples,
         ):
