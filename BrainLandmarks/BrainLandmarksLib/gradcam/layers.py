@@ -107,7 +107,7 @@ class LayerChain:
                     steps.append((f"{name}.attention", _Attention(block.attention)))
                 steps.append((name, _Join()))
             if network.long_skips and stage < len(network.stages) - 1:
-                steps.append(("", _Keep()))
+                steps.append(("", _Branch()))
         if network.long_skips:
             steps.append(("", _Concatenate(len(network.stages) - 1)))
         first_or_penultimate("penultimate", network.penultimate)
@@ -281,7 +281,7 @@ class _ReLU(_Step):
 
 
 class _Branch(_Step):
-    """The beginning of a residual block: the identity leaves."""
+    """Features leave, for the end of their residual block or for that of the last stage."""
 
     def forward(
         self, x: Tensor, skips: list[Tensor], *, keep: bool, overwrite: bool
@@ -341,19 +341,6 @@ class _Attention(_Step):
         share = torch.sigmoid(excite(F.relu(inner)))
         by_inner = (by_weight * 2 * share * (1 - share)) @ excite.weight
         return (by_inner * (inner > 0)) @ squeeze.weight
-
-
-class _Keep(_Step):
-    """The end of a stage: its features are kept for the end of the last one."""
-
-    def forward(
-        self, x: Tensor, skips: list[Tensor], *, keep: bool, overwrite: bool
-    ) -> tuple[Tensor, Any]:
-        skips.append(x)
-        return x, None
-
-    def backward(self, gradient: Gradient, kept: Any, skips: list[Gradient]) -> Gradient:
-        return gradient.plus(skips.pop())
 
 
 class _Concatenate(_Step):

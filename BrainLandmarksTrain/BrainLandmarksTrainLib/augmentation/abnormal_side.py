@@ -72,6 +72,20 @@ class Abnormality(Transform):
         raise TypeError(f"{type(self).__name__} is drawn with landmarks, by draw_for")
 
 
+class _OfOneBody(Abnormality):
+    """An abnormality that is one body."""
+
+    @staticmethod
+    def focus(parameters: Parameters) -> list[float]:
+        """The middle of the body."""
+        return _centre_of(parameters["body"])
+
+    @staticmethod
+    def brief(parameters: Parameters) -> str:
+        """The main parameters in one or two short lines."""
+        return f"radius {parameters['body']['radius']:.0f} mm"
+
+
 def centred(volume: Volume) -> Volume:
     """The same voxels with their middle as the world's origin."""
     affine = volume.grid.affine.copy()
@@ -235,8 +249,7 @@ class _Shrunk(_Moved):
         mask = _Brain.of(Volume(data, volume.grid), self._frame, levels)
         part = box(volume.grid, self._frame.to_scan(_corners()), 5.0)
         where = positions(volume.grid, part)
-        centre, axes = CEREBRUM
-        radius = np.linalg.norm((self._frame.to_reference(where) - centre) / axes, axis=-1)
+        radius = self._frame.cerebral_radius(where)
         # Share of cortex in a voxel, of what is neither more than cortex nor less than fluid.
         cortex = np.clip((data[part] - levels.fluid) / (levels.grey - levels.fluid), 0, 1)
         value = levels.fluid + (levels.grey - levels.fluid) * cortex ** (1 + self._opening)
@@ -250,7 +263,7 @@ class _Shrunk(_Moved):
 
 
 @dataclass(frozen=True)
-class Mass(Abnormality):
+class Mass(_OfOneBody):
     """A space-occupying lesion: a tumour or a haematoma that pushes the tissue round it away.
 
     The tissue gives way smoothly; the body itself has a rim, a core and some texture, and the
@@ -289,16 +302,6 @@ class Mass(Abnormality):
         """The body with its map."""
         return _MassChange(parameters)
 
-    @staticmethod
-    def focus(parameters: Parameters) -> list[float]:
-        """The middle of the body."""
-        return _centre_of(parameters["body"])
-
-    @staticmethod
-    def brief(parameters: Parameters) -> str:
-        """The main parameters in one or two short lines."""
-        return f"radius {parameters['body']['radius']:.0f} mm"
-
 
 class _MassChange(Change):
     def __init__(self, parameters: Parameters) -> None:
@@ -311,8 +314,7 @@ class _MassChange(Change):
         width = 1.3 * self._body.radius
         weight = np.exp(-(away**2).sum(1) / (2 * width**2))
         # The skull does not give way.
-        centre, axes = CEREBRUM
-        radius = np.linalg.norm((self._frame.to_reference(points) - centre) / axes, axis=1)
+        radius = self._frame.cerebral_radius(points)
         weight *= np.clip((1.15 - radius) / 0.35, 0, 1)
         result: FloatArray = -self._p["effect"] * weight[:, None] * away
         return result
@@ -335,7 +337,7 @@ class _MassChange(Change):
         inside_brain = mask.at(where)
         contrast = abs(levels.white - levels.fluid)
         # Oedema follows the white matter, in fingers.
-        white = np.exp(-(((data[part] - levels.white) / (0.3 * contrast + 1e-6)) ** 2))
+        white = _likeness(data[part], levels.white, 0.3 * contrast)
         halo = np.clip(1 + depth / oedema, 0, 1) * (depth < 0)
         blend(data, part, 0.85 * halo * white * inside_brain, levels.lesion)
         texture = _texture(depth.shape, volume.grid, self._p["seed"])
@@ -352,7 +354,7 @@ class _MassChange(Change):
 
 
 @dataclass(frozen=True)
-class Cavity(Abnormality):
+class Cavity(_OfOneBody):
     """A resection cavity: tissue at the surface of the brain that a surgeon has taken out.
 
     An irregular body round a point at the surface of a hemisphere, filled with fluid as far as the
@@ -382,16 +384,6 @@ class Cavity(Abnormality):
         """The body that is taken out."""
         return _CavityChange(parameters)
 
-    @staticmethod
-    def focus(parameters: Parameters) -> list[float]:
-        """The middle of the body."""
-        return _centre_of(parameters["body"])
-
-    @staticmethod
-    def brief(parameters: Parameters) -> str:
-        """The main parameters in one or two short lines."""
-        return f"radius {parameters['body']['radius']:.0f} mm"
-
 
 class _CavityChange(Change):
     def __init__(self, parameters: Parameters) -> None:
@@ -400,8 +392,7 @@ class _CavityChange(Change):
         self._frame = BrainFrame.of_json(parameters["frame"])
 
     def gone(self, points: FloatArray) -> Mask:
-        centre, axes = CEREBRUM
-        radius = np.linalg.norm((self._frame.to_reference(points) - centre) / axes, axis=1)
+        radius = self._frame.cerebral_radius(points)
         # An eye beside the frontal lobe is not taken out with it.
         gone: Mask = (self._body.depth(points) > 0) & (radius < 1.12)
         return gone
@@ -417,7 +408,7 @@ class _CavityChange(Change):
         contrast = abs(levels.white - levels.fluid)
         # The wall is scarred: a thin rim of gliosis.
         rim = np.exp(-(((depth + 1.5) / 1.2) ** 2))
-        white = np.exp(-(((data[part] - levels.white) / (0.3 * contrast + 1e-6)) ** 2))
+        white = _likeness(data[part], levels.white, 0.3 * contrast)
         blend(data, part, 0.7 * rim * white * brain, levels.lesion)
         texture = _texture(depth.shape, volume.grid, self._p["seed"])
         value = levels.fluid + 0.02 * contrast * texture
@@ -486,18 +477,18 @@ class _Spots(Change):
     def change(self, volume: Volume) -> Image:
         levels = Levels.of(volume, self._frame)
         data = volume.data.copy()
-        width = 0.6 * abs(levels.white - levels.grey) + 0.05 * abs(levels.white) + 1e-6
+        width = 0.6 * abs(levels.white - levels.grey) + 0.05 * abs(levels.white)
         for values in self._p["bodies"]:
             body = Body.of_json(values)
             part = body.box(volume.grid, 2.0)
             share = ramp(body.depth(positions(volume.grid, part)), 2.0)
-            white = np.exp(-(((volume.data[part] - levels.white) / width) ** 2))
+            white = _likeness(volume.data[part], levels.white, width)
             blend(data, part, self._p["strength"] * share * white, levels.lesion)
         return data
 
 
 @dataclass(frozen=True)
-class MetalVoid(Abnormality):
+class MetalVoid(_OfOneBody):
     """No signal beside metal: dental work, a shunt valve or plates, with a bright border.
 
     What rendered heads have as boxes (`heads.void_share`) has here the rounded shape and the
@@ -527,16 +518,6 @@ class MetalVoid(Abnormality):
     def build(parameters: Parameters) -> Change:
         """The void and its border."""
         return _Void(parameters)
-
-    @staticmethod
-    def focus(parameters: Parameters) -> list[float]:
-        """The middle of the body."""
-        return _centre_of(parameters["body"])
-
-    @staticmethod
-    def brief(parameters: Parameters) -> str:
-        """The main parameters in one or two short lines."""
-        return f"radius {parameters['body']['radius']:.0f} mm"
 
 
 class _Void(Change):
@@ -659,6 +640,12 @@ class _Brain:
         ijk = np.moveaxis(self.grid.ras_to_ijk(where), -1, 0)
         result: FloatArray = map_coordinates(self.share, ijk, order=1, mode="nearest")
         return result
+
+
+def _likeness(values: Image, level: float, width: float) -> FloatArray:
+    """How much grey values are like a level, 0 to 1."""
+    result: FloatArray = np.exp(-(((values - level) / (width + 1e-6)) ** 2))
+    return result
 
 
 def _centre_of(body: Parameters) -> list[float]:

@@ -138,6 +138,15 @@ class BrainFrame:
         """The other way."""
         return apply_affine(np.linalg.inv(self.affine), points)
 
+    def cerebral_radius(self, points: FloatArray) -> FloatArray:
+        """How far positions in the scan are from the middle of the cerebrum, (..., 3) to (...).
+
+        About 1 at its surface.
+        """
+        centre, axes = CEREBRUM
+        radius: FloatArray = np.linalg.norm((self.to_reference(points) - centre) / axes, axis=-1)
+        return radius
+
     def to_json(self) -> list[list[float]]:
         """Three rows."""
         rows: list[list[float]] = self.affine[:3].round(5).tolist()
@@ -220,8 +229,7 @@ def brain_mask(volume: Volume, frame: BrainFrame, levels: Levels) -> tuple[Float
     small = small[:: step[0], :: step[1], :: step[2]]
     grid = volume.grid.coarser(step, small.shape)
     where = np.moveaxis(np.indices(grid.shape), 0, -1)
-    centre, axes = CEREBRUM
-    radius = np.linalg.norm((frame.to_reference(grid.ijk_to_ras(where)) - centre) / axes, axis=-1)
+    radius = frame.cerebral_radius(grid.ijk_to_ras(where))
     floor = 0.5 * (levels.fluid + levels.grey) if levels.fluid < levels.grey else 0.4 * levels.grey
     tissue = (small > floor) & (radius < 1.12)
     core = ndimage.binary_erosion(tissue, iterations=1)

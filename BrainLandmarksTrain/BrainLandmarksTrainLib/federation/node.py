@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write, need_writable
 from BrainLandmarksLib.network.model_files import summarise
 
-from .flower import free_port, run_here
+from .flower import free_port, need_file, run_here, transport
 
 AGAIN_S = 15.0
 """Seconds after which a site joins again."""
@@ -88,8 +89,7 @@ def join_options(server: str, told: Path, key: Path | None) -> list[str]:
         raise UserError(f"{server!r} is no address; give HOST:PORT, such as federation.org:8000.")
     options = ["--superlink", server, "--node-config", str(told.absolute())]
     if key is not None:
-        if not key.is_file():
-            raise UserError(f"the key {key} is missing; check the path.")
+        need_file(key, "key")
         options += ["--auth-supernode-private-key", str(key)]
     return options
 
@@ -152,6 +152,23 @@ def write_connection(
     text = f"[superlink]\ndefault = {json.dumps(CONNECTION)}\n\n[superlink.{CONNECTION}]\n"
     home.mkdir(parents=True, exist_ok=True)
     (home / "config.toml").write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def run_flwr(
+    options: Sequence[str], server: str, insecure: bool, root_certificates: Path | None
+) -> int:
+    """Give Flower's own command with a connection, called `CONNECTION`, to a server.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        UserError: Flower or the certificate is missing.
+    """
+    transport(insecure, root_certificates)
+    with tempfile.TemporaryDirectory() as folder:
+        write_connection(Path(folder), server, insecure, root_certificates)
+        return run_here("flwr", options, Path(folder))
 
 
 def pin_app(folder: Path) -> None:

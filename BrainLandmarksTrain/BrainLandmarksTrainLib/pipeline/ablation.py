@@ -109,12 +109,12 @@ def run_ablation(
     Raises:
         UserError: the dataset has no test split, or training cannot run.
     """
-    if config.variants:
-        return run_trial(config, report, on_log, command)
     recipe = config.recipe
     assert recipe.scans is not None
     dataset = Dataset.open(recipe.scans.dataset)
     dataset.of_split("test")
+    if config.variants:
+        return run_trial(config, dataset, report, on_log, command)
     announce = report if leads() else lambda line: None
     output = Path(recipe.output)
     results: dict[str, dict[str, FloatArray]] = {row: {} for row in CONFIGURATIONS}

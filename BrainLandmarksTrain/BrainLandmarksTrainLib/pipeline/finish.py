@@ -40,7 +40,7 @@ from BrainLandmarksTrainLib.versions import installed_versions
 
 from .parcellation import measure_parcellation, parcellation_network, parcellation_spec
 from .prepare import Report, TrainingData
-from .transfer import start_network
+from .transfer import start_network, untrained
 
 INVERSE_TEMPERATURE = 1.5
 """`ModelSpec.inverse_temperature` of a model that a heatmap loss has made; docs/robustness.md has
@@ -125,14 +125,7 @@ def network_of(
         _need_same_kind(base.networks[part][0], part, config)
         return start_network(base, part, data.protocol, config.dropout, recipe.seed)
     torch.manual_seed(recipe.seed)
-    count = len(data.protocol)
-    network = HighRes3DNet(
-        out_channels=count,
-        features=config.features,
-        dropout=config.dropout,
-        long_skips=config.long_skips,
-        attention=config.attention,
-    )
+    network = untrained(config, len(data.protocol))
     # What a network has learnt helps the next one, at another resolution as well.
     before = {"fine": "locator", "refinement": "fine"}.get(part, "")
     earlier: TrainingConfig | None = getattr(recipe, before, None)

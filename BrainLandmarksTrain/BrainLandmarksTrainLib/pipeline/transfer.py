@@ -20,6 +20,7 @@ from BrainLandmarksLib.network.model_files import Model
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksTrainLib.config.parcellation import TransferConfig
 from BrainLandmarksTrainLib.data.classes import Classes
+from BrainLandmarksTrainLib.engine.config import TrainingConfig
 
 _CLASSIFIER = "classifier."
 _ENDS = ("first.0.weight", "classifier.weight")
@@ -52,6 +53,17 @@ def start_network(
         labels = model.protocol.labels, protocol.labels
         network.load_state_dict(new_rows(source, network, *labels))
     return network
+
+
+def untrained(config: TrainingConfig, landmarks: int) -> HighRes3DNet:
+    """A network as its settings say, with random weights."""
+    return HighRes3DNet(
+        out_channels=landmarks,
+        features=config.features,
+        dropout=config.dropout,
+        long_skips=config.long_skips,
+        attention=config.attention,
+    )
 
 
 def new_rows(

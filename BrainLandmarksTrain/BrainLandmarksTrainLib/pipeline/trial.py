@@ -33,6 +33,7 @@ from BrainLandmarksTrainLib.engine.config import TrainingConfig
 from BrainLandmarksTrainLib.engine.distributed import leads
 
 from .train import train_model
+from .transfer import untrained
 
 PAGE = "ablation.md"
 TABLE = "variants.csv"
@@ -75,11 +76,15 @@ class Outcome:
 
 def run_trial(
     config: AblationConfig,
+    dataset: Dataset,
     report: Callable[[str], None] = print,
     on_log: Callable[[str, dict[str, float]], None] | None = None,
     command: str = "",
 ) -> str | None:
     """Train and measure all variants, write the page; goes on where it was stopped.
+
+    Args:
+        dataset: That of the recipe; its test split is what is measured on.
 
     Returns:
         The page, Markdown; None when training was interrupted.
@@ -88,16 +93,13 @@ def run_trial(
         UserError: the dataset has no test split, or training cannot run.
     """
     recipe = config.recipe
-    assert recipe.scans is not None
-    dataset = Dataset.open(recipe.scans.dataset)
-    dataset.of_split("test")
     budget = _fine(recipe).steps
     if budget is None:
         raise UserError("variants are compared at equal steps; give 'fine.steps', not minutes.")
     output = Path(recipe.output)
     announce = report if leads() else lambda line: None
     networks = {
-        name: _network(_fine(variant), len(dataset.protocol))
+        name: untrained(_fine(variant), len(dataset.protocol))
         for name, variant in config.variants.items()
     }
     costs = _costs(networks, config, output / COSTS)
@@ -197,16 +199,6 @@ def _affordable(budget: int, cost: float) -> int:
 def _fine(recipe: Recipe) -> TrainingConfig:
     assert recipe.fine is not None  # `load_ablation` has made sure
     return recipe.fine
-
-
-def _network(fine: TrainingConfig, landmarks: int) -> HighRes3DNet:
-    return HighRes3DNet(
-        out_channels=landmarks,
-        features=fine.features,
-        dropout=fine.dropout,
-        long_skips=fine.long_skips,
-        attention=fine.attention,
-    )
 
 
 def _costs(

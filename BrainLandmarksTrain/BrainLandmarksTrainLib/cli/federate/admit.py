@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 from .server import add_transport
@@ -21,7 +20,7 @@ def add_action(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "admit",
         help="let a site in by its public key (flwr supernode register)",
         description="Register the public key of a site with a server that was started with "
-        "--only-known-sites.",
+        "--known-sites.",
         epilog=_EXAMPLE,
     )
     parser.add_argument("key", type=Path, metavar="FILE", help="public key of the site")
@@ -37,14 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: Flower, the key or a certificate is missing.
     """
     from BrainLandmarksTrainLib.federation import flower
-    from BrainLandmarksTrainLib.federation.node import CONNECTION, write_connection
+    from BrainLandmarksTrainLib.federation.node import CONNECTION, run_flwr
 
     flower.need_flower()
     flower.need_file(arguments.key, "public key")
-    flower.transport(arguments.insecure, arguments.root_certificates)
-    with tempfile.TemporaryDirectory() as folder:
-        write_connection(
-            Path(folder), arguments.server, arguments.insecure, arguments.root_certificates
-        )
-        options = ["supernode", "register", str(arguments.key), CONNECTION]
-        return flower.run_here("flwr", options, Path(folder))
+    options = ["supernode", "register", str(arguments.key), CONNECTION]
+    return run_flwr(options, arguments.server, arguments.insecure, arguments.root_certificates)

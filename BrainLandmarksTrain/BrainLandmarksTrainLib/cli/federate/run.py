@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 from .server import add_transport
@@ -38,19 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from BrainLandmarksTrainLib.federation import flower
     from BrainLandmarksTrainLib.federation.app_folder import read_app
-    from BrainLandmarksTrainLib.federation.node import CONNECTION, write_connection
+    from BrainLandmarksTrainLib.federation.node import CONNECTION, run_flwr
 
     flower.need_flower()
     read_app(arguments.app)
-    flower.transport(arguments.insecure, arguments.root_certificates)
-    with tempfile.TemporaryDirectory() as folder:
-        write_connection(
-            Path(folder), arguments.server, arguments.insecure, arguments.root_certificates
-        )
-        options = [
-            "run",
-            str(arguments.app),
-            CONNECTION,
-            *([] if arguments.detach else ["--stream"]),
-        ]
-        return flower.run_here("flwr", options, Path(folder))
+    options = ["run", str(arguments.app), CONNECTION, *([] if arguments.detach else ["--stream"])]
+    return run_flwr(options, arguments.server, arguments.insecure, arguments.root_certificates)
