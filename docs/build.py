@@ -238,6 +238,7 @@ def draw_follow_up(landmarks: LandmarkSet) -> None:
         change = follow(found, later, expected, expected)
         times.append((name, *series.arrows(protocol, change)))
     draw_displacements(protocol, landmarks.points, times, IMAGES / "follow.png")
+    made_small(IMAGES / "follow.png")
 
 
 def draw_robustness(label_maps: Path) -> str:

@@ -472,7 +472,7 @@ def test_thumbnails_look_along_the_plane_of_each_landmark(
     guide.draw_thumbnails(blob_head, placed, tmp_path)
     assert len(seen) == len(brain88)
     for plane, landmark, point in zip(seen, brain88, placed.points):
-        assert (tmp_path / f"{landmark.label}.png").is_file()
+        assert (tmp_path / f"{landmark.label}.jpg").is_file()
         np.testing.assert_allclose(plane.center, point)
         assert plane.orientation in landmark.plane or plane.title == landmark.plane.capitalize()
 

@@ -42,10 +42,10 @@ def drawn(desktop, name):
 
 def compare(picture, name):
     """Assert that a picture is the one that was looked at."""
-    path = PICTURES / f"{name}.png"
+    path = PICTURES / f"{name}.webp"
     if os.environ.get("UPDATE_PICTURES"):
         PICTURES.mkdir(exist_ok=True)
-        Image.fromarray(picture).save(path, optimize=True)
+        Image.fromarray(picture).save(path, quality=80, method=6)
     expected = np.asarray(Image.open(path).convert("RGB"))
     assert picture.shape == expected.shape
     difference = np.abs(blocks(picture) - blocks(expected))

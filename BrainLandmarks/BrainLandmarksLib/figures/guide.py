@@ -110,7 +110,7 @@ def _contents(group: Group) -> str:
 def _row(landmark: Landmark, thumbnails: Path | None) -> list[str]:
     label = f"`{landmark.label}`"
     if thumbnails is not None:
-        label = f"[{label}]({(thumbnails / landmark.label).as_posix()}.png)"
+        label = f"[{label}]({(thumbnails / landmark.label).as_posix()}.jpg)"
     return [
         str(landmark.index),
         label,
@@ -182,7 +182,7 @@ def draw_group(
 
 
 def draw_thumbnails(volume: Volume, landmarks: LandmarkSet, folder: str | os.PathLike[str]) -> None:
-    """Draw a small picture of every landmark, ``<label>.png``, on a slice through it.
+    """Draw a small picture of every landmark, ``<label>.jpg``, on a slice through it.
 
     The slice is parallel to the plane that the protocol names for it, where the points tell how
     that lies, or to the nearest view.
@@ -222,7 +222,7 @@ def draw_thumbnails(volume: Volume, landmarks: LandmarkSet, folder: str | os.Pat
             )
             axes.set_xlim(-half, half)
             axes.set_ylim(-half, half)
-            save_figure(figure, Path(folder) / f"{landmark.label}.png")
+            save_figure(figure, Path(folder) / f"{landmark.label}.jpg")
 
 
 def _title(landmark: Landmark) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.figures.fonts import make_legible
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Save a figure as PNG; no window is needed.
+    """Save a figure as PNG, or as JPEG if it is called ``.jpg``; no window is needed.
 
     Raises:
         UserError: the file cannot be written.
@@ -21,5 +22,9 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     make_legible(figure)
+    canvas = FigureCanvasAgg(figure)
     with atomic_write(path) as unfinished:
-        FigureCanvasAgg(figure).print_png(str(unfinished))
+        if Path(path).suffix == ".jpg":
+            canvas.print_jpg(str(unfinished), pil_kwargs={"quality": 80, "optimize": True})
+        else:
+            canvas.print_png(str(unfinished))

@@ -17,7 +17,7 @@ def tool_tip(landmark: Landmark, pictures: Path | None = None) -> str:
 
 def picture_of(landmark: Landmark, pictures: Path | None) -> Path | None:
     """The file of a landmark's picture, or None if the folder has none."""
-    file = None if pictures is None else pictures / f"{landmark.label}.png"
+    file = None if pictures is None else pictures / f"{landmark.label}.jpg"
     return file if file is not None and file.exists() else None
 
 

@@ -81,7 +81,7 @@ class LandmarkTable:
         """Make the rows of a protocol; they are empty until `update`.
 
         Args:
-            pictures: Folder with a picture of each landmark, ``<label>.png``.
+            pictures: Folder with a picture of each landmark, ``<label>.jpg``.
         """
         self._filling = True
         try:
