@@ -75,15 +75,29 @@ def test_a_folded_network_finds_the_same(
     taken = []
     convolved = winograd.convolved
 
-    def counted(x: Tensor, weight: Tensor) -> Tensor:
+    def counted(x: Tensor, weight: Tensor, **how: bool) -> Tensor:
         taken.append(tuple(x.shape[2:]))
-        return convolved(x, weight)
+        return convolved(x, weight, **how)
 
     monkeypatch.setattr(winograd, "convolved", counted)
     fast = folded(cube)
     assert set(taken) == ({tuple(n // 4 for n in size)} if not any(n % 4 for n in size) else set())
     monkeypatch.setattr(winograd, "LEAST_PAIRS", 10**9)
     assert apart(fast, folded(cube)) < 1e-4
+
+
+@pytest.mark.parametrize("size", [(8, 12, 4), (6, 9, 5)])
+def test_the_result_may_take_the_place_of_its_input(size: tuple[int, int, int]) -> None:
+    """As many bytes less are taken, and every volume of the batch is read before it is written."""
+    torch.manual_seed(3)
+    x = torch.rand(70, 16, *size).contiguous(memory_format=torch.channels_last_3d)
+    same, wider = torch.rand(16, 16, 3, 3, 3), torch.rand(24, 16, 3, 3, 3)
+    with torch.inference_mode():
+        beside, wide = winograd.convolved(x, same), winograd.convolved(x, wider, overwrite=True)
+        assert wide.shape[1] == 24
+        over = winograd.convolved(x, same, overwrite=True)
+    assert over.data_ptr() == x.data_ptr() != beside.data_ptr()
+    torch.testing.assert_close(over, beside, rtol=0, atol=0)
 
 
 def test_it_is_taken_where_it_pays() -> None:

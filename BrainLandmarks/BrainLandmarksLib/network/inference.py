@@ -154,13 +154,14 @@ def _convolved(conv: nn.Conv3d, x: Tensor, dilation: int, reduced: torch.dtype |
 
     Args:
         conv: Its weights.
+        x: Is overwritten where it can be.
     """
     weight, bias = conv.weight, conv.bias
     if reduced is not None:
         x, weight = x.to(reduced), weight.to(reduced)
         bias = None if bias is None else bias.to(reduced)
     elif dilation == 1 and winograd.pays(x, weight):
-        out = winograd.convolved(x, weight)
+        out = winograd.convolved(x, weight, overwrite=True)
         return out if bias is None else out.add_(bias[:, None, None, None])
     return F.conv3d(x, weight, bias, padding=dilation, dilation=dilation)
 

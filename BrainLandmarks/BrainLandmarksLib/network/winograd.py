@@ -56,12 +56,14 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def convolved(x: Tensor, weight: Tensor) -> Tensor:
+def convolved(x: Tensor, weight: Tensor, overwrite: bool = False) -> Tensor:
     """A convolution without dilation, padded by one zero on every side, and its gradients.
 
     Args:
         x: ``(B, C, D, H, W)``, channels last; D, H and W multiples of 4 where gradients are wanted.
         weight: ``(O, C, 3, 3, 3)``.
+        overwrite: ``x`` is needed no more, and the result may take its place in memory; without
+            gradients, and where there are as many features as before.
 
     Returns:
         ``(B, O, D, H, W)``, channels last.
@@ -69,22 +71,24 @@ def convolved(x: Tensor, weight: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         result: Tensor = _Convolution.apply(x, weight)
         return result
-    # Beyond the last voxels there is nothing, as in the padding.
-    missing = [side for n in reversed(x.shape[2:]) for side in (0, -n % OUT)]
-    if not any(missing):
-        return _forward(x, weight)
-    rows = F.pad(x.permute(0, 2, 3, 4, 1), (0, 0, *missing)).permute(0, 4, 1, 2, 3)
-    d, h, w = x.shape[2:]
-    whole = _forward(rows, weight)[:, :, :d, :h, :w]
-    return whole.contiguous(memory_format=torch.channels_last_3d)
+    return _forward(x, weight, overwrite and weight.shape[0] == weight.shape[1])
 
 
-def _forward(x: Tensor, weight: Tensor) -> Tensor:
+def _forward(x: Tensor, weight: Tensor, overwrite: bool = False) -> Tensor:
     kernel = _kernel_factors(weight)
     rows = x.permute(0, 2, 3, 4, 1)
-    result = x.new_empty(*rows.shape[:4], weight.shape[0])
+    result = rows if overwrite else x.new_empty(*rows.shape[:4], weight.shape[0])
+    d, h, w = rows.shape[1:4]
+    # Beyond the last voxels there is nothing, as in the padding.
+    missing = [side for n in (w, h, d) for side in (0, -n % OUT)]
     for part, into in zip(_chunks(rows), _chunks(result), strict=True):
-        _outputs(torch.bmm(_inputs(part), kernel), into)
+        if any(missing):
+            whole = F.pad(part, (0, 0, *missing))
+            outputs = whole.new_empty(*whole.shape[:4], weight.shape[0])
+            _outputs(torch.bmm(_inputs(whole), kernel), outputs)
+            into.copy_(outputs[:, :d, :h, :w])
+        else:
+            _outputs(torch.bmm(_inputs(part), kernel), into)
     return result.permute(0, 4, 1, 2, 3)
 
 
