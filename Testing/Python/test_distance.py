@@ -44,3 +44,11 @@ def test_landmarks_that_are_afids(tmp_path, brain88, capsys):
     out = capsys.readouterr().out
     assert f"{len(known)} landmarks: mean 2.00 mm" in out
     assert "CC_G" in out
+    # The other way round, what is the same is the same, and no row is taken for another's.
+    swapped = ["--protocol", "afids32", "--reference-protocol", "brain88"]
+    assert main(["distance", *reversed(files), *swapped]) == 0
+    out = capsys.readouterr().out
+    assert f"{len(known)} landmarks: mean 2.00 mm" in out
+    assert {line.split()[0] for line in out.splitlines() if line.count(" mm") == 1} == {
+        afids.landmarks[landmark.afid - 1].label for landmark in known
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -415,6 +416,33 @@ def test_nothing_is_said_where_nothing_is_known():
     assert said[2].angle > 0
 
 
+def test_nothing_is_said_of_a_plane_that_errors_could_undo(errors, tmp_path):
+    """Two landmarks of a line that all but coincide: the numbers would be NaN."""
+    points = found_head().points.copy()
+    line = [BRAIN88.labels.index(label) for label in ("CC_R", "CC_ST")]
+    points[line[1]] = points[line[0]] - [0, 1.5, 0]
+    unsure = prescribe(LandmarkSet.from_points(BRAIN88, points, "model"), errors)
+    of = {each.plane.name: each for each in unsure}
+    lost = of["axial subcallosal"]
+    assert lost.frame is not None
+    assert lost.uncertainty is None
+    assert of["mid-sagittal"].uncertainty is not None
+    files.write_json(tmp_path / "planes.json", unsure, {})
+
+
+def test_a_group_that_no_held_out_head_has_leaves_the_others(tmp_path):
+    shutil.copytree(resources.model_folder("brain88"), tmp_path / "model")
+    about = tmp_path / "model" / "model.json"
+    content = json.loads(about.read_text(encoding="utf-8"))
+    for table in (content["held_out"], content["held_out"]["real_scans"]):
+        table["errors_mm"]["Eye"] = {"count": 0.0}
+    about.write_text(json.dumps(content), encoding="utf-8")
+    sigma = LandmarkErrors.of_model(tmp_path / "model", BRAIN88).sigma
+    eyes = np.array([landmark.group == "Eye" for landmark in BRAIN88])
+    assert np.isnan(sigma[eyes]).all()
+    assert np.isfinite(sigma[~eyes]).all()
+
+
 # Files, pictures and the command ------------------------------------------------------------------
 
 LOAD_WITH_SLICER = """
@@ -572,7 +600,9 @@ def test_the_command_knows_other_protocols(tmp_path, capsys):
         (["--reformat", "axial AC-PC"], "needs an image"),
         (["--reformat", "axial acpc"], "needs an image"),
         (["--landmarks", "other.csv"], "one landmark file"),
-        (["--pixel", "0"], "above zero"),
+        (["--pixel", "0"], "0.1 to 20 mm"),
+        (["--pixel", "inf"], "0.1 to 20 mm"),
+        (["--pixel", "1e-4"], "0.1 to 20 mm"),
         (["--protocol", "tiny.json"], "no scan planes"),
     ],
 )

@@ -263,7 +263,13 @@ def test_repeatability_is_read_from_a_retest(tmp_path, head):
     row = head.protocol.by_label("CC_G").index - 1
     assert sigma[row] == pytest.approx(np.sqrt((0.36 + 0.64) / 2) / 1.5382 / np.sqrt(2), rel=1e-4)
     assert sigma[0] == sigma.max() == sigma[row]
-    for text, words in (("a,b\n1,2\n", "no columns"), ("landmark,median\nX,1\n", "lacks")):
+    wrong_tables = (
+        ("a,b\n1,2\n", "no columns"),
+        ("landmark,median\nX,1\n", "lacks"),
+        ("landmark,median\nCC_G,-0.5\n", "within -0.5 mm, which no head is"),
+        ("landmark,median\nCC_G,1e200\n", "within 1e200 mm, which no head is"),
+    )
+    for text, words in wrong_tables:
         table.write_text(text)
         with pytest.raises(UserError, match=words):
             read_repeatability(table, head.protocol)
@@ -301,8 +307,9 @@ def test_heads_that_do_not_fit_are_refused_in_a_sentence(head, calibrated, tiny_
     with pytest.raises(UserError, match="3 landmarks in common, and a rigid registration needs 4"):
         register(as_found(head.protocol, few), head, "rigid")
     other = LandmarkSet.from_points(tiny_protocol, np.eye(5, 3) * 30)
-    with pytest.raises(UserError, match="same protocol"):
-        register(other, head, "rigid")
+    for one, two in ((other, head), (head, other)):
+        with pytest.raises(UserError, match="same protocol"):
+            register(one, two, "rigid", calibrated, calibrated)
     mirrored = as_found(head.protocol, head.points * [-1, 1, 1])
     with pytest.raises(UserError, match="left and right are exchanged"):
         register(mirrored, head, "rigid")
@@ -435,7 +442,8 @@ def test_the_command_writes_transform_tables_and_landmarks(files, head, kind, ca
     [
         (["--resample"], "needs two images"),
         (["--smoothing", "1"], "thin-plate only"),
-        (["--kind", "thin-plate", "--smoothing", "-1"], "at least 0"),
+        (["--kind", "thin-plate", "--smoothing", "-1"], "a number from 0"),
+        (["--kind", "thin-plate", "--smoothing", "inf"], "a number from 0"),
         (["--protocol", "afids32"], "does not know"),
     ],
 )
@@ -445,6 +453,33 @@ def test_options_that_do_not_fit_are_refused(files, more, words, capsys):
     assert main([*arguments, "-o", str(folder / "out"), *more]) == 2
     assert words in capsys.readouterr().err
     assert not (folder / "out").exists()
+
+
+def test_a_map_that_folds_is_refused(tmp_path, head, capsys):
+    for name, mm in (("a.csv", 9.0), ("b.csv", 0.0)):
+        points = head.points + np.random.default_rng(3).normal(0, mm, head.points.shape)
+        write_landmarks(tmp_path / name, as_found(head.protocol, points))
+    arguments = ["register", str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), "--kind"]
+    folded = [*arguments, "thin-plate", "--smoothing", "0", "-o", str(tmp_path / "out")]
+    assert main(folded) == 2
+    assert "the map folds" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*"))
+    # Where every landmark has a place all the same, it is said.
+    points = head.points + np.random.default_rng(1).normal(0, 9, head.points.shape)
+    write_landmarks(tmp_path / "a.csv", as_found(head.protocol, points))
+    assert main(folded) == 0
+    assert "note: the map folds somewhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["register", "follow"])
+def test_the_protocol_of_files_is_not_that_of_images(tmp_path, command, capsys):
+    """It is said before anything is detected."""
+    afids = load_protocol("afids32")
+    points = np.random.default_rng(0).normal(0, 30, (32, 3))
+    write_landmarks(tmp_path / "a.csv", LandmarkSet.from_points(afids, points, "truth"))
+    arguments = [command, str(tmp_path / "a.csv"), "sample:colin27", "--protocol", "afids32"]
+    assert main([*arguments, "-o", str(tmp_path / "out")]) == 2
+    assert "--protocol is of landmark files" in capsys.readouterr().err
 
 
 def test_a_file_in_the_wrong_system_is_refused(files, head, capsys):

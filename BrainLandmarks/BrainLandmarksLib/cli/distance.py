@@ -97,13 +97,12 @@ def _raters_of(reference: Protocol, found: Protocol) -> Callable[[str, float], f
     from BrainLandmarksLib.agreement.raters import Raters
 
     raters = Raters.of_protocol(reference.name)
+    partners = _partners(found, reference)
 
     def nearer(label: str, mm: float) -> float:
-        landmark = found.by_label(label)
-        index = landmark.index if found.hash == reference.hash else landmark.afid
-        if raters is None or index is None:
+        if raters is None or label not in partners:
             return float("nan")
-        return raters.percentile(reference.labels[index - 1], mm)
+        return raters.percentile(reference.labels[partners[label]], mm)
 
     return nearer
 
@@ -111,16 +110,23 @@ def _raters_of(reference: Protocol, found: Protocol) -> Callable[[str, float], f
 def distances(found: LandmarkSet, reference: LandmarkSet) -> list[tuple[str, float]]:
     """(label, mm) of every landmark that both sets have.
 
-    Landmarks are the same if they have the same label in the same protocol, or if the one's
-    ``afid`` is the other's index.
+    Landmarks are the same if they have the same label in the same protocol, or the same AFID in
+    different ones.
     """
-    same = found.protocol.hash == reference.protocol.hash
+    partners = _partners(found.protocol, reference.protocol)
     rows = []
-    for row, landmark in enumerate(found.protocol.landmarks):
-        index = landmark.index if same else landmark.afid
-        if index is None or index > len(reference.protocol):
+    for row, label in enumerate(found.protocol.labels):
+        if label not in partners:
             continue
-        distance = float(np.linalg.norm(found.points[row] - reference.points[index - 1]))
+        distance = float(np.linalg.norm(found.points[row] - reference.points[partners[label]]))
         if np.isfinite(distance):
-            rows.append((landmark.label, distance))
+            rows.append((label, distance))
     return rows
+
+
+def _partners(found: Protocol, reference: Protocol) -> dict[str, int]:
+    """Label of a landmark -> row of the same one in another protocol, where that has it."""
+    if found.hash == reference.hash:
+        return {label: row for row, label in enumerate(found.labels)}
+    rows = {other.afid: row for row, other in enumerate(reference) if other.afid is not None}
+    return {own.label: rows[own.afid] for own in found if own.afid in rows}

@@ -74,8 +74,8 @@ def protocol_of(arguments: argparse.Namespace) -> Protocol:
     return model_protocol(arguments.model)
 
 
-def calibrated(arguments: argparse.Namespace, protocol: Protocol) -> LandmarkErrors | None:
-    """The errors of the model's landmarks; None for landmarks that the model does not find.
+def calibrated(arguments: argparse.Namespace, protocol: Protocol) -> LandmarkErrors:
+    """The errors of the model's landmarks; those of people alone if the files have others.
 
     Raises:
         UserError: there is no such model.
@@ -99,6 +99,7 @@ def read_heads(
     """
     from BrainLandmarksLib.io.landmarks import read_landmarks
     from BrainLandmarksLib.io.pairing import annotation_stem
+    from BrainLandmarksLib.network.model_files import model_protocol
     from BrainLandmarksLib.protocol.compliance import need_one_way_round
 
     protocol = protocol_of(arguments)
@@ -109,6 +110,11 @@ def read_heads(
     }
     need_one_way_round([(Path(name).name, landmarks) for name, landmarks in files.items()])
     images = [argument for argument in given if argument not in files]
+    if images and protocol.hash != model_protocol(arguments.model).hash:
+        raise UserError(
+            "--protocol is of landmark files, and the landmarks of images are those of --model; "
+            "give landmark files only, or a model that finds the landmarks of --protocol."
+        )
     found = dict(zip(images, _detected(images, arguments, force_hint), strict=True))
     return [
         Head(annotation_stem(argument), files[argument]) if argument in files else found[argument]

@@ -27,6 +27,8 @@ examples:
   brainlandmarks planes survey.nii.gz -o planes --reformat "axial AC-PC"
 """
 
+_PIXEL_MM = (0.1, 20.0)
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
@@ -72,8 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: something cannot be read, found or written, or options do not go together.
     """
-    if not arguments.pixel > 0:
-        raise UserError(f"--pixel must be above zero, not {arguments.pixel:g}.")
+    low, high = _PIXEL_MM
+    if not low <= arguments.pixel <= high:
+        raise UserError(f"--pixel must be {low:g} to {high:g} mm, not {arguments.pixel:g}.")
     without_image = heads.is_landmark_file(arguments.input)
     protocol = _protocol(arguments)
     _check_options(arguments, protocol, without_image)

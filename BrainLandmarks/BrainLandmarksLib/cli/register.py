@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from BrainLandmarksLib.cli import heads
+from BrainLandmarksLib.cli import heads, terminal
 from BrainLandmarksLib.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         need_absent(outputs)
 
     from BrainLandmarksLib.registration.register import register
-    from BrainLandmarksLib.registration.report import region_table, wrong
+    from BrainLandmarksLib.registration.report import fold_free, region_table, wrong
 
     moving, fixed = heads.read_heads([arguments.moving, arguments.fixed], arguments)
     errors = heads.calibrated(arguments, moving.landmarks.protocol)
@@ -97,6 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"\n{_summary(found)}")
     if lost := wrong(found):
         print(f"left out as wrong: {', '.join(lost)}")
+    if not fold_free(found):
+        terminal.notes(["the map folds somewhere; more --smoothing or a stiffer --kind does not"])
     for path in outputs:
         print(f"wrote {path}")
     return 0
@@ -111,8 +113,8 @@ def _outputs(arguments: argparse.Namespace) -> list[Path]:
     if arguments.smoothing is not None:
         if arguments.kind != "thin-plate":
             raise UserError("--smoothing is of --kind thin-plate only; leave it out.")
-        if not arguments.smoothing >= 0:
-            raise UserError(f"--smoothing must be at least 0, not {arguments.smoothing}.")
+        if not 0 <= arguments.smoothing < float("inf"):
+            raise UserError(f"--smoothing must be a number from 0, not {arguments.smoothing}.")
     names = [FIELD_FILE if arguments.kind == "thin-plate" else LINEAR_FILE]
     if arguments.resample:
         for argument in (arguments.moving, arguments.fixed):
@@ -139,6 +141,8 @@ def _write(found: Registration, moving: Head, fixed: Head, outputs: Sequence[Pat
     import json
     from dataclasses import replace
 
+    import numpy as np
+
     from BrainLandmarksLib.io.atomic import atomic_writes
     from BrainLandmarksLib.io.landmarks import write_landmarks
     from BrainLandmarksLib.io.transforms import write_field, write_linear
@@ -147,6 +151,11 @@ def _write(found: Registration, moving: Head, fixed: Head, outputs: Sequence[Pat
 
     landmarks = moving.landmarks
     carried = found.carried(landmarks.points)
+    if not np.array_equal(np.isnan(carried), np.isnan(landmarks.points)):
+        raise UserError(
+            "the map folds, so that some landmarks have no place in the fixed head; give more "
+            "--smoothing, or a stiffer --kind."
+        )
     names = {path.name for path in outputs}
     with atomic_writes(outputs[0].parent) as unfinished:
         if LINEAR_FILE in names:

@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -236,6 +236,7 @@ class _Seen:
     Args:
         points: (K, 3) RAS mm, also outside the image.
         pose: Of the head in this pass.
+        turned: Whether the head lies otherwise than the image's header says.
     """
 
     points: FloatArray
@@ -244,6 +245,7 @@ class _Seen:
     input_cube: npt.NDArray[np.float32]
     decoded: decoding.Decoded
     plausibility: float
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -491,7 +493,7 @@ class Detector:
                 if again.plausibility > seen.plausibility:
                     seen, located = again, other
         if located is not first and is_plausible(seen.plausibility):
-            self._notes.append(TURNED_NOTE)
+            seen = replace(seen, turned=True)
         return seen
 
     def _placed(self, work: _Work, force: bool) -> tuple[_Seen, FloatArray]:
@@ -507,10 +509,13 @@ class Detector:
 
     def _told(self, volume: Volume, seen: _Seen) -> tuple[str, ...]:
         """What the user should know of an image and of the work on it, which is over."""
+        notes = [*volume.notes, *self._notes]
+        self._notes = []
+        if seen.turned:
+            notes.append(TURNED_NOTE)
         if not is_plausible(seen.plausibility):
-            self._notes.append(IMPLAUSIBLE_NOTE)
-        notes, self._notes = (*volume.notes, *self._notes), []
-        return notes
+            notes.append(IMPLAUSIBLE_NOTE)
+        return tuple(notes)
 
     def _located(self, work: _Work, pose: FloatArray) -> _Located:
         """Where the locator sees the head, and in which pose.

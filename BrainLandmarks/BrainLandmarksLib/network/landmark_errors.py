@@ -31,7 +31,8 @@ from BrainLandmarksLib.network.model_files import (
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 
-CALIBRATED = "calibrated"
+CALIBRATED, PEOPLE = "calibrated", "people"
+"""Where expected errors come from: a model's held-out heads, or what people placed alone."""
 
 _MEAN_LENGTH = 2 * np.sqrt(2 / np.pi)
 """Mean length of an error whose coordinates have standard deviation 1 (Maxwell distribution)."""
@@ -48,7 +49,7 @@ class ExpectedErrors:
             nothing is known of it.
         covariance: (3 K, 3 K) mm^2, RAS, coordinates of a landmark side by side; rows of landmarks
             without sigma mean nothing.
-        source: Where it comes from, as "calibrated".
+        source: Where it comes from, as `CALIBRATED`.
     """
 
     sigma: FloatArray
@@ -103,7 +104,9 @@ class LandmarkErrors:
         tables = [held_out.get(REAL_SCANS, {}).get("errors_mm", {}), held_out.get("errors_mm", {})]
         sigma = np.full(len(protocol), np.nan)
         for group in protocol.groups:
-            known = [table[group.name]["mean"] for table in tables if group.name in table]
+            # A group of which no head had the truth has a count alone.
+            of_group = [table.get(group.name, {}) for table in tables]
+            known = [each["mean"] for each in of_group if "mean" in each]
             if known:
                 sigma[group.first - 1 : group.last] = known[0] / _MEAN_LENGTH
         correction = load_correction(name_or_path, len(protocol))
@@ -134,7 +137,9 @@ class LandmarkErrors:
         """The errors of a head's landmarks, and how they go together."""
         sigma = self.of(landmarks)
         lengths = np.repeat(np.nan_to_num(sigma, nan=1.0), 3)
-        return ExpectedErrors(sigma, self._together(landmarks) * np.outer(lengths, lengths))
+        covariance = self._together(landmarks) * np.outer(lengths, lengths)
+        known = np.isfinite(self.sigma).any()
+        return ExpectedErrors(sigma, covariance, CALIBRATED if known else PEOPLE)
 
     def _together(self, landmarks: LandmarkSet) -> FloatArray:
         """(3 K, 3 K) covariance in the head's pose, in units of each landmark's sigma."""

@@ -235,7 +235,7 @@ def _plane_node(each: Prescription) -> dict[str, Any]:
 
 
 def reformatted(volume: Volume, stack: Stack) -> ImageArray:
-    """The image on the slices of a stack, (columns, rows, slices); each averages its thickness."""
+    """The image on the slices of a stack, (columns, rows, slices); each with its gap averaged."""
     return resample(volume, stack.grid)
 
 

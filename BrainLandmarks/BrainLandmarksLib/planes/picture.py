@@ -54,7 +54,7 @@ def draw_planes(
 ) -> None:
     """Draw every plane and save a PNG.
 
-    Each has three pictures: what its middle slice shows, in the field of view, and two cross views
+    Each has three pictures: what the slice on it shows, in the field of view, and two cross views
     through the middle of the field, upright, with the plane as a line, the slices as a box, and
     the landmarks that the plane follows from.
 

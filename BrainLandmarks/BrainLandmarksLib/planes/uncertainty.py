@@ -101,7 +101,8 @@ def planes_uncertainty(
 ) -> dict[str, Uncertainty]:
     """The uncertainty of planes of a head, by name.
 
-    Planes that follow from landmarks of whose errors nothing is known are left out.
+    Planes that follow from landmarks of whose errors nothing is known, or from landmarks that lie
+    so near to each other that their errors leave no plane, are left out.
     """
     protocol = landmarks.protocol
     moved = landmarks.points + errors.expected(landmarks).sampled(samples)
@@ -112,9 +113,15 @@ def planes_uncertainty(
         lacks = plane.name not in frames or plane.left_right in without
         if lacks or not lost.isdisjoint(plane.landmarks):
             without.add(plane.name)
-    return {
-        name: Uncertainty(Deviation.between(frames[name], each))
+    samples_of = {
+        name: Deviation.between(frames[name], each)
         for name, each in construct(protocol, moved, without).items()
+    }
+    return {
+        name: Uncertainty(each)
+        for name, each in samples_of.items()
+        # Landmarks that all but coincide give some of the heads no plane at all.
+        if np.isfinite(each.angle).all()
     }
 
 

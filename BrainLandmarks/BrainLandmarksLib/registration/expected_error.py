@@ -26,8 +26,8 @@ THRESHOLD_MM = 4.0
 UNKNOWN_MM = 1.5
 """Standard deviation along each axis of a landmark of which nothing is known."""
 
-LEAST_MM = 0.05
-"""No scan is repeated more exactly than this."""
+LEAST_MM, MOST_MM = 0.05, 100.0
+"""No scan is repeated more exactly, or less, than this."""
 
 
 def expected_errors(landmarks: LandmarkSet, errors: LandmarkErrors | None) -> ExpectedErrors:
@@ -76,7 +76,13 @@ def read_repeatability(path: str | os.PathLike[str], protocol: Protocol) -> Floa
         if row["landmark"] not in protocol.labels:
             raise UserError(f"{name} is about {row['landmark']}, which {protocol.name} lacks.")
         if row["median"]:
-            squares.setdefault(row["landmark"], []).append(number(row["median"]) ** 2)
+            median_mm = number(row["median"])
+            if not 0 <= median_mm <= MOST_MM:
+                raise UserError(
+                    f"{name} says that {row['landmark']} was found again within "
+                    f"{row['median']} mm, which no head is; measure again."
+                )
+            squares.setdefault(row["landmark"], []).append(median_mm**2)
     median = np.array([np.sqrt(np.mean(squares.get(x, [np.nan]))) for x in protocol.labels])
     if not np.isfinite(median).any():
         raise UserError(f"{name} has no medians; measure again.")
