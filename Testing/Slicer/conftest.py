@@ -78,6 +78,27 @@ def turned(scene):
     return node
 
 
+@pytest.fixture
+def bent(scene):
+    """A warping transform: waves of some millimetres."""
+    import vtk
+
+    at = np.stack(np.meshgrid(*[[-120.0, -40.0, 40.0, 120.0]] * 3), -1).reshape(-1, 3)
+    spline = vtk.vtkThinPlateSplineTransform()
+    for points, set_points in (
+        (at, spline.SetSourceLandmarks),
+        (at + 6 * np.sin(at[:, [1, 2, 0]] / 30), spline.SetTargetLandmarks),
+    ):
+        places = vtk.vtkPoints()
+        for point in points:
+            places.InsertNextPoint(*point)
+        set_points(places)
+    spline.SetBasisToR()
+    node = scene.AddNewNodeByClass("vtkMRMLTransformNode")
+    node.SetAndObserveTransformToParent(spline)
+    return node
+
+
 # ---- small heads, and a small model that finds them ----------------------------------------------
 
 

@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from BrainLandmarksLib import resources
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.landmarks import read_landmarks
+from BrainLandmarksLib.mrml.landmarks import alignment
 from BrainLandmarksLib.mrml.landmarks.alignment import (
     align,
     alignment_of,
@@ -104,7 +105,7 @@ def test_volume_and_landmarks_go_under_a_transform_and_undo_takes_it_away(
     np.testing.assert_allclose(session.nodes.read().points, before, atol=2e-3)
     np.testing.assert_allclose(session.review.current.points, before, atol=2e-3)
     assert slicer.util.getNodesByClass("vtkMRMLTransformNode") == moves
-    with pytest.raises(UserError, match="not aligned"):
+    with pytest.raises(UserError, match="not lie under an alignment"):
         undo_alignment(volume)
 
 
@@ -133,6 +134,41 @@ def test_what_cannot_be_aligned_stays_where_it_is(scene, volume, other, session)
     align(volume, other, "thin-plate").node.SetAttribute("BrainLandmarks.role", "")
     with pytest.raises(UserError, match="warping"):
         align(volume, other)
+
+
+def test_a_refused_alignment_leaves_the_earlier_one(
+    volume, other, session, turned, bent, monkeypatch
+):
+    volume.SetAndObserveTransformNodeID(turned.GetID())
+    node = align(volume, other, "rigid").node
+    points = session.review.current.points.copy()
+
+    def nothing_changed():
+        assert alignment_of(volume) is node
+        assert {each.GetParentTransformNode() for each in session.nodes.lists} == {node}
+        recorded = session.review.current.points
+        np.testing.assert_allclose(session.nodes.read().points, recorded, atol=2e-3)
+        return np.abs(recorded - points).max()
+
+    # The transform outside of it warps now.
+    node.SetAndObserveTransformNodeID(bent.GetID())
+    with pytest.raises(UserError, match="warping"):
+        align(volume, other, "affine")
+    nothing_changed()
+    node.SetAndObserveTransformNodeID(turned.GetID())
+
+    # They fit where the head lies now, and not where it lies without the alignment.
+    fits = iter([alignment.register])
+
+    def register(*arguments):
+        for fit in fits:
+            return fit(*arguments)
+        raise UserError("they do not fit.")
+
+    monkeypatch.setattr(alignment, "register", register)
+    with pytest.raises(UserError, match="do not fit"):
+        align(volume, other, "affine")
+    assert nothing_changed() < 2e-3
 
 
 def test_a_table_and_arrows_show_what_has_changed(scene, volume, other):
@@ -168,6 +204,32 @@ def test_a_table_and_arrows_show_what_has_changed(scene, volume, other):
     show_change(other, volume, calibrated)
     assert len(change_nodes(other, volume)) == 2
     assert not scene.IsNodePresent(table)
+
+
+@pytest.mark.parametrize("kind", ["rigid", "thin-plate"])
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_hardened_alignment_is_not_undone_and_moves_nothing(
+    scene, volume, other, session, kind, watched
+):
+    node = align(volume, other, kind).node
+    points = session.review.current.points.copy()
+    if not watched:
+        session.end()
+    assert volume.HardenTransform()
+    assert alignment_of(volume) is None
+    with pytest.raises(UserError, match="hardened"):
+        undo_alignment(volume)
+    assert scene.IsNodePresent(node)
+    np.testing.assert_allclose(landmarks_of(volume).points, points, atol=2e-3)
+    # Aligned once more it lies under the new transform alone, and goes back to here.
+    again = align(volume, other, "rigid").node
+    assert volume.GetParentTransformNode() is again
+    lists = LandmarkNodes.of_volume(volume).lists
+    assert {each.GetParentTransformNode() for each in lists} == {again}
+    assert np.median(np.linalg.norm(landmarks_of(volume).points - HEAD, axis=1)) < 3.0
+    undo_alignment(volume)
+    assert volume.GetParentTransformNode() is None
+    np.testing.assert_allclose(landmarks_of(volume).points, points, atol=2e-3)
 
 
 # The panel ----------------------------------------------------------------------------------------

@@ -80,6 +80,21 @@ def test_a_map_carries_the_volumes_transform_and_follows_it(maps, volume, turned
     assert node.GetTransformNodeID() is None
 
 
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_map_stays_where_the_volume_s_transform_is_hardened(volume, turned, data, grid, watched):
+    volume.SetAndObserveTransformNodeID(turned.GetID())
+    maps = MapNodes(volume)
+    node = put(maps, data, grid, "CC_G")
+    if not watched:
+        maps.close()
+    volume.HardenTransform()
+    if not watched:
+        maps = MapNodes(volume)
+    assert node.GetTransformNodeID() is None
+    np.testing.assert_allclose(world_affine(node), grid.affine, atol=1e-6)
+    maps.close()
+
+
 def test_under_a_warp_a_map_stays_straight(maps, volume, scene, data, grid):
     warp = scene.AddNewNodeByClass("vtkMRMLTransformNode")
     spline = vtk.vtkThinPlateSplineTransform()

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -276,6 +277,8 @@ def test_detecting_again_asks_once_and_keeps_the_corrections(
 
     monkeypatch.setattr(detecting, "DetectionRun", Run)
     ui, session = detected.ui, detected.panel.session
+    shape = replace(session.shape, residual_mm=9.0)
+    monkeypatch.setattr(detecting, "load_shape", lambda *_: shape)
     lists = session.nodes.lists
     choose(ui, "CC_G")
     place = session.review.current.point("CC_G") + 5.0
@@ -287,6 +290,7 @@ def test_detecting_again_asks_once_and_keeps_the_corrections(
     detect(desktop, detected)
     assert len(desktop.dialogs.shown) == asked + 1
     assert detected.panel.session is session
+    assert session.shape is shape
     np.testing.assert_allclose(session.review.current.point("CC_G"), place, atol=1e-6)
     assert rows(ui)["PONS_A"].text(STATUS) == "missing"
     assert session.nodes.lists == lists
@@ -296,6 +300,51 @@ def test_detecting_again_asks_once_and_keeps_the_corrections(
     detect(desktop, detected)
     assert np.linalg.norm(session.review.current.point("CC_G") - place) > 2.0
     assert rows(ui)["PONS_A"].text(STATUS) == "model"
+
+
+def test_a_model_of_other_landmarks_replaces_them_and_asks_where_there_are_corrections(
+    desktop, detected, scene, monkeypatch
+):
+    from BrainLandmarksLib.ui.landmarks import detecting
+
+    others = load_protocol("afids32")
+    points = np.random.default_rng(5).uniform(-50, 50, (len(others), 3))
+    found = LandmarkSet.from_points(others, points, "model", np.full(len(others), 0.9))
+
+    class Run:
+        over = True
+
+        def __init__(self, _worker, _volume, _protocol, _progress, on_end, **_options):
+            on_end(Found(found, {**SOURCE, "model": "afids"}, (), 1.0))
+
+    monkeypatch.setattr(detecting, "DetectionRun", Run)
+    monkeypatch.setattr(detecting, "load_shape", lambda *_: None)
+    ui, before = detected.ui, detected.panel.session
+    place = before.review.current.point("CC_G") + 5.0
+    before.corrections.move("CC_G", place)
+
+    asked = len(desktop.dialogs.shown)
+    desktop.dialogs.answer(False)
+    detect(desktop, detected)
+    assert ui.messageLabel.text == ""
+    assert len(desktop.dialogs.shown) == asked + 1
+    assert "corrections" in desktop.dialogs.shown[-1].text
+    assert detected.panel.session is before
+    np.testing.assert_allclose(before.review.current.point("CC_G"), place, atol=1e-6)
+    assert "not shown" in ui.statusLabel.text
+
+    desktop.dialogs.answer(True)
+    detect(desktop, detected)
+    assert ui.messageLabel.text == ""
+    session = detected.panel.session
+    assert list(rows(ui)) == list(others.labels)
+    np.testing.assert_allclose(session.nodes.read().points, points, atol=1e-6)
+    assert [nodes.protocol.name for nodes in LandmarkNodes.all_in_scene()] == ["afids32"]
+
+    asked = len(desktop.dialogs.shown)
+    detect(desktop, detected)  # nothing was corrected: nothing to ask
+    assert len(desktop.dialogs.shown) == asked
+    assert detected.panel.session is session
 
 
 def test_a_group_is_confirmed_in_one_step(detected):

@@ -13,6 +13,7 @@ from BrainLandmarksLib import resources
 from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.mrml.landmarks.planes import PLANE, PlaneNodes, align_views
 from BrainLandmarksLib.mrml.landmarks.session import Session
+from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.planes import prescribe
 from BrainLandmarksLib.planes.prescription import by_name
 from BrainLandmarksLib.protocol import load_protocol
@@ -123,6 +124,24 @@ def test_planes_follow_the_transform_of_the_volume(session, turned):
     nodes.stop()
 
 
+@pytest.mark.parametrize("kind", ["turned", "bent"])
+def test_planes_stay_where_a_transform_is_hardened(request, session, kind):
+    transform = request.getfixturevalue(kind)
+    nodes = PlaneNodes(session)
+    session.listeners.append(lambda labels: nodes.update())
+    session.volume.SetAndObserveTransformNodeID(transform.GetID())
+    nodes.show(planes(session))
+    node = nodes.nodes[SUBCALLOSAL]
+    before = np.array(node.GetCenterWorld())
+    session.volume.HardenTransform()
+    assert node.GetTransformNodeID() is None
+    np.testing.assert_allclose(node.GetCenterWorld(), before, atol=1e-3)
+    session.corrections.confirm("CC_G")
+    assert same_plane(node, planes(session))
+    np.testing.assert_allclose(node.GetCenterWorld(), before, atol=1e-3)
+    nodes.stop()
+
+
 # In the panel -------------------------------------------------------------------------------------
 
 
@@ -166,6 +185,29 @@ def test_the_list_says_how_sure_planes_are_and_that_they_are_proposals(detected)
     assert "CC_ST" in items[SUBCALLOSAL].toolTip(NAME)
     detected.panel.session.corrections.undo()
     assert float(items[SUBCALLOSAL].text(ANGLE)) > 0
+
+
+def test_a_detection_with_another_model_brings_that_model_s_intervals(detected, found, monkeypatch):
+    from BrainLandmarksLib.ui.landmarks import planning
+
+    def errors(session):
+        return LandmarkErrors(np.full(len(PROTOCOL), SIGMA[session.source["model"]]))
+
+    monkeypatch.setattr(planning, "_errors_of", errors)
+    ui, session = detected.ui, detected.panel.session
+    shown = {}
+    for model in SIGMA:
+        session.renew(found, {"model": model}, None, keep=False)
+        shown[model] = float(rows(ui)[SUBCALLOSAL].text(ANGLE))
+    assert shown["coarse"] == pytest.approx(3 * shown["fine"], rel=0.2)
+    # Corrections ask for nothing anew.
+    monkeypatch.setattr(planning, "_errors_of", None)
+    session.corrections.confirm("CC_ST")
+    assert ui.messageLabel.text == ""
+
+
+SIGMA = {"fine": 1.0, "coarse": 3.0}
+"""Of a model's landmarks, mm."""
 
 
 def test_a_click_turns_the_slice_views(desktop, detected):

@@ -135,6 +135,23 @@ def test_it_follows_the_volume(volume, turned, labels):
     assert node.GetParentTransformNode() is turned
 
 
+@pytest.mark.parametrize("watched", [True, False])
+def test_it_stays_where_the_volume_s_transform_is_hardened(volume, turned, labels, watched):
+    volume.SetAndObserveTransformNodeID(turned.GetID())
+    node = show_parcellation(volume, told(volume, labels))
+    following = FollowingSegmentation(volume)
+    if not watched:
+        following.close()
+    volume.HardenTransform()
+    if not watched:
+        following = FollowingSegmentation(volume)
+    assert node.GetParentTransformNode() is None
+    np.testing.assert_array_equal(mask_of(node, structure_of(41).name, volume), labels == 41)
+    volume.SetAndObserveTransformNodeID(turned.GetID())
+    np.testing.assert_array_equal(mask_of(node, structure_of(41).name, volume), labels == 41)
+    following.close()
+
+
 def test_a_scene_keeps_it(scene, volume, node, labels, tmp_path):
     place = world_volume(volume).grid.ijk_to_ras([14.0, 12.0, 12.0])
     before = on_structure_boundary(volume, place)

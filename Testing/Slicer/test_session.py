@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import slicer
+import vtk
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.shape_model import ShapeModel
@@ -190,15 +191,63 @@ def test_the_volume_s_transform_takes_points_and_record_along(volume, turned, se
     assert len(session.review.edits) == 0
 
 
+@pytest.mark.parametrize("kind", ["turned", "bent"])
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_hardened_transform_leaves_points_and_record_on_the_head(
+    request, volume, shape, session, kind, watched
+):
+    transform = request.getfixturevalue(kind)
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    session.corrections.move("CC_G", [1.0, 2.0, 3.0])
+    points, edits = session.review.current.points.copy(), session.review.edits
+    if not watched:
+        session.end()
+    assert volume.HardenTransform()
+    if not watched:
+        session = Session.resume(LandmarkNodes.of_volume(volume), shape, "CD")
+    assert {node.GetTransformNodeID() for node in session.nodes.lists} == {None}
+    np.testing.assert_allclose(session.nodes.read().points, points, atol=1e-3)
+    np.testing.assert_allclose(session.review.current.points, points, atol=1e-3)
+    assert session.review.edits == edits
+    agree(session)
+    # The transform is the volume's no more; under another one both go together again.
+    transform.ApplyTransformMatrix(_shift(50))
+    agree(session)
+    np.testing.assert_allclose(session.nodes.read().points, points, atol=1e-3)
+    away = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    away.SetMatrixTransformToParent(_shift(7))
+    for under, by in ((away.GetID(), 7), (None, 0)):
+        volume.SetAndObserveTransformNodeID(under)
+        np.testing.assert_allclose(session.review.current.points, points + [by, 0, 0], atol=2e-3)
+        agree(session)
+    session.end()
+
+
+def _shift(mm):
+    matrix = vtk.vtkMatrix4x4()
+    matrix.SetElement(0, 3, mm)
+    return matrix
+
+
 def test_a_new_detection_keeps_or_drops_what_a_person_did(session, landmarks):
     session.corrections.move("CC_G", [1.0, 2.0, 3.0])
     new = LandmarkSet.from_points(PROTOCOL, landmarks.points + 2.0, "model", landmarks.confidence)
-    session.renew(new, {}, keep=True)
+    session.renew(new, {}, None, keep=True)
     np.testing.assert_allclose(session.review.current.point("CC_G"), [1, 2, 3])
     agree(session)
-    session.renew(new, {}, keep=False)
+    session.renew(new, {}, None, keep=False)
     np.testing.assert_allclose(session.review.current.points, new.points)
     agree(session)
+
+
+def test_a_new_detection_brings_the_shape_model_that_belongs_to_it(session, landmarks, shape):
+    deviation = session.selection.deviation()
+    wider = ShapeModel(shape.mean, 2 * shape.modes, 2 * shape.residual_mm)
+    session.renew(landmarks, {"model": "wider"}, wider, keep=True)
+    assert session.shape is wider
+    assert np.nanmean(session.selection.deviation()) < 0.95 * np.nanmean(deviation)
+    session.renew(landmarks, {"model": "shapeless"}, None, keep=True)
+    assert np.isnan(session.selection.deviation()).all()
 
 
 def test_detecting_again_uses_the_lists_that_are_there(scene, volume, landmarks, session):

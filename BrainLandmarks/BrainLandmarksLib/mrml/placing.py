@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import slicer
 import vtk
 
 from BrainLandmarksLib.geometry.affine import FloatArray
+
+GEOMETRY = "BrainLandmarks.geometry"
+"""Attribute of a node that follows a volume: the volume's IJK to RAS when it was last looked at."""
+
+SAME_GEOMETRY = 1e-4
+"""Entries of two such matrices that differ by less are the same."""
 
 
 def linear_transform_of(volume: Any) -> Any:
@@ -25,6 +32,33 @@ def put_under(transform: Any, node: Any) -> None:
     identity = None if transform is None else transform.GetID()
     if node.GetTransformNodeID() != identity:
         node.SetAndObserveTransformNodeID(identity)
+
+
+def follow(volume: Any, node: Any, transform: Any) -> None:
+    """Put a node that follows a volume under a transform of the volume, or none.
+
+    It keeps its local place. Where the volume's transform was hardened, which moves its voxels and
+    takes the transform away, the node's is hardened too: it keeps its place in the world.
+    """
+    if was_hardened(volume, node):
+        node.HardenTransform()
+    put_under(transform, node)
+    node.SetAttribute(GEOMETRY, " ".join(f"{x:.9g}" for x in _ijk_to_ras(volume).ravel()))
+
+
+def was_hardened(volume: Any, node: Any) -> bool:
+    """Whether a volume's transform, which a node that follows it still has, was hardened."""
+    known = node.GetAttribute(GEOMETRY)
+    if not known or node.GetTransformNodeID() in (None, volume.GetTransformNodeID()):
+        return False
+    before = np.array(known.split(), float).reshape(4, 4)
+    return not np.allclose(before, _ijk_to_ras(volume), rtol=0, atol=SAME_GEOMETRY)
+
+
+def _ijk_to_ras(volume: Any) -> FloatArray:
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    return np.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(4)])
 
 
 def local_matrix(transform: Any, affine: FloatArray) -> Any:

@@ -18,7 +18,13 @@ from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.volume import ImageArray
 from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
 from BrainLandmarksLib.mrml.gradcam.color import map_colors
-from BrainLandmarksLib.mrml.placing import linear_transform_of, local_matrix, on_moved, put_under
+from BrainLandmarksLib.mrml.placing import (
+    follow,
+    linear_transform_of,
+    local_matrix,
+    on_moved,
+    was_hardened,
+)
 
 MAP = "map"
 KEY = "BrainLandmarks.map"
@@ -53,6 +59,8 @@ class MapNodes:
     def __init__(self, volume: Any) -> None:
         self.volume = volume
         self._observed = on_moved(volume, self._moved)
+        if any(was_hardened(volume, node) for node in self.all):
+            self._moved(volume, "")
 
     def close(self) -> None:
         """Stop listening to the volume; the nodes stay."""
@@ -129,10 +137,10 @@ class MapNodes:
     def _place(self, node: Any, affine: FloatArray) -> None:
         """Put a node's voxels where they are in the world, under the volume's transform."""
         transform = linear_transform_of(self.volume)
-        put_under(transform, node)
+        follow(self.volume, node, transform)
         node.SetIJKToRASMatrix(local_matrix(transform, affine))
 
     def _moved(self, _volume: Any, _event: str) -> None:
         """The volume got another transform: the maps follow."""
         for node in self.all:
-            put_under(linear_transform_of(self.volume), node)
+            follow(self.volume, node, linear_transform_of(self.volume))

@@ -44,11 +44,14 @@ class Aligned:
 
 
 def alignment_of(volume: Any) -> Any:
-    """The transform node that `align` has made for a volume, or None."""
-    for node in slicer.util.getNodesByClass("vtkMRMLTransformNode"):
-        if node.GetAttribute(ROLE) == ALIGNMENT and node.GetNodeReference(VOLUME) is volume:
-            return node
-    return None
+    """The transform node that `align` has made for a volume, and that it lies under, or None.
+
+    One that was hardened, or that the volume was taken from, is a transform as any other.
+    """
+    node = volume.GetParentTransformNode()
+    if node is None or node.GetAttribute(ROLE) != ALIGNMENT:
+        return None
+    return node if node.GetNodeReference(VOLUME) is volume else None
 
 
 def align(
@@ -70,13 +73,20 @@ def align(
         raise UserError("this is the volume itself; choose another one to align it with.")
     moving, fixed = landmarks_of(volume), landmarks_of(other)
     found = register(moving, fixed, kind, calibrated, calibrated)
-    if alignment_of(volume) is not None:
-        # Only now, when it is known that they fit; the head lies elsewhere without it.
-        undo_alignment(volume)
-        found = register(landmarks_of(volume), fixed, kind, calibrated, calibrated)
-    outer = volume.GetParentTransformNode()
+    earlier, outer = alignment_of(volume), volume.GetParentTransformNode()
+    if earlier is not None:
+        outer = earlier.GetParentTransformNode()
     if outer is not None and not outer.IsTransformToWorldLinear():
         raise UserError("the volume has a warping transform; harden it first.")
+    if earlier is not None:
+        # Only now, when it is known that they fit; the head lies elsewhere without it.
+        _put(volume, outer)
+        try:
+            found = register(landmarks_of(volume), fixed, kind, calibrated, calibrated)
+        except UserError:
+            _put(volume, earlier)
+            raise
+        remove(earlier)
     node = _linear_node(found, outer) if found.plate is None else _grid_node(found, outer)
     node.SetName(f"{volume.GetName()} to {other.GetName()}")
     node.SetAttribute(ROLE, ALIGNMENT)
@@ -92,11 +102,14 @@ def undo_alignment(volume: Any) -> None:
     """Take an alignment away; the volume and its landmarks lie where they lay before.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or the volume lies under it no more.
     """
     node = alignment_of(volume)
     if node is None:
-        raise UserError("this volume is not aligned with another one.")
+        raise UserError(
+            "this volume does not lie under an alignment; one that was hardened, or that it was "
+            "taken from, cannot be undone here."
+        )
     _put(volume, node.GetParentTransformNode())
     remove(node)
 

@@ -24,6 +24,7 @@ from BrainLandmarksLib.io.landmarks.markups import (
 )
 from BrainLandmarksLib.io.landmarks.matching import IMPLAUSIBLE_MARK
 from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
+from BrainLandmarksLib.mrml.placing import follow, put_under, was_hardened
 from BrainLandmarksLib.mrml.scene import remove
 from BrainLandmarksLib.protocol import Group, Protocol, load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
@@ -252,12 +253,25 @@ class LandmarkNodes:
     # How they look and behave --------------------------------------------------------------------
 
     def follow_volume(self) -> None:
-        """Give the lists the transform that the volume has now; points keep their local place."""
+        """Give the lists the transform that the volume has now; points keep their local place.
+
+        Where the volume's transform was hardened, that of the lists is too.
+        """
         volume = self.volume
-        identity = volume.GetTransformNodeID() if volume is not None else None
         for node in self.lists:
-            if node.GetTransformNodeID() != identity:
-                node.SetAndObserveTransformNodeID(identity)
+            if volume is None:
+                put_under(None, node)
+            else:
+                follow(volume, node, volume.GetParentTransformNode())
+
+    def follow_hardened(self) -> None:
+        """`follow_volume` if the volume's transform was hardened while nobody looked."""
+        volume = self.volume
+        if volume is not None and all(
+            was_hardened(volume, node) or node.GetTransformNodeID() == volume.GetTransformNodeID()
+            for node in self.lists
+        ):
+            self.follow_volume()
 
     def unlock(self, label: str | None) -> None:
         """Let one point be dragged, or none: a middle-button drag moves all unlocked points."""

@@ -15,6 +15,7 @@ from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.mrml.export.volume import world_volume
 from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
 from BrainLandmarksLib.mrml.landmarks.session import Session
+from BrainLandmarksLib.mrml.placing import follow, on_moved, put_under
 from BrainLandmarksLib.mrml.scene import remove
 from BrainLandmarksLib.planes import Prescription
 from BrainLandmarksLib.planes.construction import Frame, construct, lacking
@@ -55,6 +56,10 @@ class PlaneNodes:
             # Also while a point is dragged, of which the session hears only at the end.
             tag = node.AddObserver(node.PointModifiedEvent, self._moved)
             self._observed.append((node, tag))
+        volume = session.volume
+        if volume is not None:
+            # Of a hardened transform the session's listeners hear nothing: no landmark has moved.
+            self._observed += [(volume, tag) for tag in on_moved(volume, self._volume_moved)]
         self.update()
 
     def stop(self) -> None:
@@ -147,9 +152,14 @@ class PlaneNodes:
 
     def _follow_volume(self, node: Any) -> None:
         volume = self._session.volume
-        identity = volume.GetTransformNodeID() if volume is not None else None
-        if node.GetTransformNodeID() != identity:
-            node.SetAndObserveTransformNodeID(identity)
+        if volume is None:
+            put_under(None, node)
+        else:
+            follow(volume, node, volume.GetParentTransformNode())
+
+    def _volume_moved(self, _volume: Any, _event: str) -> None:
+        for node in self.nodes.values():
+            self._follow_volume(node)
 
     def _moved(self, _node: Any, _event: str) -> None:
         # What the session writes it also tells its listeners, once for all lists.

@@ -23,7 +23,13 @@ from BrainLandmarksLib.imaging.edges import on_label_boundary
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
 from BrainLandmarksLib.mrml.landmarks.parcellation_run import Parcelled
-from BrainLandmarksLib.mrml.placing import linear_transform_of, local_matrix, on_moved, put_under
+from BrainLandmarksLib.mrml.placing import (
+    follow,
+    linear_transform_of,
+    local_matrix,
+    on_moved,
+    was_hardened,
+)
 
 PARCELLATION = "parcellation"
 """`folder.ROLE` of the node."""
@@ -56,7 +62,7 @@ def show_parcellation(volume: Any, parcelled: Parcelled) -> Any:
     before = node.StartModify()
     try:
         node.GetSegmentation().RemoveAllSegments()
-        put_under(transform, node)
+        follow(volume, node, transform)
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(image, node, "")
         _dress(node.GetSegmentation(), parcelled)
@@ -75,6 +81,9 @@ class FollowingSegmentation:
     def __init__(self, volume: Any) -> None:
         self._volume = volume
         self._tags = on_moved(volume, self._moved)
+        node = segmentation_of(volume)
+        if node is not None and was_hardened(volume, node):
+            self._moved(volume, "")
 
     def close(self) -> None:
         """Stop listening to the volume."""
@@ -85,7 +94,7 @@ class FollowingSegmentation:
     def _moved(self, volume: Any, _event: str) -> None:
         node = segmentation_of(volume)
         if node is not None:
-            put_under(linear_transform_of(volume), node)
+            follow(volume, node, linear_transform_of(volume))
 
 
 def on_structure_boundary(volume: Any, point: npt.ArrayLike) -> FloatArray:

@@ -151,6 +151,12 @@ class DetectSection(RunSection):
 
     def _take(self, volume: Any, found: Found) -> None:
         self.panel.preference(self._time_key(), f"{found.seconds:.1f}")
+        session = self._session_of(volume)
+        if session is not None and session.protocol.hash != found.landmarks.protocol.hash:
+            if not self._may_replace(session):
+                self.panel.status("The new landmarks were not shown; the corrected ones stay.")
+                return
+            session = None
         count = int((~found.landmarks.missing).sum())
         text = (
             f"{count} of {len(found.landmarks)} landmarks in {found.seconds:.1f} s on "
@@ -159,16 +165,31 @@ class DetectSection(RunSection):
         for note in found.notes:
             text += f" {note[0].upper()}{note[1:]}."
         self.panel.status(text)
-        session = self.session
-        if session is not None and session.volume is volume and session.nodes.complete:
-            session.renew(found.landmarks, found.source, keep=self._keep(session))
+        shape = load_shape(found.source["model"], len(found.landmarks))
+        if session is not None:
+            session.renew(found.landmarks, found.source, shape, keep=self._keep(session))
             self.enter(session)
             return
-        shape = load_shape(found.source["model"], len(found.landmarks))
+        self.panel.leave()
         self.panel.enter(
             Session.begin(volume, found.landmarks, found.source, shape, self.panel.reviewer())
         )
         look_at(found.landmarks.points)
+
+    def _session_of(self, volume: Any) -> Session | None:
+        """The session, if it is this volume's and its lists are there."""
+        session = self.session
+        if session is None or session.volume is not volume or not session.nodes.complete:
+            return None
+        return session
+
+    def _may_replace(self, session: Session) -> bool:
+        return not session.review.corrected.any() or bool(
+            slicer.util.confirmOkCancelDisplay(
+                "The chosen model finds other landmarks. They replace those of this volume, which "
+                "have corrections. Show them?"
+            )
+        )
 
     def _keep(self, session: Session) -> bool:
         return bool(session.review.corrected.any()) and bool(

@@ -40,6 +40,8 @@ class PlaneSection(SessionSection):
         self.nodes: PlaneNodes | None = None
         self._found: list[Prescription] = []
         self._errors: LandmarkErrors | None = None
+        # Whose they are: a new detection, perhaps by another model, brings a source of its own.
+        self._source: dict[str, Any] = {}
         self._filling = False
         ui = self.ui
         ui.planesNoteLabel.setText(PROPOSAL)
@@ -158,8 +160,8 @@ class PlaneSection(SessionSection):
         if not session.protocol.scan_planes:
             self._found = []
         else:
-            if self._errors is None:
-                self._errors = _errors_of(session)
+            if self._errors is None or self._source is not session.source:
+                self._errors, self._source = _errors_of(session), session.source
             self._found = prescribe(session.review.current, self._errors)
         self._fill()
         self.refresh(session)

@@ -90,7 +90,10 @@ class SceneObserver:
                 self._corrections.move(label, here)
 
     def _transformed(self, _volume: Any, _event: str) -> None:
-        """The volume got another transform: the lists follow, and the review with them."""
+        """The volume got another transform: the lists follow, and the review with them.
+
+        Where a transform was hardened, the head, its lists and the review stay where they are.
+        """
         shown, nodes = self._shown, self._shown.nodes
         if shown.writing or not nodes.complete or shown.volume is None:
             return

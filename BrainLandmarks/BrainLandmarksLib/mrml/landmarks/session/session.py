@@ -55,6 +55,7 @@ class Session(ShownReview):
             nodes = None
         if nodes is None:
             nodes = LandmarkNodes.create(volume, landmarks.protocol)
+        nodes.follow_volume()
         session = cls(nodes, Review.of(landmarks, reviewer), source, shape)
         session.show(None)
         return session
@@ -68,16 +69,34 @@ class Session(ShownReview):
         Raises:
             UserError: their record is damaged or of another version.
         """
+        nodes.follow_hardened()
         review, source = nodes.restore()
         review.reviewer = reviewer
         session = cls(nodes, review, source, shape)
         session.show(None)
         return session
 
-    def renew(self, landmarks: LandmarkSet, source: dict[str, Any], *, keep: bool) -> None:
-        """A new detection of the same volume; with ``keep`` what a person did stays."""
+    def renew(
+        self,
+        landmarks: LandmarkSet,
+        source: dict[str, Any],
+        shape: ShapeModel | None,
+        *,
+        keep: bool,
+    ) -> None:
+        """A new detection of the same volume, with the shape model of the model that made it.
+
+        Args:
+            keep: Keep what a person did.
+
+        Raises:
+            ValueError: the landmarks are of another protocol.
+        """
         self.review = self.review.renewed(landmarks, keep=keep)
         self.source = source
+        self.shape = shape
+        with self.own_changes():
+            self.nodes.follow_volume()
         self.all_changed()
 
     def adopt(self, review: Review) -> None:
