@@ -104,6 +104,7 @@ class BrainLandmarksTrainParameterNode:
     federationServer: str = ""
     federationCertificate: pathlib.Path
     federationKey: pathlib.Path
+    federationApp: pathlib.Path
     federationOutput: pathlib.Path
 
 

@@ -16,6 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from flwr.app import ConfigRecord, RecordDict
+from flwr.app import Message as FlowerMessage
 from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from loopback import LoopbackGrid
@@ -29,14 +33,18 @@ from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
 from BrainLandmarksLib.network.model_files import CropSpec, Model, ModelSpec, load_model, save_model
 from BrainLandmarksLib.protocol import Protocol, landmarks, load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
+from BrainLandmarksTrainLib.cli.federate import server as server_command
 from BrainLandmarksTrainLib.config.federation import FederationConfig, federation_of
+from BrainLandmarksTrainLib.engine.config import MachineConfig
+from BrainLandmarksTrainLib.engine.distributed import _processes, make_fabric
 from BrainLandmarksTrainLib.federation import flower, node, rounds, site
 from BrainLandmarksTrainLib.federation.app_folder import PACKAGE, read_app, write_app
 from BrainLandmarksTrainLib.federation.client_app import FAILED, client_app
 from BrainLandmarksTrainLib.federation.progress import read_progress
 from BrainLandmarksTrainLib.federation.rounds import Rounds
 from BrainLandmarksTrainLib.federation.server_app import serve
-from BrainLandmarksTrainLib.federation.stage import Stage
+from BrainLandmarksTrainLib.federation.stage import Refused, Stage
+from BrainLandmarksTrainLib.federation.strategies import to_record
 from BrainLandmarksTrainLib.federation.weights import norm_names, part_of
 
 ROOT = Path(__file__).parents[2]
@@ -322,6 +330,23 @@ def test_a_site_may_insist_on_protection(tmp_path, start, datasets):
     assert "secure aggregation only" in refused(made, start, grid, tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["train.default", "evaluate.default"])
+def test_no_name_of_a_question_goes_round_the_protection(
+    tmp_path, start, datasets, pretended, kind
+):
+    """Flower brings "train.default" to the handler of "train"."""
+    made = federation(start)
+    grid = grid_of(made, start, {ONE: datasets[ONE]}, tmp_path, require="local-noise")
+    base = load_model(start)
+    recipe = made.at(start, "run", "dataset", MachineConfig())
+    arrays = site.shared_arrays(site.networks_of(base), recipe.trained, "shared")
+    config = ConfigRecord({"server-round": 1, **Stage.of(base).to_config()})
+    content = RecordDict({"arrays": to_record(arrays), "config": config})
+    (answer,) = grid.send_and_receive([FlowerMessage(content, ONE, kind)])
+    assert answer.has_error()
+    assert not (tmp_path / f"site{ONE}").exists()
+
+
 def test_a_model_name_from_the_server_is_no_path(tmp_path, start, datasets):
     made = federation(start)
     grid = grid_of(made, start, datasets, tmp_path)
@@ -388,6 +413,38 @@ def test_a_site_that_is_asked_again_does_not_train_twice(tmp_path, start, datase
     again = here.train(1, arrays)
     for name, array in first.arrays.items():
         np.testing.assert_array_equal(array, again.arrays[name])
+
+
+def test_a_corrected_federation_does_not_go_on_in_the_old_one(tmp_path, start, datasets):
+    """Its first round begins with the same weights; more rounds are no other federation."""
+    made = federation(start, steps=1)
+    here = site.Site(made, datasets[ONE], tmp_path, start)
+    arrays = site.shared_arrays(site.networks_of(here.base), here.recipe.trained, "shared")
+    here.train(1, arrays)
+    (old,) = (tmp_path / site.ROUNDS).iterdir()
+    more = federation(start, steps=1, rounds=made.settings.rounds + 5)
+    site.Site(more, datasets[ONE], tmp_path, start).train(1, arrays)
+    assert list((tmp_path / site.ROUNDS).iterdir()) == [old]
+    slower = {**made.recipe, "fine": {**made.recipe["fine"], "learning_rate": 1e-6}}
+    site.Site(replace(made, recipe=slower), datasets[ONE], tmp_path, start).train(1, arrays)
+    (new,) = (tmp_path / site.ROUNDS).iterdir()
+    assert new != old
+
+
+def test_a_round_of_which_nothing_can_be_read_begins_with_the_servers_weights(
+    tmp_path, start, datasets
+):
+    made = federation(start, steps=1)
+    here = site.Site(made, datasets[ONE], tmp_path, start)
+    arrays = site.shared_arrays(site.networks_of(here.base), here.recipe.trained, "shared")
+    arrays = {name: array + np.float32(0.25) for name, array in arrays.items()}
+    first = here.train(1, arrays)
+    (checkpoint,) = tmp_path.glob(f"{site.ROUNDS}/*/fine/*0001")
+    for file in checkpoint.iterdir():
+        os.truncate(file, 3)
+    again = here.train(1, arrays)
+    for name, array in first.arrays.items():
+        np.testing.assert_allclose(again.arrays[name], array, rtol=1e-4, atol=1e-4)
 
 
 def test_a_full_disk_at_a_site_costs_its_round_only(
@@ -479,6 +536,121 @@ def test_differential_privacy_limits_updates_and_adds_noise(tmp_path, start, dat
     assert moved(weights_in(one), start) > 3e-2  # noise is in it before it leaves
 
 
+def failing_at(monkeypatch, numbers) -> None:
+    """Sites that answer with an error."""
+    train = site.Site.train
+
+    def broken(self, *arguments):
+        if any(str(number) in self.folder.name for number in numbers):
+            raise UserError("a scan is broken")
+        return train(self, *arguments)
+
+    monkeypatch.setattr(site.Site, "train", broken)
+
+
+@pytest.mark.parametrize("privacy", ["server", "site"])
+def test_with_privacy_a_failing_site_costs_its_own_part_only(
+    tmp_path, start, datasets, pretended, monkeypatch, privacy
+):
+    failing_at(monkeypatch, [ONE])
+    weights, _ = first_round(
+        start, datasets, tmp_path, privacy=privacy, noise_multiplier=0.0, clipping_norm=1e-2,
+        min_train_nodes=1,
+    )  # fmt: skip
+    assert moved(weights, start) == pytest.approx(1e-2, rel=0.01)
+    told = json.loads((tmp_path / "server" / rounds.HISTORY).read_text())
+    assert [s["num-examples"] for s in told["rounds"][0]["sites"]] == [3]
+    assert told["rounds"][0]["failed"] == 1
+
+
+def test_with_privacy_a_round_of_too_few_sites_is_not_kept(
+    tmp_path, start, datasets, pretended, monkeypatch
+):
+    """The noise is for a mean of min_train_nodes sites."""
+    failing_at(monkeypatch, [ONE])
+    made = federation(start, rounds=1, privacy="server", min_train_nodes=2)
+    grid = grid_of(made, start, datasets, tmp_path)
+    with pytest.raises(UserError, match=r"only 1 of 2 sites have trained round 1: .*its own log"):
+        run(made, start, grid, tmp_path)
+    assert rounds.latest_checkpoint(tmp_path / "server" / rounds.FOLDER) is None
+
+
+@pytest.mark.parametrize("privacy", ["server", "site"])
+def test_with_privacy_every_site_counts_the_same(tmp_path, start, datasets, monkeypatch, privacy):
+    """The noise is that of a mean of equal parts, whoever has more scans."""
+
+    def train(self, number, arrays):
+        up = 1 if str(ONE) in self.folder.name else -1
+        moved = {name: array + np.float32(up * 1e-5) for name, array in arrays.items()}
+        return site.Trained(moved, len(self.dataset.of_split("train")), 1.0, 2.0)
+
+    monkeypatch.setattr(site.Site, "train", train)
+    weights, _ = first_round(start, datasets, tmp_path, privacy=privacy, noise_multiplier=0.0)
+    assert moved(weights, start) < 1e-6 * sum(a.size for a in weights.values()) ** 0.5
+    told = json.loads((tmp_path / "server" / rounds.HISTORY).read_text())
+    assert sorted(s["num-examples"] for s in told["rounds"][0]["sites"]) == [2, 3]
+
+
+def test_a_site_with_too_many_scans_for_secure_aggregation_refuses(tmp_path, start, datasets):
+    made = federation(start, secure_aggregation=True, most_scans=2)
+    small, large = (
+        site.Site(made, datasets[n], tmp_path / str(n), start, report=lambda line: None)
+        for n in (ONE, TWO)
+    )
+    arrays = site.shared_arrays(site.networks_of(small.base), small.recipe.trained, "shared")
+    with pytest.raises(Refused, match="than the 2 that"):
+        large.train(1, arrays)
+    assert small.train(1, arrays).scans == 2
+
+
+def test_a_site_is_one_process(tmp_path, start, datasets, monkeypatch):
+    """In a job of Slurm or torchrun with many tasks as well."""
+    here = site.Site(federation(start), datasets[ONE], tmp_path, start)
+    slurm = {"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "a"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    torchrun = {"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}
+    for environment in (slurm, torchrun):
+        assert _processes(here.recipe.machine, torch.device("cuda"), environment) == (1, 1)
+    assert make_fabric(replace(here.recipe.machine, device="cpu")).world_size == 1
+
+
+def test_a_broken_test_scan_does_not_cost_the_model(tmp_path, start, datasets, monkeypatch):
+    here = site.Site(federation(start), datasets[ONE], tmp_path, start)
+    arrays = site.shared_arrays(site.networks_of(here.base), here.recipe.trained, "shared")
+
+    def broken(*_):
+        raise UserError("the scan cannot be read")
+
+    monkeypatch.setattr(site.Comparison, "of_model", broken)
+    with pytest.raises(UserError, match="cannot be read"):
+        here.measure(2, arrays)
+    assert load_model(tmp_path / "model").spec.training["rounds"] == 2
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_an_earlier_measurement_is_not_taken_for_the_last(
+    tmp_path, start, datasets, pretended, monkeypatch, answered
+):
+    """Where nobody has answered after the last round, the sites are asked once more."""
+    asked = []
+
+    def measure(self, number, arrays):
+        asked.append(number)
+        if number == 2 and (len(asked) <= 4 or not answered):
+            raise UserError("busy")
+        return site.Measured(1, 9.0, float(number), 0, 0)
+
+    monkeypatch.setattr(site.Site, "measure", measure)
+    made = federation(start, evaluate_every=1)
+    grid = grid_of(made, start, datasets, tmp_path)
+    grid.measuring = True
+    run(made, start, grid, tmp_path)
+    assert asked == [1, 1, 2, 2, 2, 2]
+    told = json.loads((tmp_path / "server" / rounds.HISTORY).read_text())
+    assert [row["after_mm"] for row in told["sites"]] == ([2.0, 2.0] if answered else [])
+
+
 def test_secure_aggregation_gives_the_same_mean_and_hides_each_site(
     tmp_path, start, datasets, pretended
 ):
@@ -501,12 +673,30 @@ def test_batch_norm_may_stay_at_the_site(tmp_path, start, datasets, monkeypatch)
     norms = {f"fine.{name}" for name in norm_names(load_model(start).network)}
     assert norms
     assert not norms & set(weights)
-    kept = [load_file(tmp_path / f"site{n}" / site.PERSONAL / "fine.safetensors") for n in datasets]
+    files = [tmp_path.glob(f"site{n}/{site.PERSONAL}/*/fine.safetensors") for n in datasets]
+    kept = [load_file(file) for (file,) in files]
     means = [k for k in kept[0] if k.endswith("running_mean")]
     assert any((kept[0][k] != kept[1][k]).any() for k in means)
     for n, own in zip(datasets, kept):
         shipped = load_model(tmp_path / f"site{n}" / "model").network.state_dict()
         torch.testing.assert_close(shipped[means[0]], own[means[0]], rtol=1e-2, atol=1e-2)
+
+
+def test_a_site_that_joins_late_measures_its_own_batch_norm(tmp_path, start, datasets, monkeypatch):
+    """And one that was there before does not measure it again."""
+    measured = []
+    freeze = site.Trainer.freeze_norm
+    monkeypatch.setattr(site, "STATISTICS_BATCHES", 2)
+    monkeypatch.setattr(
+        site.Trainer, "freeze_norm", lambda self: measured.append(self.state.step) or freeze(self)
+    )
+    made = federation(start, steps=1, rounds=3, batch_norm="local")
+    here = site.Site(made, datasets[ONE], tmp_path, start)
+    arrays = site.shared_arrays(site.networks_of(here.base), here.recipe.trained, "local")
+    here.train(2, arrays)
+    assert measured == [1]
+    here.train(3, arrays)
+    assert measured == [1]
 
 
 @pytest.mark.parametrize(
@@ -550,6 +740,45 @@ def test_the_app_is_one_that_flower_packs(tmp_path, start):
     (tmp_path / "taken" / "thesis.txt").touch()
     with pytest.raises(UserError, match="not empty"):
         write_app(made, tmp_path / "taken")
+
+
+def recipe_file(folder: Path, start: Path, part: str = "fine", **changes) -> Path:
+    """The recipe of a federation as a file, with some settings of a network changed."""
+    values = dict(federation(start).recipe)
+    values[part] = {**values["fine"], **changes}
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(values))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"size": 32}, "size 32 for 'fine' and first has 16"),
+        ({"field_of_view_mm": 100.0}, "field_of_view_mm 100.0"),
+        ({"features": 4}, "features 4"),
+        ({"attention": "squeeze_excitation"}, "attention squeeze_excitation"),
+        ({"long_skips": True}, "long_skips True"),
+        ({"part": "refinement", "prior_mm": 3.0}, "first has no refinement network"),
+    ],
+)
+def test_a_recipe_with_other_networks_than_the_model_has_is_refused(
+    tmp_path, start, changes, words
+):
+    """It was taken, and the model's networks were trained all the same."""
+    recipe = recipe_file(tmp_path, start, **changes)
+    with pytest.raises(UserError, match=words):
+        federation_of(start, settings(), steps=None, recipe=recipe)
+
+
+def test_steps_of_the_command_go_before_those_of_the_recipe(tmp_path, start, capsys):
+    recipe = recipe_file(tmp_path, start, steps=7, crop=[12, 12, 12])
+    command = ["federate", "app", str(tmp_path / "app"), "--model", str(start), "--recipe"]
+    assert main([*command, str(recipe)]) == 0
+    assert read_app(tmp_path / "app").recipe["fine"]["steps"] == 7
+    assert main([*command, str(recipe), "--steps", "9"]) == 0
+    assert read_app(tmp_path / "app").recipe["fine"]["steps"] == 9
+    assert read_app(tmp_path / "app").recipe["fine"]["crop"] == [12, 12, 12]
 
 
 def federation_equal(config, made) -> bool:
@@ -621,8 +850,9 @@ def test_the_commands_are_flowers(tmp_path, start, datasets, monkeypatch, capsys
     monkeypatch.setattr(
         node, "keep_joined", lambda options, home, app: called.append(options) or 130
     )
-    for name in ("ca.crt", "server.pem", "server.key", "site.key"):
+    for name in ("ca.crt", "server.pem", "server.key"):
         (tmp_path / name).write_text("x")
+    (tmp_path / "site.key").write_bytes(private_key())
     app = tmp_path / "app"
     assert main(["federate", "app", str(app), "--model", str(start), "--rounds", "3"]) == 0
     assert read_app(app).settings.rounds == 3
@@ -653,6 +883,107 @@ def test_the_commands_are_flowers(tmp_path, start, datasets, monkeypatch, capsys
     assert main([*joining[:-4], "--app", str(tmp_path)]) == 2
     assert main([a for a in joining if "ca.crt" not in a and a != "--root-certificates"]) == 2
     assert "certificate" in capsys.readouterr().err
+
+
+def private_key(kind: str = "ec") -> bytes:
+    """A key as ssh-keygen writes it."""
+    curve = kind == "ec"
+    key = ec.generate_private_key(ec.SECP384R1()) if curve else ed25519.Ed25519PrivateKey.generate()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"ecdsa-sha2-nistp384 AAAA site", b"", private_key("ed25519")],
+    ids=["public", "empty", "another kind"],
+)
+def test_a_key_that_no_site_can_join_with_is_told_at_once(tmp_path, content):
+    """Flower's node would end with it, and be started again for ever."""
+    key, told = tmp_path / "site.key", tmp_path / "site.toml"
+    key.write_bytes(content)
+    with pytest.raises(UserError, match="no private key that a site can join with"):
+        node.join_options("federation.org:8000", told, key)
+    key.write_bytes(private_key())
+    assert str(key) in node.join_options("federation.org:8000", told, key)
+    with pytest.raises(UserError, match="over TLS only"):
+        node.join_options("federation.org:8000", told, key, insecure=True)
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "federation.org", "federation.org:", ":8000", "federation.org:99999", "federation.org:0",
+        "https://federation.org:8000", "federation.org:8000/", "a b:8000", "me@host:8000", "[::1:8",
+        "::1:8000", "federation.org:port",
+    ],
+)  # fmt: skip
+def test_what_is_no_address_is_told_at_once(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(node, "run_here", lambda *_: pytest.fail("Flower is asked"))
+    with pytest.raises(UserError, match="is no address"):
+        node.join_options(server, tmp_path / "site.toml", None)
+    with pytest.raises(UserError, match="is no address"):
+        node.run_flwr([], server, True, None)
+
+
+def test_an_address_may_be_a_number():
+    for server in ("127.0.0.1:8000", "[::1]:8000", "localhost:1", "a-b.example.org:65535"):
+        flower.need_address(server)
+
+
+def test_a_node_that_can_never_join_is_not_started_again(tmp_path, capsys):
+    """An app that cannot be read is a sentence and the code that ends joining."""
+    assert node.main([str(tmp_path / "home"), str(tmp_path), "--insecure"]) == node.REFUSED
+    said = capsys.readouterr().err
+    assert said.startswith("brainlandmarks: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "reached", "server"),
+    [
+        ("0.0.0.0", "127.0.0.1", "127.0.0.1:8000"),
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1:8000"),
+        ("::", "localhost", "localhost:8000"),
+        ("10.1.2.3", "10.1.2.3", "10.1.2.3:8000"),
+        ("fe80::1", "fe80::1", "[fe80::1]:8000"),
+    ],
+)
+def test_known_sites_are_registered_where_the_server_listens(
+    tmp_path, monkeypatch, capsys, host, reached, server
+):
+    asked, codes = [], [0, 2]
+
+    def waited(port, seconds, where):
+        assert seconds < float("inf")
+        return asked.append((where, port)) is None
+
+    def given(command, check):
+        asked.append(command[command.index("--server") + 1])
+        return subprocess.CompletedProcess(command, codes.pop(0))
+
+    monkeypatch.setattr(flower, "wait_for_port", waited)
+    monkeypatch.setattr(subprocess, "run", given)
+    server_command.admit_later(
+        [tmp_path / "a.pub", tmp_path / "b.pub"], host, 8000, tmp_path / "ca.crt"
+    ).join(10)
+    assert asked == [(reached, 8000), server, server]
+    said = capsys.readouterr().err
+    assert "b.pub was not registered" in said
+    assert "a.pub" not in said
+
+
+def test_a_server_that_does_not_listen_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(server_command, "_LISTENS_S", 0.1)
+    free = flower.free_port()
+    server_command.admit_later([tmp_path / "a.pub"], "127.0.0.1", free, None).join(10)
+    assert f"does not listen at 127.0.0.1:{free}" in capsys.readouterr().err
+
+
+def test_known_sites_need_tls(tmp_path, capsys):
+    (tmp_path / "site.key.pub").write_text("x")
+    command = ["federate", "server", "-o", str(tmp_path / "out"), "--insecure"]
+    assert main([*command, "--known-sites", str(tmp_path)]) == 2
+    assert "over TLS only" in capsys.readouterr().err
 
 
 def test_a_site_joins_again_until_it_is_stopped(tmp_path, monkeypatch):
@@ -689,21 +1020,27 @@ def test_a_site_runs_no_other_app_than_its_own(tmp_path, start, monkeypatch):
 
     from flwr.cli.build import build_fab_from_disk
     from flwr.supercore.fab import Fab
+    from flwr.supercore.run import Run
     from flwr.supernode import start_client_internal as internals
 
     folder = write_app(federation(start), tmp_path / "own")
     other = write_app(federation(start, rounds=7), tmp_path / "other")
     sent = [build_fab_from_disk(folder), build_fab_from_disk(other)]
+    runs = {1: Run.create_empty(1), 2: Run.create_empty(2)}
+    runs[2].override_config = {"federation": "{}"}
 
     @contextmanager
     def connection(*_):
-        yield (1, 2, 3, 4, lambda *_: Fab("hash", sent.pop(0), {}), 6, 7, 8)
+        yield (1, 2, 3, runs.get, lambda *_: Fab("hash", sent.pop(0), {}), 6, 7, 8)
 
     monkeypatch.setattr(internals, "http_request_response", connection)
     node.pin_app(folder)
     with internals.http_request_response("server") as parts:
-        assert parts[:4] == (1, 2, 3, 4)
+        assert parts[:3] == (1, 2, 3)
         assert parts[5:] == (6, 7, 8)
+        assert parts[3](1) is runs[1]
+        with pytest.raises(UserError, match="other settings"):
+            parts[3](2)  # flwr run --run-config: the app is the same, byte for byte
         parts[4]("hash", 1)
         with pytest.raises(UserError, match="another app"):
             parts[4]("hash", 1)

@@ -21,6 +21,7 @@ from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.network.model_files import load_model
 from BrainLandmarksLib.protocol import landmarks, load_protocol
+from BrainLandmarksTrainLib.config.ablation import load_ablation
 from BrainLandmarksTrainLib.engine.checkpoint import averaged_weights, checkpoints
 from BrainLandmarksTrainLib.pipeline import trial
 from BrainLandmarksTrainLib.pipeline.transfer import start_network
@@ -299,6 +300,34 @@ def test_the_ablation_fills_table_three_and_goes_on(tmp_path, scans, capsys):
     assert main(command) == 0
     assert capsys.readouterr().out.count("training the fine network") == 1
     assert (tmp_path / "grid" / "ablation.md").read_text(encoding="utf-8") == page
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_all_processes_take_the_costs_that_the_first_one_has_measured(
+    tmp_path, scans, monkeypatch, first
+):
+    """Each measures other times, and steps follow from them."""
+    values = {"recipe": yaml.safe_load(recipe(tmp_path).read_text(encoding="utf-8"))}
+    path = tmp_path / "variants.yaml"
+    path.write_text(yaml.safe_dump({**values, "variants": {"a": {}, "b": {}}}), encoding="utf-8")
+    config = load_ablation(str(path), tmp_path / "grid", scans)
+    sent = []
+
+    class Processes:
+        device = torch.device("cpu")
+
+        def broadcast(self, own):
+            sent.append(own)
+            return {"a": 1.0, "b": 1.5}
+
+    times = iter([1.0, 4.0] * trial._TURNS)
+    monkeypatch.setattr(trial, "_step_seconds", lambda *_: next(times))
+    monkeypatch.setattr(trial, "make_fabric", lambda machine: Processes())
+    monkeypatch.setattr(trial, "leads", lambda: first)
+    kept = tmp_path / "costs.json"
+    assert trial._costs(dict.fromkeys("ab"), config, kept) == {"a": 1.0, "b": 1.5}
+    assert sent == [{"a": 1.0, "b": 4.0} if first else {}]
+    assert kept.is_file() == first
 
 
 def test_variants_of_the_network_are_compared_at_equal_steps_and_time(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +17,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
+from BrainLandmarksTrainLib.engine import batches as batch_files
 from BrainLandmarksTrainLib.engine import checkpoint as checkpoint_files
-from BrainLandmarksTrainLib.engine.batches import Sampler, make_batches
+from BrainLandmarksTrainLib.engine.batches import Sampler, lost_worker_told, make_batches
 from BrainLandmarksTrainLib.engine.checkpoint import (
     averaged_weights,
     checkpoints,
@@ -448,6 +452,31 @@ def test_a_lost_worker_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None
     assert newest is not None
     assert newest.name == "checkpoint-00000004"
     assert trainer_of(tmp_path).train().finished
+
+
+def with_a_broken_scan(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    raise UserError("scan 7 is broken; repair it.")
+
+
+def test_an_error_in_a_worker_is_told_as_what_it_is(tmp_path: Path, monkeypatch) -> None:
+    """No worker has died of it, and a person's sentence comes without a traceback around it."""
+
+    def here(of: Dataset, sampler: Sequence[int], **_: object) -> list[object]:
+        return [pickle.loads(pickle.dumps(of[step])) for step in sampler]
+
+    monkeypatch.setattr(batch_files, "DataLoader", here)  # starting processes takes long
+    machine = replace(MACHINE, workers=1)
+    with pytest.raises(UserError) as told:
+        trainer_of(tmp_path, sampler=with_a_broken_scan, machine=machine).train()
+    assert str(told.value) == "scan 7 is broken; repair it."
+    from torch._utils import ExceptionWrapper
+
+    try:
+        raise RuntimeError("shapes cannot be multiplied")
+    except RuntimeError:
+        made = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), lost_worker_told():
+        made.reraise()
 
 
 def test_every_epoch_is_validated_logged_and_kept(tmp_path: Path) -> None:

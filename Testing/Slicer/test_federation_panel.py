@@ -66,6 +66,18 @@ def test_nothing_can_be_joined_before_everything_is_chosen(panel, six_heads, tmp
     assert ui.joinButton.enabled
 
 
+def test_the_key_and_the_app_are_given_where_they_are_chosen(chosen, desktop, tmp_path):
+    section = chosen.panel.federation
+    assert not {"--key", "--app"} & set(section.arguments())
+    parameters = chosen.logic.getParameterNode()
+    parameters.federationKey = tmp_path / "site.key"
+    chosen.ui.federationAppPath.currentPath = str(tmp_path / "joined_app")
+    assert parameters.federationApp == tmp_path / "joined_app"
+    arguments = section.arguments()
+    assert arguments[arguments.index("--key") + 1] == str(tmp_path / "site.key")
+    assert arguments[arguments.index("--app") + 1] == str(tmp_path / "joined_app")
+
+
 def test_joining_asks_for_flower_only_here(chosen, monkeypatch):
     asked = []
     monkeypatch.setattr(
@@ -93,6 +105,7 @@ def test_the_site_trains_in_the_background_and_its_rounds_are_shown(
     assert not ui.joinButton.enabled
     assert ui.leaveButton.enabled
     assert not ui.federationServerEdit.enabled
+    assert not ui.federationAppPath.enabled
     folder = tmp_path / "joined"
     log = folder / "run.log"
     until(desktop, lambda: "joining 127.0.0.1:9" in log.read_text())

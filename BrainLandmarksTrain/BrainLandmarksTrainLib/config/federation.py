@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.network.model_files import summarise
+from BrainLandmarksLib.network.model_files import ModelSummary, summarise
 from BrainLandmarksTrainLib.engine.config import MachineConfig, RunConfig
 from BrainLandmarksTrainLib.settings import from_values, read_settings, setting, to_values
 
@@ -75,12 +75,13 @@ class FederationConfig:
         False, "SecAgg+: the server learns the weighted mean of the weights, not those of a site."
     )
     most_scans: int = setting(
-        1000, "secure_aggregation: no site has more scans than this (max_weight).", low=1
-    )
+        1000, "secure_aggregation: no site has more scans than this (max_weight); the weights of "
+        "one with far fewer are rounded more.", low=1,
+    )  # fmt: skip
     privacy: str = setting(
         "none", "Differential privacy. server: the server limits each site's update and adds noise "
         "to the mean; site: the sites limit it, the server adds the noise; local: each site limits "
-        "its update and adds noise before it leaves.",
+        "its update and adds noise before it leaves. server, site: all sites count the same.",
         choices=("none", "server", "site", "local"),
     )  # fmt: skip
     clipping_norm: float = setting(1.0, "Longest update, the L2 norm over all weights.", low=1e-9)
@@ -155,6 +156,13 @@ class Federation:
             "federation": json.dumps(to_values(self.settings), indent=1),
         }
 
+    def lasting(self) -> dict[str, Any]:
+        """What cannot change while the rounds go on, plain JSON values: recipe and settings."""
+        values = to_values(self.settings)
+        for name in ("rounds", "round_minutes", "evaluate_every"):
+            values.pop(name)
+        return {"recipe": self.recipe, "settings": values}
+
     @classmethod
     def of_run_config(cls, config: Mapping[str, Any]) -> Federation:
         """From Flower's run configuration.
@@ -211,7 +219,7 @@ def federation_of(
     model: str | Path,
     settings: FederationConfig,
     *,
-    steps: int,
+    steps: int | None,
     name: str | None = None,
     recipe: str | Path | None = None,
 ) -> Federation:
@@ -219,26 +227,62 @@ def federation_of(
 
     Args:
         model: Shipped name or folder of the model.
-        steps: Of the fine network in a round, where no recipe says so.
+        steps: Of the fine network in a round; None for those of the recipe.
         recipe: A recipe file instead of the one that fine-tuning takes.
 
     Raises:
-        UserError: there is no such model, or the recipe does not fit a federation.
+        UserError: there is no such model, or the recipe does not fit a federation or the model.
     """
     old = summarise(model)
     if recipe is None:
         values: dict[str, Any] = finetune_values(old, known=True, steps=steps)
     else:
         values = {k: v for k, v in read_settings(recipe).items() if k != "$schema"}
+        if steps is not None:
+            if not isinstance(values.get("fine"), Mapping):
+                raise UserError(
+                    "the recipe trains no fine network, whose steps could be set; leave the number "
+                    "of steps out."
+                )
+            values["fine"] = {**values["fine"], "steps": steps}
     values["name"] = name or values.get("name") or f"{old.name}-federated"
     for key in ("output", "start_from", "machine", "protocol"):
         values.pop(key, None)
     values["scans"] = {k: v for k, v in (values.get("scans") or {}).items() if k != "dataset"}
     made = Federation(old.name, values, settings)
     whole = made.at(model, "run", "dataset", MachineConfig())
+    _need_networks_of(old, whole)
     settings.need_fitting(whole)
     kept = to_values(whole)
     for key in ("output", "start_from", "machine", "protocol", "heads", "parcellation"):
         kept.pop(key)
     kept["scans"].pop("dataset")
     return replace(made, recipe=kept)
+
+
+def _need_networks_of(model: ModelSummary, recipe: Recipe) -> None:
+    """Check that a recipe describes networks as the model has them; a federation trains those.
+
+    Raises:
+        UserError: the model lacks one, or has it otherwise.
+    """
+    for part, config in recipe.trained.items():
+        network = model.networks.get(part)
+        if network is None:
+            raise UserError(
+                f"{model.name} has no {part} network, and a federation trains those that the model "
+                f"has; leave {part!r} out of the recipe."
+            )
+        there = {**_PLAIN, **network["architecture"], **network}
+        for name in ("size", "field_of_view_mm", "features", *_PLAIN):
+            asked = getattr(config, name)
+            if asked != there[name]:
+                raise UserError(
+                    f"the recipe has the {name} {asked} for {part!r} and {model.name} has "
+                    f"{there[name]}; a federation trains the model's own networks: change the "
+                    "recipe."
+                )
+
+
+_PLAIN = {"long_skips": False, "attention": "none"}
+"""What the description of a network leaves out where it is plain."""

@@ -153,7 +153,10 @@ def _by_workers(make: Maker, steps: Sequence[int], depth: int, workers: int) -> 
         multiprocessing_context="spawn",
     )
     with lost_worker_told():
-        yield from zip(steps, loader)
+        for step, made in zip(steps, loader):
+            if isinstance(made, UserError):
+                raise made
+            yield step, made
 
 
 @contextmanager
@@ -166,7 +169,8 @@ def lost_worker_told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        # An error inside a worker is told as "Caught ... in DataLoader worker process 0".
+        if "DataLoader worker (pid" not in str(error):
             raise
         raise UserError(
             "a process that makes training samples has died, perhaps for lack of memory; the "
@@ -178,6 +182,10 @@ class _Steps(Dataset[Any]):
     def __init__(self, make: Maker) -> None:
         self._make = make
 
-    def __getitem__(self, step: int) -> list[Batch]:
+    def __getitem__(self, step: int) -> list[Batch] | UserError:
         torch.set_num_threads(1)
-        return self._make(step)
+        try:
+            return self._make(step)
+        except UserError as error:
+            # As a value: PyTorch would put the text of a traceback around the sentence.
+            return UserError(str(error))

@@ -14,6 +14,7 @@ from datetime import timedelta
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
 
 from BrainLandmarksLib.errors import UserError
@@ -48,6 +49,8 @@ def make_fabric(machine: MachineConfig | None = None) -> Fabric:
                 devices=devices,
                 num_nodes=nodes,
                 strategy="auto" if single else DDPStrategy(timeout=_PATIENCE),
+                # One process asks nobody how many a job of Slurm has.
+                plugins=LightningEnvironment() if single else None,
                 precision="bf16-mixed" if bfloat16 else "32-true",
             )
         except (RuntimeError, ValueError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import re
 import socket
 import sys
 import sysconfig
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from BrainLandmarksLib.errors import UserError
 
@@ -31,6 +33,7 @@ SERVER_FOLDER = "BRAINLANDMARKS_FEDERATION"
 SERVER_MODEL = "BRAINLANDMARKS_FEDERATION_MODEL"
 """Environment variable that tells the server's app the start model, where that is a folder."""
 
+_PROBE_S = 5.0
 _INSTALL = "pip install 'brainlandmarks[federated]'"
 
 
@@ -77,7 +80,7 @@ def run_here(
         variables: Further environment variables.
 
     Raises:
-        UserError: Flower is missing, or is a version without this command.
+        UserError: Flower is missing, or is a version without this command, or from ``prepare``.
     """
     need_flower()
     home.mkdir(parents=True, exist_ok=True)
@@ -112,15 +115,32 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_port(port: int, seconds: float = math.inf) -> bool:
-    """Wait until somebody on this machine listens at a port; whether it has come to that."""
+def wait_for_port(port: int, seconds: float = math.inf, host: str = "127.0.0.1") -> bool:
+    """Wait until somebody listens at a port; whether it has come to that."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+        try:
+            with socket.create_connection((host, port), timeout=_PROBE_S):
                 return True
-        time.sleep(0.5)
+        except OSError:
+            time.sleep(0.5)
     return False
+
+
+def need_address(server: str) -> None:
+    """Check that something is written like the address of a server.
+
+    Raises:
+        UserError: it is not "host:port".
+    """
+    try:
+        parts = urlsplit(f"//{server}")
+        whole = parts.netloc == server and not re.search(r"[\s@]", server)
+        if whole and parts.hostname and parts.port:
+            return
+    except ValueError:  # a port that is none, or half an IPv6 address
+        pass
+    raise UserError(f"{server!r} is no address; give HOST:PORT, such as federation.org:8000.")
 
 
 def transport(

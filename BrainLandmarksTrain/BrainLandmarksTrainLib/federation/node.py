@@ -18,7 +18,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write, need_writable
 from BrainLandmarksLib.network.model_files import summarise
 
-from .flower import free_port, need_file, run_here, transport
+from .flower import free_port, need_address, need_file, run_here, transport
 
 AGAIN_S = 15.0
 """Seconds after which a site joins again."""
@@ -73,25 +73,51 @@ def prepare_site(
     return output / SITE_FILE
 
 
-def join_options(server: str, told: Path, key: Path | None) -> list[str]:
-    """Options of Flower's node.
+def join_options(server: str, told: Path, key: Path | None, insecure: bool = False) -> list[str]:
+    """Options of Flower's node; what can never be joined with is found here and not by the node.
 
     Args:
         server: "host:port".
         told: The node's configuration.
         key: Private key of the site, where the server asks for one.
+        insecure: Whether the connection has no TLS.
 
     Raises:
-        UserError: the address or the key is wrong.
+        UserError: the address or the key is wrong, or the key is of no use.
     """
-    host, colon, number = server.rpartition(":")
-    if not (host and colon and number.isdigit()):
-        raise UserError(f"{server!r} is no address; give HOST:PORT, such as federation.org:8000.")
+    need_address(server)
     options = ["--superlink", server, "--node-config", str(told.absolute())]
     if key is not None:
-        need_file(key, "key")
+        if insecure:
+            raise UserError(
+                "a key is shown over TLS only; give --root-certificates instead of --insecure, or "
+                "leave --key out."
+            )
+        need_private_key(key)
         options += ["--auth-supernode-private-key", str(key)]
     return options
+
+
+def need_private_key(path: Path) -> None:
+    """Check that Flower can show a key to the server.
+
+    Raises:
+        UserError: it is missing, is a public one or one of another kind, or has a passphrase.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    need_file(path, "key")
+    try:
+        usable = isinstance(load_ssh_private_key(path.read_bytes(), None), EllipticCurvePrivateKey)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        usable = False
+    if not usable:
+        raise UserError(
+            f"{path} is no private key that a site can join with; give the file that ssh-keygen "
+            '-t ecdsa -b 384 -N "" has written, the one without .pub.'
+        )
 
 
 def keep_joined(options: Sequence[str], home: Path, app: Path | None = None) -> int:
@@ -163,8 +189,9 @@ def run_flwr(
         Its exit code.
 
     Raises:
-        UserError: Flower or the certificate is missing.
+        UserError: Flower or the certificate is missing, or the address is none.
     """
+    need_address(server)
     transport(insecure, root_certificates)
     with tempfile.TemporaryDirectory() as folder:
         write_connection(Path(folder), server, insecure, root_certificates)
@@ -175,7 +202,7 @@ def pin_app(folder: Path) -> None:
     """Let Flower's node in this process run no other app than that of a folder.
 
     Flower sends the app from the server to the sites. A site that has read an app holds on to it:
-    what the server sends has to be the same, byte for byte.
+    what the server sends has to be the same, byte for byte, and its settings those in the app.
 
     Raises:
         UserError: there is no app in the folder, or this version of Flower works otherwise.
@@ -201,7 +228,16 @@ def pin_app(folder: Path) -> None:
         with connect(*arguments, **options) as parts:
             node_id, receive, send, get_run, get_fab, *rest = parts
 
-            def checked(*which: Any) -> Any:
+            def checked_run(*which: Any) -> Any:
+                run = get_run(*which)
+                if run.override_config:
+                    raise UserError(
+                        "the server runs the app with other settings than those in it (flwr run "
+                        "--run-config); nothing of it was run."
+                    )
+                return run
+
+            def checked_fab(*which: Any) -> Any:
                 fab = get_fab(*which)
                 if fab.content != expected:
                     raise UserError(
@@ -210,20 +246,28 @@ def pin_app(folder: Path) -> None:
                     )
                 return fab
 
-            yield (node_id, receive, send, get_run, checked, *rest)
+            yield (node_id, receive, send, checked_run, checked_fab, *rest)
 
     node.http_request_response = connected
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Be Flower's node: its folder, the only app that may run ("" for any), and its options."""
+    """Be Flower's node: its folder, the only app that may run ("" for any), and its options.
+
+    Returns:
+        Flower's exit code, `REFUSED` where no other try would help.
+    """
     home, app, *options = arguments
 
     def prepare() -> None:
         if app:
             pin_app(Path(app))
 
-    return run_here("flower-supernode", options, Path(home), prepare=prepare)
+    try:
+        return run_here("flower-supernode", options, Path(home), prepare=prepare)
+    except UserError as error:
+        print(f"brainlandmarks: {error}", file=sys.stderr, flush=True)
+        return REFUSED
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ from BrainLandmarksTrainLib.engine.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from BrainLandmarksTrainLib.settings import to_values
 
 from .stage import Stage
 from .weights import Arrays
@@ -120,10 +119,7 @@ class Rounds:
 
 
 def _identity(stage: Stage, federation: Federation) -> str:
-    values = to_values(federation.settings)
-    for name in ("rounds", "round_minutes", "evaluate_every"):
-        values.pop(name)
-    content = {**stage.to_config(), "recipe": federation.recipe, "settings": values}
+    content = {**stage.to_config(), **federation.lasting()}
     return sha256([json.dumps(content, sort_keys=True)])
 
 

@@ -2,11 +2,13 @@
 
 Flower is unknown here. A site has a folder: ``rounds/`` holds the round in progress, so that a site
 that died goes on inside it, and the one that was finished last, so that the same question gets the
-same answer; ``cache/`` holds the resampled scans; ``progress.json`` says how far it is.
+same answer; ``batch_norm/`` holds what stays here of each federation; ``cache/`` holds the
+resampled scans; ``progress.json`` says how far it is.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +27,7 @@ from BrainLandmarksLib.io.checksum import sha256
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
 from BrainLandmarksLib.network.model_files import Model, load_model, save_model
 from BrainLandmarksTrainLib.config.federation import STATISTICS_BATCHES, Federation
-from BrainLandmarksTrainLib.engine.checkpoint import averaged_weights, checkpoints
+from BrainLandmarksTrainLib.engine.checkpoint import averaged_weights, latest_checkpoint
 from BrainLandmarksTrainLib.engine.config import MachineConfig, TrainingConfig
 from BrainLandmarksTrainLib.engine.distributed import make_fabric
 from BrainLandmarksTrainLib.engine.trainer import Trainer
@@ -50,6 +52,8 @@ from .weights import (
 )
 
 ROUNDS, CACHE, PERSONAL = "rounds", "cache", "batch_norm"
+_HASH = 16
+"""Characters of a hash in the name of a folder."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,14 @@ class Site:
         self.base = load_model(model)
         self.dataset = Dataset.open(dataset)
         self.stage = replace(Stage.of(self.base), protocol=self.dataset.protocol.hash)
-        recipe = federation.at(model, self.folder, dataset, machine or MachineConfig())
+        # A site is one process, whatever other GPUs or a job of Slurm are there.
+        alone = replace(machine or MachineConfig(), devices=1, nodes=1)
+        recipe = federation.at(model, self.folder, dataset, alone)
         self.recipe = replace(recipe, seed=(recipe.seed + seed) % 2**31)
+        # What was begun by other settings is no part of this federation.
+        about = {"name": federation.model, **self.stage.to_config(), **federation.lasting()}
+        self._about = sha256([json.dumps(about, sort_keys=True)])[:_HASH]
+        self._own_norms = self.folder / PERSONAL / self._about
 
     def need_same(self, config: Mapping[str, Any]) -> None:
         """Check that the server is of the same stage.
@@ -151,13 +161,20 @@ class Site:
         Raises:
             UserError: the data cannot be used, the weights are of another network, or the disk is
                 full; the rounds before are untouched.
+            Refused: the site has more scans than secure aggregation can weigh.
         """
         need_same_names(arrays, self.names)
-        work = self.folder / ROUNDS / f"{number:05d}-{_digest(arrays)}"
+        work = self.folder / ROUNDS / f"{number:05d}-{self._about}-{_digest(arrays)}"
         self._forget_other_rounds(work)
         self._says(number, "reading")
         recipe = replace(self.recipe, output=str(self.folder))
         data = prepare(recipe, _device(recipe.machine), self.report)
+        most = self.settings.most_scans
+        if self.settings.secure_aggregation and len(data.scans) > most:
+            raise Refused(
+                f"this site has more scans to learn from than the {most} that the federation's "
+                "most_scans allows; nothing was trained."
+            )
         for part, config in recipe.trained.items():
             assert isinstance(config, TrainingConfig)  # `Federation.at` has no others
             self._train_part(number, part, config, arrays, data, work)
@@ -189,11 +206,11 @@ class Site:
         protocol, seed = self.base.protocol, self.recipe.seed
         network = start_network(self.base, part, protocol, config.dropout, seed)
         first = (number - 1) * steps
-        begun = bool(checkpoints(work / part))
+        norms = self._norms(part) if local else {}
+        begun = latest_checkpoint(work / part) is not None
         if not begun:
             put(network, part_of(arrays, part))
-            if local:
-                put(network, self._norms(part))
+            put(network, norms)
         sampler, _ = samplers(data, self.recipe, part, whole)
         trainer = Trainer(
             network,
@@ -208,10 +225,10 @@ class Site:
         )
         if not begun:
             trainer.state.step = first
-            # What earlier rounds have frozen stays so; the first one measures it.
-            trainer.state.norm_frozen = number > 1 and first >= whole.freeze_norm_at * (
-                steps * rounds
-            )
+            # What earlier rounds have frozen stays so; a site whose batch norm is its own measures
+            # it in the first round that it takes part in.
+            past = trainer.progress() > whole.freeze_norm_at
+            trainer.state.norm_frozen = past and (bool(norms) or not local)
         if self.settings.strategy == "fedprox":
             hold_near(trainer, part_of(arrays, part), self.settings.proximal_mu)
         trainer.train(until=first + steps)
@@ -233,16 +250,16 @@ class Site:
     def _norms(self, part: str) -> dict[str, torch.Tensor]:
         """Batch norm as this site had it last; nothing before its first round."""
         try:
-            return load_file(self.folder / PERSONAL / f"{part}.safetensors")
+            return load_file(self._own_norms / f"{part}.safetensors")
         except (OSError, SafetensorError):
             return {}
 
     def _keep_norms(self, networks: Mapping[str, HighRes3DNet]) -> None:
-        (self.folder / PERSONAL).mkdir(parents=True, exist_ok=True)
+        self._own_norms.mkdir(parents=True, exist_ok=True)
         for part, network in networks.items():
             state = network.state_dict()
             kept = {name: state[name].cpu().contiguous() for name in sorted(norm_names(network))}
-            with atomic_write(self.folder / PERSONAL / f"{part}.safetensors") as unfinished:
+            with atomic_write(self._own_norms / f"{part}.safetensors") as unfinished:
                 save_file(kept, unfinished)
 
     # Measuring ------------------------------------------------------------------------------------
@@ -259,12 +276,13 @@ class Site:
         need_same_names(arrays, self.names)
         self._says(number, "measuring")
         model = self.model(number, arrays)
+        # First, for a scan that cannot be read must not cost the model.
+        save_model(model, self.folder / "model", overwrite=True)
         entries, _ = fair_entries(self.dataset)
         device = self.recipe.machine.device
         before, after = (
             Comparison.of_model(each, self.dataset, entries, device) for each in (self.base, model)
         )
-        save_model(model, self.folder / "model", overwrite=True)
         done = number >= self.settings.rounds
         self._says(number, "finished" if done else "waiting")
         return Measured(
@@ -311,7 +329,7 @@ def hold_near(trainer: Trainer, weights: Mapping[str, torch.Tensor], mu: float) 
 def _digest(arrays: Mapping[str, Any]) -> str:
     """Which weights a round began with."""
     parts = [part for name in sorted(arrays) for part in (name, _bytes(arrays[name]))]
-    return sha256(parts)[:16]
+    return sha256(parts)[:_HASH]
 
 
 def _bytes(array: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -28,7 +29,9 @@ ATTEMPTS = 3
 """Rounds in a row that no site has answered, after which the server gives up."""
 
 SCANS = "num-examples"
-"""What a site's answer is weighted by."""
+"""What a site's answer is weighted by, where no differential privacy is asked for."""
+
+_log = logging.getLogger("flwr")
 
 
 def base_strategy(settings: FederationConfig) -> FedAvg:
@@ -76,12 +79,20 @@ class Recorded(Strategy):
         self.rounds = rounds
         self.base = base_strategy(settings)
         self.inner = with_privacy(self.base, settings)
-        self.measured: list[dict[str, float]] = []
-        """What each site has measured last."""
+        self._measured: tuple[int, list[dict[str, float]]] = (0, [])
         self._unanswered = 0
+        self._private = self.inner is not self.base
+        # The noise is for a mean of so many sites.
+        self._fewest = settings.min_train_nodes if self._private else 1
         if isinstance(self.base, FedAdam) and rounds.optimizer:
             self.base.m_t = dict(rounds.optimizer["m"])
             self.base.v_t = dict(rounds.optimizer["v"])
+
+    @property
+    def measured(self) -> list[dict[str, float]]:
+        """What each site has measured after the last round that is kept; empty if none has."""
+        number, sites = self._measured
+        return sites if number == self.rounds.done else []
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -103,18 +114,24 @@ class Recorded(Strategy):
         number = self.rounds.done + 1
         if number > self.settings.rounds:
             return None, None
-        good = [message for message in answers if not message.has_error()]
+        good = _good(answers)
+        said_by_sites = [metrics_of(message) for message in good]
         arrays, metrics = None, None
-        if good:
-            arrays, metrics = self.inner.aggregate_train(number, answers)
+        if len(good) >= self._fewest:
+            if self._private:
+                _weigh_equally(good)
+            # Flower's wrappers of differential privacy drop a round in which one site has failed.
+            arrays, metrics = self.inner.aggregate_train(number, good)
         if arrays is None:
             self._unanswered += 1
             if self._unanswered >= ATTEMPTS:
-                raise UserError(f"no site has trained round {number}: {_reasons(answers)}")
+                fewest = self._fewest
+                who = f"only {len(good)} of {fewest} sites have" if good else "no site has"
+                raise UserError(f"{who} trained round {number}: {_reasons(answers)}")
             return None, None
         self._unanswered = 0
         said = {
-            "sites": [metrics_of(message) for message in good],
+            "sites": said_by_sites,
             "failed": len(answers) - len(good),
             "mean": dict(metrics or {}),
         }
@@ -137,12 +154,11 @@ class Recorded(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Note what the sites have measured."""
-        answers = list(replies)
-        good = [message for message in answers if not message.has_error()]
+        good = _good(list(replies))
         if not good:
             return None
-        self.measured = [metrics_of(message) for message in good]
-        return self.inner.aggregate_evaluate(self.rounds.done, answers)
+        self._measured = self.rounds.done, [metrics_of(message) for message in good]
+        return self.inner.aggregate_evaluate(self.rounds.done, good)
 
     def summary(self) -> None:
         """What Flower logs of it."""
@@ -168,6 +184,21 @@ def metrics_of(message: Message) -> dict[str, float]:
             if isinstance(value, (int, float)) and math.isfinite(value):
                 numbers[name] = value
     return numbers
+
+
+def _good(answers: list[Message]) -> list[Message]:
+    """The answers that are none of an error; the others go to the server's log."""
+    failed = [message for message in answers if message.has_error()]
+    if failed:
+        _log.warning("%d of %d sites failed: %s", len(failed), len(answers), _reasons(failed))
+    return [message for message in answers if not message.has_error()]
+
+
+def _weigh_equally(answers: Iterable[Message]) -> None:
+    """Let every site count the same; a site with more scans would outweigh the noise."""
+    for message in answers:
+        for record in message.content.metric_records.values():
+            record[SCANS] = 1
 
 
 def _reasons(answers: Iterable[Message]) -> str:

@@ -25,12 +25,11 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write, atomic_writes
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.json_file import read_json
-from BrainLandmarksLib.network.device import choose_device
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet, channels_last
 from BrainLandmarksTrainLib.config.ablation import AblationConfig
 from BrainLandmarksTrainLib.config.recipe import Recipe
 from BrainLandmarksTrainLib.engine.config import TrainingConfig
-from BrainLandmarksTrainLib.engine.distributed import leads
+from BrainLandmarksTrainLib.engine.distributed import leads, make_fabric
 
 from .train import train_model
 from .transfer import untrained
@@ -97,12 +96,12 @@ def run_trial(
     if budget is None:
         raise UserError("variants are compared at equal steps; give 'fine.steps', not minutes.")
     output = Path(recipe.output)
-    announce = report if leads() else lambda line: None
     networks = {
         name: untrained(_fine(variant), len(dataset.protocol))
         for name, variant in config.variants.items()
     }
     costs = _costs(networks, config, output / COSTS)
+    announce = report if leads() else lambda line: None
     errors: dict[tuple[str, int], list[Errors]] = {}
     # Seed by seed: what a stopped command leaves behind can be compared.
     for seed in range(config.seeds):
@@ -204,13 +203,24 @@ def _fine(recipe: Recipe) -> TrainingConfig:
 def _costs(
     networks: Mapping[str, HighRes3DNet], config: AblationConfig, path: Path
 ) -> dict[str, float]:
-    """Time of a step of each network as a multiple of the first's; measured once, then kept."""
+    """Time of a step of each network as a multiple of the first's; measured once, then kept.
+
+    All processes have those of the first one: steps follow from them, and must be as many in each.
+    """
+    fabric = make_fabric(config.recipe.machine)
+    own = _own_costs(networks, config, path, fabric.device) if leads() else {}
+    return fabric.broadcast(own)
+
+
+def _own_costs(
+    networks: Mapping[str, HighRes3DNet], config: AblationConfig, path: Path, device: torch.device
+) -> dict[str, float]:
+    """Those that were kept, or are measured in this process."""
     if path.is_file():
         kept = read_json(path, "the costs of the variants")
         if kept.keys() == networks.keys():
             return {name: float(kept[name]) for name in networks}
     fine = _fine(config.recipe)
-    device = choose_device(config.recipe.machine.device)
     best = dict.fromkeys(networks, float("inf"))
     # In turns, and the fastest of each: what else the machine does must not decide.
     for _ in range(_TURNS):
@@ -219,10 +229,9 @@ def _costs(
             best[name] = min(best[name], seconds)
     first = next(iter(best.values()))
     costs = {name: round(seconds / first, 3) for name, seconds in best.items()}
-    if leads():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as unfinished:
-            unfinished.write_text(json.dumps(costs, indent=1) + "\n", encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(json.dumps(costs, indent=1) + "\n", encoding="utf-8")
     return costs
 
 

@@ -27,7 +27,7 @@ _WAITING = "Connected, or trying to; the server has not asked for a round yet."
 
 _FREE = (
     "federationServerEdit", "federationCertificatePath", "federationKeyPath",
-    "federationOutputPath",
+    "federationAppPath", "federationOutputPath",
 )  # fmt: skip
 """What can be changed while this site has not joined."""
 
@@ -96,8 +96,9 @@ class FederationSection(Section):
             "--dataset", str(path("dataset")), "-o", str(path("federationOutput")),
             "--device", str(parameters.trainingDevice),
         ]  # fmt: skip
-        if path("federationKey") is not None:
-            chosen += ["--key", str(path("federationKey"))]
+        for option, name in (("--key", "federationKey"), ("--app", "federationApp")):
+            if path(name) is not None:
+                chosen += [option, str(path(name))]
         if str(parameters.startModel):
             chosen += ["--model", str(parameters.startModel)]
         return chosen

@@ -31,6 +31,7 @@ _PATHS = {
     "output": "outputPath",
     "federationCertificate": "federationCertificatePath",
     "federationKey": "federationKeyPath",
+    "federationApp": "federationAppPath",
     "federationOutput": "federationOutputPath",
 }
 """Path of the parameter node to its field."""

@@ -15,7 +15,7 @@ examples:
   brainlandmarks federate app joined --rounds 20 --steps 50      brain88, trained further
   brainlandmarks federate app joined --strategy fedprox          sites that differ much
   brainlandmarks federate app joined --settings federation.yaml  every setting, from a file
-  brainlandmarks federate app joined --recipe recipe.yaml        other networks and losses
+  brainlandmarks federate app joined --recipe recipe.yaml        other losses and rates
 """
 
 
@@ -34,8 +34,8 @@ def add_action(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--name", help="of the new model (the old one's with -federated)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds (10)")
     parser.add_argument(
-        "--steps", type=int, default=STEPS, metavar="N",
-        help=f"steps of the fine network in a round ({STEPS})",
+        "--steps", type=int, metavar="N",
+        help=f"steps of the fine network in a round ({STEPS}, or those of --recipe)",
     )  # fmt: skip
     parser.add_argument("--strategy", choices=("fedavg", "fedprox", "fedadam"))
     parser.add_argument("--batch-norm", choices=("shared", "local"))
@@ -54,7 +54,10 @@ def add_action(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--settings", type=Path, metavar="FILE", help="settings of the federation, .yaml or .json"
     )
     parser.add_argument(
-        "--recipe", type=Path, metavar="FILE", help="a recipe instead of that of finetune"
+        "--recipe",
+        type=Path,
+        metavar="FILE",
+        help="a recipe instead of that of finetune, for networks as the model has them",
     )
     parser.set_defaults(run=run)
 
@@ -82,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     federation = federation_of(
         arguments.model,
         from_values(FederationConfig, values, WHAT),
-        steps=arguments.steps,
+        steps=STEPS if arguments.steps is None and arguments.recipe is None else arguments.steps,
         name=arguments.name,
         recipe=arguments.recipe,
     )

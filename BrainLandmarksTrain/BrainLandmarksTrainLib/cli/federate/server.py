@@ -9,6 +9,10 @@ import threading
 from pathlib import Path
 
 PORT = 8000
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "localhost"}
+"""How a server that listens at all addresses is reached from its own machine."""
+_LISTENS_S = 300.0
+"""Seconds that the server may take to listen."""
 
 _EXAMPLE = """\
 examples:
@@ -77,18 +81,45 @@ def keys_in(folder: Path) -> list[Path]:
     return keys
 
 
-def admit_later(keys: list[Path], port: int, root_certificates: Path | None) -> None:
-    """Register keys as soon as the server listens; what it knows ends with its process."""
+def admit_later(
+    keys: list[Path], host: str, port: int, root_certificates: Path | None
+) -> threading.Thread:
+    """Register keys as soon as the server listens; what it knows ends with its process.
+
+    Args:
+        host: Where the server listens.
+
+    Returns:
+        The thread that does it, and says on stderr what it could not do.
+    """
     from BrainLandmarksTrainLib.federation.flower import wait_for_port
 
-    def admit() -> None:
-        wait_for_port(port)
-        for key in keys:
-            command = ["federate", "admit", str(key), "--server", f"127.0.0.1:{port}"]
-            command += ["--root-certificates", str(root_certificates)]
-            subprocess.run([sys.executable, "-m", "BrainLandmarksLib", *command], check=False)
+    reached = _EVERYWHERE.get(host, host)
+    server = f"[{reached}]:{port}" if ":" in reached else f"{reached}:{port}"
 
-    threading.Thread(target=admit, daemon=True).start()
+    def admit() -> None:
+        if not wait_for_port(port, _LISTENS_S, reached):
+            return _say(f"the server does not listen at {server}; no site is let in.")
+        for key in keys:
+            command = ["federate", "admit", str(key), "--server", server]
+            command += ["--root-certificates", str(root_certificates)]
+            done = subprocess.run(
+                [sys.executable, "-m", "BrainLandmarksLib", *command], check=False
+            )
+            if done.returncode:
+                _say(
+                    f"{key.name} was not registered, and its site is not let in; check the key, "
+                    f"and that the server's certificate names {reached}, then give federate admit."
+                )
+        return None
+
+    thread = threading.Thread(target=admit, daemon=True)
+    thread.start()
+    return thread
+
+
+def _say(sentence: str) -> None:
+    print(f"brainlandmarks: {sentence}", file=sys.stderr, flush=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -115,8 +146,14 @@ def run(arguments: argparse.Namespace) -> int:
         options += ["--ssl-certfile", str(arguments.certificate)]
         options += ["--ssl-keyfile", str(arguments.key)]
     if arguments.known_sites is not None:
+        if arguments.insecure:
+            raise UserError(
+                "sites show their keys over TLS only; give --certificate, --key and "
+                "--root-certificates instead of --insecure, or leave --known-sites out."
+            )
         options.append("--enable-supernode-auth")
-        admit_later(keys_in(arguments.known_sites), arguments.port, arguments.root_certificates)
+        keys = keys_in(arguments.known_sites)
+        admit_later(keys, arguments.host, arguments.port, arguments.root_certificates)
     output = arguments.output.absolute()
     output.mkdir(parents=True, exist_ok=True)
     # Flower would install what an app asks for; ours asks for nothing.

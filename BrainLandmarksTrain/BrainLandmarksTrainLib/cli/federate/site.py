@@ -61,7 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run Flower's SuperNode until it is stopped; returns 130 then, 2 if it cannot join.
 
     Raises:
-        UserError: Flower, the dataset, the model, the app or a certificate is missing.
+        UserError: Flower, the dataset, the model, the app or a certificate is missing, or the
+            address or the key is wrong.
     """
     from BrainLandmarksTrainLib.federation import flower
     from BrainLandmarksTrainLib.federation.app_folder import read_app
@@ -77,7 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         threads=arguments.threads,
     )
-    options = [*transport, *join_options(arguments.server, told, arguments.key)]
+    joining = join_options(arguments.server, told, arguments.key, arguments.insecure)
+    options = [*transport, *joining]
     if arguments.app is not None:
         read_app(arguments.app)
     print(f"joining {arguments.server}", flush=True)
