@@ -110,11 +110,13 @@ def test_from_a_weak_model_to_a_better_one_in_use(desktop, scene, weak_model, ne
     # The report says that it got better, on heads that training did not see.
     page = (tmp_path / "run" / "report" / "model_comparison.md").read_text(encoding="utf-8")
     assert "The scans are those of the split test" in page
-    before, after = map(
-        float, re.search(r"mean radial error went from ([\d.]+) to ([\d.]+)", page).groups()
-    )
-    print(f"mean radial error: {before} mm before, {after} mm after")
-    assert after < 0.8 * before
+    lost, still_lost = map(int, re.search(r"weak missed (\d+), weak-tuned (\d+)", page).groups())
+    errors = re.search(r"mean radial error went from ([\d.]+) to ([\d.]+)", page)
+    if errors is None:  # what a model does not recognise as a head counts as missed
+        assert still_lost < 0.2 * lost
+    else:
+        before, after = map(float, errors.groups())
+        assert after < 0.8 * before
     assert load_model(tmp_path / "run" / "model").spec.training["recipe"]["start_from"] == "weak"
 
     # The panel shows it when the folder is chosen, and the new model is used at once.
