@@ -139,6 +139,18 @@ def test_the_panel_and_its_ui_file_agree(path):
 
 
 @pytest.mark.parametrize("path", UI_FILES, ids=name)
+def test_no_two_things_are_in_one_place(path):
+    """Of two in a cell of a form, Qt shows one."""
+    for layout in ET.parse(path).iter("layout"):
+        cells = []
+        for item in layout.findall("item"):
+            if item.get("row") is not None:
+                first, span = int(item.get("column")), int(item.get("colspan", 1))
+                cells += [(item.get("row"), first + k) for k in range(span)]
+        assert len(cells) == len(set(cells)), layout.get("name")
+
+
+@pytest.mark.parametrize("path", UI_FILES, ids=name)
 def test_bound_widgets_name_fields_of_the_parameter_node(path):
     module = ROOT / path.parts[len(ROOT.parts)] / f"{path.stem}.py"
     fields = {
