@@ -46,6 +46,14 @@ def follow(volume: Any, node: Any, transform: Any) -> None:
     node.SetAttribute(GEOMETRY, " ".join(f"{x:.9g}" for x in _ijk_to_ras(volume).ravel()))
 
 
+def follow_parent(volume: Any, node: Any) -> None:
+    """`follow` a volume under its transform, whatever that is; without a volume there is none."""
+    if volume is None:
+        put_under(None, node)
+    else:
+        follow(volume, node, volume.GetParentTransformNode())
+
+
 def was_hardened(volume: Any, node: Any) -> bool:
     """Whether a volume's transform, which a node that follows it still has, was hardened."""
     known = node.GetAttribute(GEOMETRY)

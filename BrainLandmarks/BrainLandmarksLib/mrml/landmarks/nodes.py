@@ -24,7 +24,7 @@ from BrainLandmarksLib.io.landmarks.markups import (
 )
 from BrainLandmarksLib.io.landmarks.matching import IMPLAUSIBLE_MARK
 from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
-from BrainLandmarksLib.mrml.placing import follow, put_under, was_hardened
+from BrainLandmarksLib.mrml.placing import follow_parent, was_hardened
 from BrainLandmarksLib.mrml.scene import remove
 from BrainLandmarksLib.protocol import Group, Protocol, load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
@@ -257,12 +257,8 @@ class LandmarkNodes:
 
         Where the volume's transform was hardened, that of the lists is too.
         """
-        volume = self.volume
         for node in self.lists:
-            if volume is None:
-                put_under(None, node)
-            else:
-                follow(volume, node, volume.GetParentTransformNode())
+            follow_parent(self.volume, node)
 
     def follow_hardened(self) -> None:
         """`follow_volume` if the volume's transform was hardened while nobody looked."""

@@ -15,7 +15,7 @@ from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.mrml.export.volume import world_volume
 from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
 from BrainLandmarksLib.mrml.landmarks.session import Session
-from BrainLandmarksLib.mrml.placing import follow, on_moved, put_under
+from BrainLandmarksLib.mrml.placing import follow_parent, on_moved
 from BrainLandmarksLib.mrml.scene import remove
 from BrainLandmarksLib.planes import Prescription
 from BrainLandmarksLib.planes.construction import Frame, construct, lacking
@@ -115,7 +115,7 @@ class PlaneNodes:
             if frame is None:
                 _wait(node)
                 continue
-            self._follow_volume(node)
+            follow_parent(self._session.volume, node)
             _place(node, frame, None)
             _wait_no_more(node)
 
@@ -133,7 +133,7 @@ class PlaneNodes:
         # It follows the landmarks; a hand that moved it would be overruled by the next correction.
         node.SetLocked(True)
         put_into(folder_of(volume), node)
-        self._follow_volume(node)
+        follow_parent(self._session.volume, node)
         display = node.GetDisplayNode()
         for paint in (display.SetSelectedColor, display.SetColor, display.SetActiveColor):
             paint(*NODE_COLORS[each.plane.view])
@@ -150,16 +150,9 @@ class PlaneNodes:
         display.SetGlyphSize(GLYPH_MM)
         return node
 
-    def _follow_volume(self, node: Any) -> None:
-        volume = self._session.volume
-        if volume is None:
-            put_under(None, node)
-        else:
-            follow(volume, node, volume.GetParentTransformNode())
-
     def _volume_moved(self, _volume: Any, _event: str) -> None:
         for node in self.nodes.values():
-            self._follow_volume(node)
+            follow_parent(self._session.volume, node)
 
     def _moved(self, _node: Any, _event: str) -> None:
         # What the session writes it also tells its listeners, once for all lists.
