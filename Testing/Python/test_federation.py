@@ -1015,6 +1015,37 @@ sys.exit(node.keep_joined([], Path({str(tmp_path)!r})))
     assert process.wait(60) == node.STOPPED
 
 
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_site_can_leave_while_it_joins(tmp_path, deaf):
+    """The signal comes while the node is being started; a node that does not listen ends too."""
+    code = f"""
+import os, signal, subprocess, sys
+from pathlib import Path
+from BrainLandmarksTrainLib.federation import node
+class Spec:
+    name = "waiting"
+node.__spec__ = Spec
+node.END_S = 2.0
+began = subprocess.Popen.__init__
+def begin(self, *arguments, **options):
+    began(self, *arguments, **options)
+    while {deaf} and not Path({str(tmp_path / "deaf")!r}).exists():
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+subprocess.Popen.__init__ = begin
+sys.exit(node.keep_joined([], Path({str(tmp_path)!r})))
+"""
+    (tmp_path / "waiting.py").write_text(
+        "import pathlib, signal, sys, time\n"
+        + deaf * "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        + "(pathlib.Path(sys.argv[1]) / 'deaf').touch()\n"
+        "time.sleep(600)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+    assert process.wait(120) == node.STOPPED
+
+
 def test_a_site_runs_no_other_app_than_its_own(tmp_path, start, monkeypatch):
     from contextlib import contextmanager
 

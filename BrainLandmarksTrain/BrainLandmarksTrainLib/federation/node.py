@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,10 @@ from .flower import free_port, need_address, need_file, run_here, transport
 
 AGAIN_S = 15.0
 """Seconds after which a site joins again."""
+LOOK_S = 0.2
+"""Between two looks at whether a site is to stop."""
+END_S = 60.0
+"""What Flower's node may take to end; then it is ended."""
 STOPPED, REFUSED = 130, 2
 SITE_FILE = "site.toml"
 CONNECTION = "federation"
@@ -135,20 +139,17 @@ def keep_joined(options: Sequence[str], home: Path, app: Path | None = None) -> 
         `STOPPED` after SIGTERM or Ctrl-C, 2 if the node says that it cannot join.
     """
     stopped = threading.Event()
-    child: subprocess.Popen[bytes] | None = None
-
-    def stop(*_: object) -> None:
-        stopped.set()
-        if child is not None and child.poll() is None:
-            child.terminate()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Only the event: the signal may come while the node is being started, when nobody has it yet.
+    before = {
+        number: signal.signal(number, lambda *_: stopped.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     command = [sys.executable, "-m", __spec__.name, str(home), str(app or ""), *options]
     try:
         while not stopped.is_set():
             # Its own processes on this machine talk at a port that is free now.
             child = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(free_port())])
-            code = child.wait()
+            code = _end_of(child, stopped)
             if code == REFUSED:
                 return code
             if not stopped.is_set():
@@ -156,9 +157,21 @@ def keep_joined(options: Sequence[str], home: Path, app: Path | None = None) -> 
                 stopped.wait(AGAIN_S)
         return STOPPED
     finally:
-        stop()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_of(child: subprocess.Popen[bytes], stopped: threading.Event) -> int:
+    """Wait until a process has ended, which it is asked to where one is to stop."""
+    while not stopped.is_set():
+        with suppress(subprocess.TimeoutExpired):
+            return child.wait(LOOK_S)
+    child.terminate()
+    try:
+        return child.wait(END_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()
 
 
 def write_connection(
