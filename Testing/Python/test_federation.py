@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from certificates import certificate
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flwr.app import ConfigRecord, RecordDict
@@ -838,6 +839,28 @@ print(flower.run_here("flower-superlink", [], Path({str(tmp_path / "home")!r})))
     assert done.stdout.split() == ["0", "1", "3"], done.stderr
 
 
+def test_an_error_of_flower_ends_the_process_whatever_its_threads_do(tmp_path):
+    code = f"""
+import threading, time
+from pathlib import Path
+from BrainLandmarksTrainLib.federation import flower
+class Entry:
+    def load(self):
+        def fail():
+            threading.Thread(target=time.sleep, args=(600,)).start()
+            raise OSError("no connection")
+        return fail
+flower.metadata.entry_points = lambda **_: [Entry()]
+flower.run_here("flower-supernode", [], Path({str(tmp_path)!r}))
+"""
+    given = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=given, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert "no connection" in done.stderr
+
+
 def test_the_commands_are_flowers(tmp_path, start, datasets, monkeypatch, capsys):
     """What each command asks Flower for; the dataset is in a file that stays."""
     called = []
@@ -851,7 +874,7 @@ def test_the_commands_are_flowers(tmp_path, start, datasets, monkeypatch, capsys
         node, "keep_joined", lambda options, home, app: called.append(options) or 130
     )
     for name in ("ca.crt", "server.pem", "server.key"):
-        (tmp_path / name).write_text("x")
+        (tmp_path / name).write_bytes(certificate())
     (tmp_path / "site.key").write_bytes(private_key())
     app = tmp_path / "app"
     assert main(["federate", "app", str(app), "--model", str(start), "--rounds", "3"]) == 0
@@ -883,6 +906,13 @@ def test_the_commands_are_flowers(tmp_path, start, datasets, monkeypatch, capsys
     assert main([*joining[:-4], "--app", str(tmp_path)]) == 2
     assert main([a for a in joining if "ca.crt" not in a and a != "--root-certificates"]) == 2
     assert "certificate" in capsys.readouterr().err
+    (tmp_path / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\n")
+    assert main(joining) == 2
+    assert "holds no certificate" in capsys.readouterr().err
+    (tmp_path / "ca.crt").write_bytes(certificate())
+    (tmp_path / "server.pem").write_bytes(b"\xff")
+    assert main([*server, str(tmp_path)]) == 2
+    assert "holds no certificate" in capsys.readouterr().err
 
 
 def private_key(kind: str = "ec") -> bytes:

@@ -298,6 +298,20 @@ def test_a_training_is_stopped_from_outside_after_a_checkpoint(start, tmp_path, 
     assert run.new_lines()[-1] == "saved"
 
 
+def test_a_training_that_is_stopped_before_it_has_begun_stops(start, tmp_path):
+    run = start(str(tmp_path / SAVED))
+    run.stop()
+    assert over(run) == "stopped"
+
+
+def test_a_training_that_another_program_ends_before_it_has_begun_stops(start, tmp_path):
+    run = start(str(tmp_path / SAVED))
+    other = BackgroundRun.attach(run.folder)
+    assert other.about["pid"] is None  # until Python has started takes a while
+    other.kill()
+    assert over(run) == "stopped"
+
+
 def test_a_training_goes_on_without_its_launcher_and_can_be_ended(start, tmp_path):
     run = start(str(tmp_path / SAVED))
     number = number_of(run.folder)

@@ -23,14 +23,16 @@ def panel(desktop, tmp_path):
 
 
 @pytest.fixture
-def chosen(panel, six_heads, tmp_path):
+def chosen(panel, six_heads, tmp_path, phantom):
     """The panel with all that joining needs."""
-    certificate = tmp_path / "ca.crt"
-    certificate.write_text("-----BEGIN CERTIFICATE-----\n")
+    from certificates import certificate  # beside the phantom
+
+    file = tmp_path / "ca.crt"
+    file.write_bytes(certificate())
     parameters = panel.logic.getParameterNode()
     parameters.dataset = six_heads
     parameters.federationServer = "127.0.0.1:9"
-    parameters.federationCertificate = certificate
+    parameters.federationCertificate = file
     parameters.federationOutput = tmp_path / "joined"
     parameters.trainingDevice = "cpu"
     return panel

@@ -69,12 +69,16 @@ def run_in_background(folder: Path, arguments: Sequence[str]) -> int:
 
 def _recorded(folder: Path, arguments: Sequence[str], words: LastWords) -> int:
     about = run_record(os.getpid(), arguments)
-    (folder / STOP_FILE).unlink(missing_ok=True)
     write_run(folder / RUN_FILE, about)
-    threading.Thread(target=_watch, args=(folder / STOP_FILE, words), daemon=True).start()
+    watch = threading.Thread(target=_watch, args=(folder / STOP_FILE, words), daemon=True)
+
+    def work() -> int:
+        watch.start()  # it may have been asked to stop already, while Python was starting
+        return main(arguments)
+
     code = BUG
     try:
-        code = exit_code(lambda: main(arguments))
+        code = exit_code(work)
     finally:
         (folder / STOP_FILE).unlink(missing_ok=True)
         write_run(folder / RUN_FILE, {**about, "exit": code})

@@ -66,9 +66,9 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
         "--quality",
         default="standard",
         choices=("fast", "standard", "best"),
-        help="quality level: fast makes one pass; standard makes two, then refines the landmarks "
-        "in small boxes of finer voxels; best also averages more passes, which takes longer "
-        "(standard)",
+        help="quality level: fast makes one pass over the head; standard makes two, and combines "
+        "them with landmarks by rule on a parcellation of the brain; best averages more passes and "
+        "refines them in finer voxels as well, which takes longer (standard)",
     )
 
 

@@ -190,15 +190,22 @@ class BackgroundRun:
         return (self.folder / STOP_FILE).exists() and self.state() == "running"
 
     def kill(self) -> None:
-        """End it and all it started, at once; its last checkpoint stays."""
+        """End it and all it started, at once; its last checkpoint stays.
+
+        One that another program has started and that has not begun cannot be found yet; it ends
+        when it begins.
+        """
         about = self.about
         if not about or not self._alive(about):
             return
         number = about["pid"]
         if number is None and self._child is not None:  # it has not begun
             number = self._child.pid
+        if number is None:
+            self.stop()
+            return
         # In a folder that computers share, the number may be one of another computer.
-        if number is None or _is_process({**about, "pid": number}) is False:
+        if _is_process({**about, "pid": number}) is False:
             return
         kill_family(number)
         end = time.monotonic() + END_S

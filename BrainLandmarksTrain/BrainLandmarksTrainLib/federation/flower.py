@@ -11,9 +11,11 @@ import math
 import os
 import re
 import socket
+import ssl
 import sys
 import sysconfig
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -103,6 +105,10 @@ def run_here(
         os._exit(2)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
     finally:
         sys.argv = before
     return 0
@@ -158,8 +164,24 @@ def transport(
             f"without a certificate nobody knows whom they talk to; give {option}, or --insecure "
             "to try things on one machine."
         )
-    need_file(certificates, "certificate")
+    need_certificate(certificates)
     return [option, str(certificates)]
+
+
+def need_certificate(path: Path) -> None:
+    """Check that a file holds a certificate, as Flower reads it.
+
+    Raises:
+        UserError: it is missing, or holds none.
+    """
+    need_file(path, "certificate")
+    try:
+        ssl.create_default_context(cadata=path.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # ssl's errors are of these
+        raise UserError(
+            f"{path} holds no certificate that can be read; give the file in PEM format that the "
+            "federation's server was set up with (docs/federated.md)."
+        ) from None
 
 
 def need_file(path: Path, what: str) -> None:

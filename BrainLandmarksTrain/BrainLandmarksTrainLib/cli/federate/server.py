@@ -143,6 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
             if path is None:
                 raise UserError(f"the server needs --{what} as well; docs/federated.md makes one.")
             flower.need_file(path, what)
+        flower.need_certificate(arguments.certificate)
         options += ["--ssl-certfile", str(arguments.certificate)]
         options += ["--ssl-keyfile", str(arguments.key)]
     if arguments.known_sites is not None:
