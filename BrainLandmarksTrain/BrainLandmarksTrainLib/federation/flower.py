@@ -35,6 +35,9 @@ SERVER_FOLDER = "BRAINLANDMARKS_FEDERATION"
 SERVER_MODEL = "BRAINLANDMARKS_FEDERATION_MODEL"
 """Environment variable that tells the server's app the start model, where that is a folder."""
 
+_SERVICES = ("flower-superlink", "flower-supernode")
+"""Commands with threads that would keep the process if an error ended the main one."""
+
 _PROBE_S = 5.0
 _INSTALL = "pip install 'brainlandmarks[federated]'"
 
@@ -74,6 +77,8 @@ def run_here(
 ) -> int:
     """Become one of Flower's commands; returns its exit code.
 
+    Where one of its services fails, this process ends.
+
     Args:
         command: Such as "flower-supernode".
         arguments: Of that command.
@@ -99,16 +104,20 @@ def run_here(
     sys.argv = [command, *arguments]
     try:
         entry()
-    except UserError as error:
-        # Flower's other threads would keep the process.
-        print(f"brainlandmarks: {error}", file=sys.stderr, flush=True)
-        os._exit(2)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except Exception:
-        traceback.print_exc()
+    except BaseException as error:
+        # Also KeyboardInterrupt: two of Flower's threads may ask for an end at once, and the second
+        # disturbs what the first has begun.
+        if command not in _SERVICES:
+            raise
+        if isinstance(error, UserError):
+            print(f"brainlandmarks: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(2 if isinstance(error, UserError) else 1)
     finally:
         sys.argv = before
     return 0
