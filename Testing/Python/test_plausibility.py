@@ -19,7 +19,12 @@ from BrainLandmarksLib import resources
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.cohort.derivatives import Derivatives
 from BrainLandmarksLib.detection import Detector, Quality
-from BrainLandmarksLib.detection.detector import _Located, _turned_guess, choose_quality
+from BrainLandmarksLib.detection.detector import (
+    TURNED_NOTE,
+    _Located,
+    _turned_guess,
+    choose_quality,
+)
 from BrainLandmarksLib.detection.plausibility import (
     LIMIT,
     Judge,
@@ -224,6 +229,22 @@ def test_a_head_that_lies_wrong_is_found(finder, runs, number):
     assert looks > 2 or number != 23
     assert ["header" in note for note in found.notes] == [True] * (looks > 2)
     assert runs == [*["locator"] * looks, "fine"]
+
+
+def test_the_note_of_a_turned_head_is_not_of_the_next_one(finder):
+    head = phantom(head_grid((4, 4, 4)), radius=22.0)
+    on_its_side = turned(head, axis_rotations()[23])
+    # A detection that was stopped on the way leaves no note behind either.
+    with pytest.raises(InterruptedError):
+        finder.detect(on_its_side, quality=FAST, progress=_stop_at_the_end)
+    images = (head, on_its_side, head)
+    notes = [finder.detect(image, quality=FAST).notes for image in images]
+    assert notes == [(), (TURNED_NOTE,), ()]
+
+
+def _stop_at_the_end(_stage, fraction):
+    if fraction == 1.0:
+        raise InterruptedError
 
 
 @pytest.mark.parametrize("number", [2, 9, 17])

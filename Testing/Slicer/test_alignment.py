@@ -21,12 +21,17 @@ from BrainLandmarksLib.mrml.landmarks.alignment import (
     landmarks_of,
     undo_alignment,
 )
-from BrainLandmarksLib.mrml.landmarks.change_nodes import change_nodes, show_change
+from BrainLandmarksLib.mrml.landmarks.change_nodes import (
+    FollowingArrows,
+    change_nodes,
+    show_change,
+)
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.mrml.landmarks.session import Session
 from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
+from BrainLandmarksLib.registration.report import region_table
 
 MODULE = Path(__file__).parents[2] / "BrainLandmarks" / "BrainLandmarks.py"
 PROTOCOL = load_protocol("brain88")
@@ -40,9 +45,9 @@ def motion():
     return affine
 
 
-def with_landmarks(volume, points):
+def with_landmarks(volume, points, model="brain88"):
     found = LandmarkSet.from_points(PROTOCOL, points, "model", np.full(len(PROTOCOL), 0.95))
-    return Session.begin(volume, found, {"model": "brain88"})
+    return Session.begin(volume, found, {"model": model})
 
 
 @pytest.fixture
@@ -181,7 +186,7 @@ def test_a_table_and_arrows_show_what_has_changed(scene, volume, other):
     other.SetAndObserveTransformNodeID(outer.GetID())
     LandmarkNodes.of_volume(other).follow_volume()
     calibrated = LandmarkErrors.of_model("brain88", PROTOCOL)
-    change, table, arrows = show_change(other, volume, calibrated)
+    change, table, arrows = show_change(other, volume, calibrated, calibrated)
     assert [move.label for move in change.moves if move.changed] == ["CC_S"]
     assert table.GetNumberOfRows() == len(PROTOCOL) + len(PROTOCOL.distances)
     assert table.GetCellText(0, 0) == "CC_S"
@@ -201,9 +206,51 @@ def test_a_table_and_arrows_show_what_has_changed(scene, volume, other):
     tip = int(np.linalg.norm(points - end, axis=1).argmin())
     assert colors[tip].tolist() == [193, 38, 91]
     assert len({tuple(color) for color in colors}) == 2
-    show_change(other, volume, calibrated)
+    show_change(other, volume, calibrated, calibrated)
     assert len(change_nodes(other, volume)) == 2
     assert not scene.IsNodePresent(table)
+
+
+def in_the_world(arrows):
+    """(n, 3) RAS mm, points of a model node."""
+    world = vtk.vtkMatrix4x4()
+    if arrows.GetParentTransformNode() is not None:
+        arrows.GetParentTransformNode().GetMatrixTransformToWorld(world)
+    points = slicer.util.arrayFromModelPoints(arrows)
+    return points @ slicer.util.arrayFromVTKMatrix(world)[:3, :3].T + [
+        world.GetElement(row, 3) for row in range(3)
+    ]
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_arrows_go_with_their_baseline_and_stay_where_its_transform_is_hardened(
+    scene, volume, other, session, watched
+):
+    outer, away = linear(scene), linear(scene, turn=-70)
+    other.SetAndObserveTransformNodeID(outer.GetID())
+    LandmarkNodes.of_volume(other).follow_volume()
+    _, _, arrows = show_change(other, volume)
+    before = in_the_world(arrows)
+    following = FollowingArrows() if watched else None
+    assert other.HardenTransform()
+    following = following or FollowingArrows()
+    assert arrows.GetParentTransformNode() is None
+    np.testing.assert_allclose(in_the_world(arrows), before, atol=1e-3)
+    # The transform is the baseline's no more; under another one both go together again.
+    outer.SetMatrixTransformToParent(vtk.vtkMatrix4x4())
+    np.testing.assert_allclose(in_the_world(arrows), before, atol=1e-3)
+    other.SetAndObserveTransformNodeID(away.GetID())
+    assert arrows.GetParentTransformNode() is away
+    other.SetAndObserveTransformNodeID(None)
+    np.testing.assert_allclose(in_the_world(arrows), before, atol=1e-3)
+    # Those of later comparisons are heard of, and after the end none.
+    _, _, arrows = show_change(other, volume)
+    following.update()
+    other.SetAndObserveTransformNodeID(away.GetID())
+    assert arrows.GetParentTransformNode() is away
+    following.close()
+    other.SetAndObserveTransformNodeID(None)
+    assert arrows.GetParentTransformNode() is away
 
 
 @pytest.mark.parametrize("kind", ["rigid", "thin-plate"])
@@ -229,6 +276,21 @@ def test_a_hardened_alignment_is_not_undone_and_moves_nothing(
     assert np.median(np.linalg.norm(landmarks_of(volume).points - HEAD, axis=1)) < 3.0
     undo_alignment(volume)
     assert volume.GetParentTransformNode() is None
+    np.testing.assert_allclose(landmarks_of(volume).points, points, atol=2e-3)
+
+
+def test_lists_that_were_hardened_alone_are_aligned_with_their_head(scene, volume, other, session):
+    """From a script: nobody observes the lists."""
+    outer = linear(scene)
+    volume.SetAndObserveTransformNodeID(outer.GetID())
+    points = session.review.current.points.copy()
+    session.end()
+    for node in session.nodes.lists:
+        assert node.HardenTransform()
+    found = align(volume, other, "rigid").registration
+    np.testing.assert_allclose(landmarks_of(volume).points, found.carried(points), atol=2e-3)
+    undo_alignment(volume)
+    assert volume.GetParentTransformNode() is outer
     np.testing.assert_allclose(landmarks_of(volume).points, points, atol=2e-3)
 
 
@@ -294,3 +356,70 @@ def test_the_panel_tells_what_has_changed(panel, volume, other, scene):
     ui.compareSelector.setCurrentNode(bare)
     ui.alignButton.click()
     assert ui.messageLabel.text == "Bare has no landmarks; detect or load some first."
+
+
+def test_errors_are_those_of_the_model_that_found_each_head_whichever_is_chosen(
+    panel, volume, other
+):
+    """The baseline's model is not here any more; the other's is, and is chosen."""
+    with_landmarks(other, HEAD, model="one that was taken away").end()
+    later = HEAD + np.random.default_rng(0).normal(0, 0.3, HEAD.shape)
+    with_landmarks(volume, LandmarkSet.from_points(PROTOCOL, later).moved(motion()).points).end()
+    known, ui = LandmarkErrors.of_model("brain88", PROTOCOL), panel.ui
+    assert panel.panel.model() == "brain88"
+
+    def expected():
+        """By the name of the landmark or distance, as the panel shows it."""
+        count, cell = ui.compareTable.rowCount, ui.compareTable.item
+        return {cell(r, 0).text(): cell(r, 2).text() for r in range(count)}
+
+    def wanted(*errors):
+        change, _, _ = show_change(*heads, *errors)
+        rows = [(m.label, m.expected_mm) for m in change.moves]
+        rows += [(d.name, d.expected_mm) for d in change.distances]
+        return {name: f"{mm:.2f}".replace("nan", "–") for name, mm in rows}
+
+    for heads, errors in (((other, volume), (None, known)), ((volume, other), (known, None))):
+        ui.inputSelector.setCurrentNode(heads[1])
+        ui.compareSelector.setCurrentNode(heads[0])
+        ui.changeButton.click()
+        assert ui.messageLabel.text == ""
+        assert expected() == wanted(*errors)
+        assert expected() != wanted(known, known)
+    # An alignment trusts landmarks by the same errors: the table shows them.
+    ui.alignButton.click()
+    shown = [ui.compareTable.item(r, 1).text() for r in range(ui.compareTable.rowCount)]
+    undo_alignment(other)
+    found = align(other, volume, "rigid", None, known).registration
+    assert shown == [f"{row[3]:.2f}".replace("nan", "–") for row in region_table(found).rows]
+    undo_alignment(other)
+    found = align(other, volume, "rigid", known, known).registration
+    assert shown != [f"{row[3]:.2f}".replace("nan", "–") for row in region_table(found).rows]
+
+
+def test_the_panel_s_arrows_follow_and_undo_is_over_with_the_alignment(
+    desktop, panel, volume, other, scene
+):
+    with_landmarks(volume, HEAD + [0, 5, 0]).end()
+    ui, outer = panel.ui, linear(scene)
+    ui.inputSelector.setCurrentNode(volume)
+    ui.compareSelector.setCurrentNode(other)
+    ui.changeButton.click()
+    arrows = change_nodes(other, volume)[1]
+    other.SetAndObserveTransformNodeID(outer.GetID())
+    assert arrows.GetParentTransformNode() is outer
+    before = in_the_world(arrows)
+    other.HardenTransform()
+    assert arrows.GetParentTransformNode() is None
+    np.testing.assert_allclose(in_the_world(arrows), before, atol=1e-3)
+    # Hardened, taken from it, or deleted: there is nothing to undo, and again there is.
+    for end in (
+        lambda _: volume.HardenTransform(),
+        lambda _: volume.SetAndObserveTransformNodeID(outer.GetID()),
+        scene.RemoveNode,
+    ):
+        ui.alignButton.click()
+        assert ui.messageLabel.text == ""
+        assert ui.undoAlignButton.enabled
+        end(alignment_of(volume))
+        assert not ui.undoAlignButton.enabled

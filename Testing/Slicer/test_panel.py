@@ -302,6 +302,54 @@ def test_detecting_again_asks_once_and_keeps_the_corrections(
     assert rows(ui)["PONS_A"].text(STATUS) == "model"
 
 
+@pytest.mark.parametrize("by", ["a new detection", "a drag", "a transform"])
+def test_an_update_that_was_offered_is_over_when_the_landmarks_change(
+    desktop, detected, scene, found, monkeypatch, by
+):
+    from BrainLandmarksLib.ui.landmarks import detecting
+
+    class Run:
+        """A detection that is over at once, with landmarks a little aside."""
+
+        over = True
+
+        def __init__(self, _worker, _volume, _protocol, _progress, on_end, **_options):
+            on_end(Found(replace(found, points=found.points + 2.0), SOURCE, (), 1.0))
+
+    monkeypatch.setattr(detecting, "DetectionRun", Run)
+    ui, session = detected.ui, detected.panel.session
+    choose(ui, "CC_G")
+    place = session.review.current.point("CC_G") + 5.0
+    session.corrections.move("CC_G", place)
+    points = session.review.current.points.copy()
+    ui.resolveButton.click()
+    assert ui.previewBar.visible
+    assert np.abs(session.nodes.read().points - points).max() > 0.1
+    row = PROTOCOL.labels.index("CC_G")
+    if by == "a new detection":
+        desktop.dialogs.answer(True)
+        detect(desktop, detected)
+        points = found.points + 2.0
+        points[row] = place
+    elif by == "a drag":
+        node, index = session.nodes.place_of("CC_G")
+        points[row] = place + 1.0
+        node.SetNthControlPointPositionWorld(index, *map(float, points[row]))
+    else:
+        moved = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        matrix = moved.GetMatrixTransformToParent()
+        matrix.SetElement(0, 3, 9.0)
+        moved.SetMatrixTransformToParent(matrix)
+        session.volume.SetAndObserveTransformNodeID(moved.GetID())
+        points += [9, 0, 0]
+    assert ui.messageLabel.text == ""
+    assert not ui.previewBar.visible
+    assert ui.confirmButton.enabled
+    np.testing.assert_allclose(session.review.current.points, points, atol=1e-3)
+    np.testing.assert_allclose(session.nodes.read().points, points, atol=1e-3)
+    assert {edit.label for edit in session.review.edits} == {"CC_G"}
+
+
 def test_a_model_of_other_landmarks_replaces_them_and_asks_where_there_are_corrections(
     desktop, detected, scene, monkeypatch
 ):
@@ -591,6 +639,23 @@ def test_landmarks_that_lie_the_other_way_round_are_asked_about(desktop, panel, 
         panel.ui.loadButton.click()
         assert "all left landmarks are on the patient's right" in desktop.dialogs.shown[-1].text
         assert (panel.panel.session is not None) is answer
+
+
+@pytest.mark.parametrize(
+    ("source", "known"),
+    [(SOURCE, True), ({}, True), ({**SOURCE, "model": "one that was taken away"}, False)],
+)
+def test_landmarks_that_are_loaded_have_the_shape_of_the_model_that_found_them(
+    desktop, panel, tmp_path, found, source, known
+):
+    """Of a file that does not say it, the model that is chosen."""
+    assert panel.panel.model() == "brain88"
+    write_review(tmp_path / "head.mrk.json", Review.of(found), source)
+    panel.ui.sampleButton.click()
+    desktop.dialogs.choose(tmp_path / "head.mrk.json")
+    panel.ui.loadButton.click()
+    assert panel.ui.messageLabel.text == ""
+    assert (panel.panel.session.shape is not None) is known
 
 
 def test_a_folder_that_cannot_be_written_to(desktop, detected, tmp_path):

@@ -190,10 +190,10 @@ def test_the_list_says_how_sure_planes_are_and_that_they_are_proposals(detected)
 def test_a_detection_with_another_model_brings_that_model_s_intervals(detected, found, monkeypatch):
     from BrainLandmarksLib.ui.landmarks import planning
 
-    def errors(session):
-        return LandmarkErrors(np.full(len(PROTOCOL), SIGMA[session.source["model"]]))
+    def errors(source, protocol):
+        return LandmarkErrors(np.full(len(protocol), SIGMA[source["model"]]))
 
-    monkeypatch.setattr(planning, "_errors_of", errors)
+    monkeypatch.setattr(planning, "errors_of", errors)
     ui, session = detected.ui, detected.panel.session
     shown = {}
     for model in SIGMA:
@@ -201,7 +201,7 @@ def test_a_detection_with_another_model_brings_that_model_s_intervals(detected, 
         shown[model] = float(rows(ui)[SUBCALLOSAL].text(ANGLE))
     assert shown["coarse"] == pytest.approx(3 * shown["fine"], rel=0.2)
     # Corrections ask for nothing anew.
-    monkeypatch.setattr(planning, "_errors_of", None)
+    monkeypatch.setattr(planning, "errors_of", None)
     session.corrections.confirm("CC_ST")
     assert ui.messageLabel.text == ""
 

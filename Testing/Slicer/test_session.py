@@ -223,6 +223,76 @@ def test_a_hardened_transform_leaves_points_and_record_on_the_head(
     session.end()
 
 
+@pytest.mark.parametrize("kind", ["turned", "bent"])
+@pytest.mark.parametrize("watched", [True, False])
+@pytest.mark.parametrize("how", ["hardened", "taken away"])
+def test_lists_that_lose_their_transform_alone_stay_on_the_head(
+    request, volume, shape, session, kind, watched, how
+):
+    transform = request.getfixturevalue(kind)
+    start = session.review.current.points.copy()
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    session.corrections.move("CC_G", [1.0, 2.0, 3.0])
+    points, edits = session.review.current.points.copy(), session.review.edits
+    if not watched:
+        session.end()
+    for node in session.nodes.lists[:3]:
+        if how == "hardened":
+            assert node.HardenTransform()
+        else:
+            node.SetAndObserveTransformNodeID(None)
+    if not watched:
+        session = Session.resume(LandmarkNodes.of_volume(volume), shape, "CD")
+    if how == "hardened" or not watched:
+        # They carry the volume's transform again, and lie where they lay.
+        assert {node.GetParentTransformNode() for node in session.nodes.lists} == {transform}
+        # A warp is inverted to some micrometres.
+        np.testing.assert_allclose(session.nodes.read().points, points, atol=5e-3)
+        agree(session)
+    assert session.review.edits == edits
+    transform.ApplyTransformMatrix(_shift(50))
+    np.testing.assert_allclose(session.nodes.read().points, points + [50, 0, 0], atol=5e-3)
+    agree(session)
+    volume.SetAndObserveTransformNodeID(None)
+    shown = session.nodes.read().points
+    row = LABELS.index("CC_G")
+    np.testing.assert_allclose(np.delete(shown, row, 0), np.delete(start, row, 0), atol=5e-3)
+    agree(session)
+    assert [edit.label for edit in session.review.edits] == ["CC_G"]
+    session.end()
+
+
+def test_a_volume_and_lists_that_were_hardened_one_after_the_other_stay_together(
+    volume, shape, session, turned
+):
+    """While nobody looked, and then the volume was put elsewhere."""
+    volume.SetAndObserveTransformNodeID(turned.GetID())
+    points = session.review.current.points.copy()
+    session.end()
+    for node in (*session.nodes.lists, volume):
+        assert node.HardenTransform()
+    turned.SetMatrixTransformToParent(_shift(7))
+    volume.SetAndObserveTransformNodeID(turned.GetID())
+    session = Session.resume(LandmarkNodes.of_volume(volume), shape, "CD")
+    np.testing.assert_allclose(session.nodes.read().points, points + [7, 0, 0], atol=2e-3)
+    volume.SetAndObserveTransformNodeID(None)
+    np.testing.assert_allclose(session.nodes.read().points, points, atol=2e-3)
+    session.end()
+
+
+def test_lists_left_behind_while_nobody_looked_come_after_their_volume(
+    volume, shape, session, turned
+):
+    """They never had its transform: where they lie is not where their head is."""
+    points = session.review.current.points.copy()
+    session.end()
+    volume.SetAndObserveTransformNodeID(turned.GetID())
+    session = Session.resume(LandmarkNodes.of_volume(volume), shape, "CD")
+    turned.SetMatrixTransformToParent(_shift(7))
+    np.testing.assert_allclose(session.nodes.read().points, points + [7, 0, 0], atol=2e-3)
+    session.end()
+
+
 def _shift(mm):
     matrix = vtk.vtkMatrix4x4()
     matrix.SetElement(0, 3, mm)

@@ -146,6 +146,8 @@ def _check_options(arguments: argparse.Namespace, protocol: Protocol, without_im
         raise UserError(
             "--reformat needs an image; give it as the input, and the landmarks with --landmarks."
         )
+    # Of one image alone --protocol says nothing, whatever it is. `heads.read_heads` has to accept
+    # it with images, for landmark files beside them, so its check is another one.
     if not (without_image or arguments.landmarks or arguments.protocol is None):
         raise UserError("--protocol goes with a landmark file; landmarks are those of --model.")
     _names(arguments.reformat, protocol)

@@ -13,6 +13,9 @@ from BrainLandmarksLib.geometry.affine import FloatArray
 GEOMETRY = "BrainLandmarks.geometry"
 """Attribute of a node that follows a volume: the volume's IJK to RAS when it was last looked at."""
 
+UNDER = "BrainLandmarks.under"
+"""Attribute of a node that follows a volume: "yes" if it got a transform when it last followed."""
+
 SAME_GEOMETRY = 1e-4
 """Entries of two such matrices that differ by less are the same."""
 
@@ -44,6 +47,16 @@ def follow(volume: Any, node: Any, transform: Any) -> None:
         node.HardenTransform()
     put_under(transform, node)
     node.SetAttribute(GEOMETRY, " ".join(f"{x:.9g}" for x in _ijk_to_ras(volume).ravel()))
+    node.SetAttribute(UNDER, "no" if transform is None else "yes")
+
+
+def has_lost_transform(volume: Any, node: Any) -> bool:
+    """Whether a node that follows a volume lies under no transform any more, but the volume does.
+
+    It was hardened, or taken from the transform, without the volume.
+    """
+    both = node.GetParentTransformNode(), volume.GetParentTransformNode()
+    return both[0] is None and both[1] is not None and node.GetAttribute(UNDER) == "yes"
 
 
 def follow_parent(volume: Any, node: Any) -> None:
@@ -56,8 +69,15 @@ def follow_parent(volume: Any, node: Any) -> None:
 
 def was_hardened(volume: Any, node: Any) -> bool:
     """Whether a volume's transform, which a node that follows it still has, was hardened."""
+    if node.GetTransformNodeID() in (None, volume.GetTransformNodeID()):
+        return False
+    return geometry_changed(volume, node)
+
+
+def geometry_changed(volume: Any, node: Any) -> bool:
+    """Whether a volume's voxels lie elsewhere than when a node that follows it last followed."""
     known = node.GetAttribute(GEOMETRY)
-    if not known or node.GetTransformNodeID() in (None, volume.GetTransformNodeID()):
+    if not known:
         return False
     before = np.array(known.split(), float).reshape(4, 4)
     return not np.allclose(before, _ijk_to_ras(volume), rtol=0, atol=SAME_GEOMETRY)

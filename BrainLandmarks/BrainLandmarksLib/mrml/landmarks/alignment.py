@@ -55,7 +55,11 @@ def alignment_of(volume: Any) -> Any:
 
 
 def align(
-    volume: Any, other: Any, kind: str = "rigid", calibrated: LandmarkErrors | None = None
+    volume: Any,
+    other: Any,
+    kind: str = "rigid",
+    errors: LandmarkErrors | None = None,
+    other_errors: LandmarkErrors | None = None,
 ) -> Aligned:
     """Bring a volume and its landmarks onto another volume's; an earlier alignment is replaced.
 
@@ -64,7 +68,7 @@ def align(
     Args:
         volume, other: vtkMRMLScalarVolumeNode with landmarks.
         kind: One of `register.KINDS`.
-        calibrated: The expected errors of the landmarks; None if unknown.
+        errors, other_errors: Of the models that found the landmarks of each; None if unknown.
 
     Raises:
         UserError: one of them has no landmarks, they do not fit, or the volume is warped already.
@@ -72,7 +76,7 @@ def align(
     if volume is other:
         raise UserError("this is the volume itself; choose another one to align it with.")
     moving, fixed = landmarks_of(volume), landmarks_of(other)
-    found = register(moving, fixed, kind, calibrated, calibrated)
+    found = register(moving, fixed, kind, errors, other_errors)
     earlier, outer = alignment_of(volume), volume.GetParentTransformNode()
     if earlier is not None:
         outer = earlier.GetParentTransformNode()
@@ -82,7 +86,7 @@ def align(
         # Only now, when it is known that they fit; the head lies elsewhere without it.
         _put(volume, outer)
         try:
-            found = register(landmarks_of(volume), fixed, kind, calibrated, calibrated)
+            found = register(landmarks_of(volume), fixed, kind, errors, other_errors)
         except UserError:
             _put(volume, earlier)
             raise
@@ -130,8 +134,10 @@ def landmarks_of(volume: Any) -> LandmarkSet:
 
 def _put(volume: Any, transform: Any) -> None:
     """Put a volume under a transform, and its landmarks, if nobody else does it."""
-    put_under(transform, volume)
     nodes = LandmarkNodes.of_volume(volume)
+    if nodes is not None:
+        nodes.settle()
+    put_under(transform, volume)
     if nodes is not None:
         nodes.follow_volume()
 

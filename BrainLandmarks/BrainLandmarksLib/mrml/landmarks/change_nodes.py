@@ -16,11 +16,18 @@ from vtk.util.numpy_support import numpy_to_vtk
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
 from BrainLandmarksLib.mrml.landmarks.alignment import TARGET, landmarks_of
-from BrainLandmarksLib.mrml.placing import linear_transform_of, local_matrix, put_under
+from BrainLandmarksLib.mrml.placing import (
+    follow,
+    linear_transform_of,
+    local_matrix,
+    on_moved,
+    was_hardened,
+)
 from BrainLandmarksLib.mrml.scene import remove
 from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
+from BrainLandmarksLib.registration import follow_up
 from BrainLandmarksLib.registration.expected_error import expected_errors
-from BrainLandmarksLib.registration.follow_up import Change, follow
+from BrainLandmarksLib.registration.follow_up import Change
 from BrainLandmarksLib.registration.series import distance_table, landmark_table
 
 TABLE, ARROWS = "change table", "change arrows"
@@ -32,7 +39,10 @@ TIP_MM = 4.0
 
 
 def show_change(
-    baseline: Any, later: Any, calibrated: LandmarkErrors | None = None
+    baseline: Any,
+    later: Any,
+    errors: LandmarkErrors | None = None,
+    later_errors: LandmarkErrors | None = None,
 ) -> tuple[Change, Any, Any]:
     """Compare the landmarks of two volumes of a head, and put the result into the scene.
 
@@ -40,7 +50,7 @@ def show_change(
 
     Args:
         baseline, later: vtkMRMLScalarVolumeNode with landmarks.
-        calibrated: Their expected errors; None if unknown.
+        errors, later_errors: Of the models that found the landmarks of each; None if unknown.
 
     Returns:
         The change, a vtkMRMLTableNode, and a vtkMRMLModelNode with an arrow from each landmark of
@@ -50,8 +60,8 @@ def show_change(
         UserError: one has no landmarks, or the two cannot be compared.
     """
     before, after = landmarks_of(baseline), landmarks_of(later)
-    change = follow(
-        before, after, expected_errors(before, calibrated), expected_errors(after, calibrated)
+    change = follow_up.follow(
+        before, after, expected_errors(before, errors), expected_errors(after, later_errors)
     )
     remove_change(baseline, later)
     table = _table_node(change, later.GetName())
@@ -81,6 +91,50 @@ def remove_change(baseline: Any, later: Any) -> None:
     """Take the table and the arrows of two volumes out of the scene."""
     for node in change_nodes(baseline, later):
         remove(node)
+
+
+class FollowingArrows:
+    """Keeps the arrows of the scene under the transforms of their baselines until `close`.
+
+    Of arrows that are made later it hears by `update`.
+    """
+
+    def __init__(self) -> None:
+        self._observed: list[tuple[Any, int]] = []
+        self.update()
+
+    def update(self) -> None:
+        """Look at all arrows that there are now."""
+        self.close()
+        for baseline in _baselines():
+            self._observed += [(baseline, tag) for tag in on_moved(baseline, self._moved)]
+            if any(was_hardened(baseline, node) for node in _arrows_on(baseline)):
+                self._moved(baseline, "")
+
+    def close(self) -> None:
+        """Stop listening to the baselines; the arrows stay."""
+        for baseline, tag in self._observed:
+            baseline.RemoveObserver(tag)
+        self._observed.clear()
+
+    def _moved(self, baseline: Any, _event: str) -> None:
+        for node in _arrows_on(baseline):
+            follow(baseline, node, linear_transform_of(baseline))
+
+
+def _arrows() -> list[Any]:
+    nodes = slicer.util.getNodesByClass("vtkMRMLModelNode")
+    return [node for node in nodes if node.GetAttribute(ROLE) == ARROWS]
+
+
+def _arrows_on(baseline: Any) -> list[Any]:
+    return [node for node in _arrows() if node.GetNodeReference(VOLUME) is baseline]
+
+
+def _baselines() -> list[Any]:
+    """The volumes of the scene that have arrows, each once."""
+    found = {node.GetNodeReferenceID(VOLUME): node.GetNodeReference(VOLUME) for node in _arrows()}
+    return [volume for volume in found.values() if volume is not None]
 
 
 def _table_node(change: Change, time: str) -> Any:
@@ -133,7 +187,7 @@ def _arrow_node(points: np.ndarray, change: Change, baseline: Any) -> Any:
     display.SetScalarVisibility(True)
     display.SetActiveScalarName("color")
     display.SetScalarRangeFlag(slicer.vtkMRMLDisplayNode.UseDirectMapping)
-    put_under(transform, node)
+    follow(baseline, node, transform)
     return node
 
 

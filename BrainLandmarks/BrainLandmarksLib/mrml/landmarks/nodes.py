@@ -24,7 +24,12 @@ from BrainLandmarksLib.io.landmarks.markups import (
 )
 from BrainLandmarksLib.io.landmarks.matching import IMPLAUSIBLE_MARK
 from BrainLandmarksLib.mrml.folder import ROLE, VOLUME, folder_of, put_into
-from BrainLandmarksLib.mrml.placing import follow_parent, was_hardened
+from BrainLandmarksLib.mrml.placing import (
+    follow_parent,
+    geometry_changed,
+    has_lost_transform,
+    was_hardened,
+)
 from BrainLandmarksLib.mrml.scene import remove
 from BrainLandmarksLib.protocol import Group, Protocol, load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
@@ -260,8 +265,42 @@ class LandmarkNodes:
         for node in self.lists:
             follow_parent(self.volume, node)
 
+    def settle(self) -> None:
+        """Put lists that have lost the volume's transform under it again, before it is changed.
+
+        Where a list was hardened without its volume, its points stay in their place in the world;
+        where it was only taken from the transform, in their local place. The record of the review
+        tells which.
+
+        Raises:
+            UserError: the record of the review is damaged, too new, or of another definition.
+        """
+        volume = self.volume
+        alone = [
+            (group, node)
+            for group, node in zip(self.protocol.groups, self.lists)
+            if volume is not None and has_lost_transform(volume, node)
+        ]
+        if not alone:
+            return
+        review, _ = self.restore()
+        here = review.current.points
+        under = np.array([_to_world(volume, point) for point in here])
+        for group, node in alone:
+            # If the volume was hardened, too, its voxels went along with the points.
+            stay = not geometry_changed(volume, node)
+            follow_parent(volume, node)
+            rows = slice(group.first - 1, group.last)
+            if stay and _nearer(here[rows], under[rows], review.found.points[rows]):
+                self.show(review.current, self.protocol.labels[rows])
+
     def follow_hardened(self) -> None:
-        """`follow_volume` if the volume's transform was hardened while nobody looked."""
+        """`follow_volume` if a transform was hardened while nobody looked.
+
+        Raises:
+            UserError: as `settle`.
+        """
+        self.settle()
         volume = self.volume
         if volume is not None and all(
             was_hardened(volume, node) or node.GetTransformNodeID() == volume.GetTransformNodeID()
@@ -304,6 +343,22 @@ class LandmarkNodes:
             for index, landmark in enumerate(self.protocol.members(group))
             if node.GetNthControlPointVisibility(index)
         }
+
+
+def _to_world(node: Any, point: FloatArray) -> FloatArray:
+    """Where a local place, (3,) mm, lies under a node's transform."""
+    if not np.isfinite(point).all():
+        return np.full(3, np.nan)
+    world = [0.0, 0.0, 0.0]
+    node.TransformPointToWorld([float(x) for x in point], world)
+    return np.array(world)
+
+
+def _nearer(points: FloatArray, others: FloatArray, known: FloatArray) -> bool:
+    """Whether most points, (n, 3), are at least as near to known places as others are."""
+    near, far = (np.linalg.norm(each - known, axis=1) for each in (points, others))
+    there = np.isfinite(near)
+    return not there.any() or bool(np.median(near[there]) <= np.median(far[there]))
 
 
 def _new_list(group: Group, protocol: Protocol) -> Any:

@@ -9,12 +9,13 @@ import qt
 
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.mrml.landmarks.alignment import align, alignment_of, undo_alignment
-from BrainLandmarksLib.mrml.landmarks.change_nodes import show_change
+from BrainLandmarksLib.mrml.landmarks.change_nodes import FollowingArrows, show_change
 from BrainLandmarksLib.mrml.landmarks.session import Session
-from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
+from BrainLandmarksLib.mrml.placing import on_moved
 from BrainLandmarksLib.registration.report import region_table, wrong
 from BrainLandmarksLib.ui.common.section import heard, reports_errors
 from BrainLandmarksLib.ui.landmarks.section import SessionPanel, SessionSection
+from BrainLandmarksLib.ui.landmarks.source_model import errors_of_volume
 
 MOST_NAMED = 5
 """Landmarks that the sentence names; the table and the transform have all."""
@@ -25,6 +26,9 @@ class CompareSection(SessionSection):
 
     def __init__(self, panel: SessionPanel) -> None:
         super().__init__(panel)
+        self._volume: Any = None
+        self._observed: list[int] = []
+        self._arrows: FollowingArrows | None = None
         self.on_click(
             {
                 "alignButton": self.align,
@@ -33,6 +37,17 @@ class CompareSection(SessionSection):
             }
         )
         self.ui.compareSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._chosen)
+
+    def set_volume(self, volume: Any) -> None:
+        """Another volume was chosen, or None: whether it is aligned, and the scene's arrows."""
+        for tag in self._observed:
+            self._volume.RemoveObserver(tag)
+        if self._arrows is not None:
+            self._arrows.close()
+        self._volume, self._observed, self._arrows = volume, [], None
+        if volume is not None:
+            self._observed = on_moved(volume, self._moved)
+            self._arrows = FollowingArrows()
 
     def leave(self) -> None:
         """Nothing to compare."""
@@ -51,7 +66,8 @@ class CompareSection(SessionSection):
         """Bring the volume and its landmarks onto the other's."""
         volume, other = self.panel.need_session().volume, self._need_other()
         kind = str(self.ui.alignKindCombo.currentText)
-        found = align(volume, other, kind, self._calibrated()).registration
+        errors = errors_of_volume(volume), errors_of_volume(other)
+        found = align(volume, other, kind, *errors).registration
         table = region_table(found)
         shown = [(row[0], row[3], row[4]) for row in table.rows]
         self._fill(("Region", "target error, mm", "left out, mm"), shown)
@@ -74,7 +90,10 @@ class CompareSection(SessionSection):
     def show_change(self) -> None:
         """A table and arrows: what has changed since the other volume was scanned."""
         later, baseline = self.panel.need_session().volume, self._need_other()
-        change, _, _ = show_change(baseline, later, self._calibrated())
+        errors = errors_of_volume(baseline), errors_of_volume(later)
+        change, _, _ = show_change(baseline, later, *errors)
+        if self._arrows is not None:
+            self._arrows.update()
         rows = [(m.label, m.length_mm, m.expected_mm, m.z, m.changed) for m in change.moves]
         rows += [(d.name, d.mm, d.expected_mm, d.z, d.changed) for d in change.distances]
         rows.sort(key=lambda row: -abs(row[3]))
@@ -89,6 +108,11 @@ class CompareSection(SessionSection):
     def _chosen(self, _node: Any = None) -> None:
         self.refresh(self.session)
 
+    @heard
+    def _moved(self, _volume: Any, _event: str) -> None:
+        # An alignment is over when it is hardened, or the volume is taken from it.
+        self.refresh(self.session)
+
     def _other(self) -> Any:
         return self.ui.compareSelector.currentNode()
 
@@ -97,12 +121,6 @@ class CompareSection(SessionSection):
         if other is None:
             raise UserError("no volume to compare with is chosen; choose one in this section.")
         return other
-
-    def _calibrated(self) -> LandmarkErrors | None:
-        """The errors of the chosen model's landmarks, if they are these."""
-        if not self.panel.model():
-            return None
-        return LandmarkErrors.of_model(self.panel.model(), self.panel.need_session().protocol)
 
     def _fill(self, headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         table = self.ui.compareTable

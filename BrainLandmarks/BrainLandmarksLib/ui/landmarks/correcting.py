@@ -65,6 +65,15 @@ class CorrectSection(SessionSection):
     def leave(self) -> None:
         """Whatever waits for a click is over."""
         self.stop_placing()
+        self._close_preview()
+
+    def changed(self, session: Session, labels: list[str]) -> None:
+        """What was offered followed from the landmarks as they were, so it is over."""
+        if self.previewing:
+            self._close_preview()
+            session.corrections.preview(None)
+
+    def _close_preview(self) -> None:
         self._preview = None
         self.ui.previewBar.setVisible(False)
 
@@ -165,8 +174,8 @@ class CorrectSection(SessionSection):
 
     @reports_errors
     def _answer_update(self, accept: bool) -> None:
-        preview, self._preview = self._preview, None
-        self.ui.previewBar.setVisible(False)
+        preview = self._preview
+        self._close_preview()
         if preview is None or self.session is None:
             return
         if accept:

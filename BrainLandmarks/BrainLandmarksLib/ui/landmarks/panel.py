@@ -9,10 +9,8 @@ from typing import Any
 import qt
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.mrml.landmarks.session import Session
-from BrainLandmarksLib.network.model_files import load_shape
 from BrainLandmarksLib.protocol import Protocol, load_protocol
 from BrainLandmarksLib.ui.common.host import WorkerHost
 from BrainLandmarksLib.ui.common.messages import Messages
@@ -26,6 +24,7 @@ from BrainLandmarksLib.ui.landmarks.parcellating import ParcellateSection
 from BrainLandmarksLib.ui.landmarks.planning import PlaneSection
 from BrainLandmarksLib.ui.landmarks.reviewing import ReviewSection
 from BrainLandmarksLib.ui.landmarks.saving import SaveSection
+from BrainLandmarksLib.ui.landmarks.source_model import shape_of
 
 KEYS = {
     "N": "nextButton",
@@ -102,18 +101,22 @@ class Panel(Messages):
         self.detecting.cancel()
         self.parcellating.cancel()
         self.parcellating.set_volume(None)
+        self.comparing.set_volume(None)
         self.leave()
 
     @reports_errors
     def set_volume(self, volume: Any) -> None:
         """Another volume was chosen: show its landmarks, if it has any."""
+        # Also of the same volume: a scene that was added to this one may have brought arrows.
+        self.comparing.set_volume(volume)
         if self.session is not None and self.session.volume is volume and volume is not None:
             return
         self.leave()
         self.parcellating.set_volume(volume)
         nodes = LandmarkNodes.of_volume(volume) if volume is not None else None
         if nodes is not None:
-            self.enter(Session.resume(nodes, self._shape_of(nodes), self.reviewer()))
+            shape = shape_of(nodes.restore()[1], nodes.protocol)
+            self.enter(Session.resume(nodes, shape, self.reviewer()))
         self.refresh()
 
     def enter(self, session: Session) -> None:
@@ -222,11 +225,3 @@ class Panel(Messages):
             combo.addItem(title_of(model), model.key)
         wanted = self.preference("model")
         combo.setCurrentIndex(keys.index(wanted) if wanted in keys else 0)
-
-    def _shape_of(self, nodes: LandmarkNodes) -> Any:
-        _, source = nodes.restore()
-        name = source.get("model")
-        known = {model.key for model in usable_models()}
-        if name not in known or requirements.missing():
-            return None
-        return load_shape(str(name), len(nodes.protocol))

@@ -8,7 +8,6 @@ import qt
 import slicer
 
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.mrml import requirements
 from BrainLandmarksLib.mrml.landmarks.planes import (
     PlaneNodes,
     align_views,
@@ -20,9 +19,9 @@ from BrainLandmarksLib.network.landmark_errors import LandmarkErrors
 from BrainLandmarksLib.planes import Prescription, prescribe
 from BrainLandmarksLib.planes.files import PROPOSAL, dicom_text
 from BrainLandmarksLib.planes.prescription import by_name
-from BrainLandmarksLib.ui.common.preferences import usable_models
 from BrainLandmarksLib.ui.common.section import heard, reports_errors
 from BrainLandmarksLib.ui.landmarks.section import SessionPanel, SessionSection
+from BrainLandmarksLib.ui.landmarks.source_model import errors_of
 
 SHOW, NAME, ANGLE, OFFSET = range(4)
 HEADERS = ("Show", "Plane", "± °", "± mm")
@@ -161,7 +160,8 @@ class PlaneSection(SessionSection):
             self._found = []
         else:
             if self._errors is None or self._source is not session.source:
-                self._errors, self._source = _errors_of(session), session.source
+                self._errors = errors_of(session.source, session.protocol)
+                self._source = session.source
             self._found = prescribe(session.review.current, self._errors)
         self._fill()
         self.refresh(session)
@@ -219,12 +219,3 @@ def _tool_tip(each: Prescription) -> str:
         own = plane.own_error
         lines.append(f"Besides, {own.degrees:g}° and {own.mm:g} mm {own.source}.")
     return "\n".join(lines)
-
-
-def _errors_of(session: Session) -> LandmarkErrors:
-    """The errors of the model that found the landmarks, if it is there and can be read."""
-    model = session.source.get("model")
-    known = {one.key for one in usable_models()}
-    if model not in known or requirements.missing():
-        return LandmarkErrors.of_people(session.protocol)
-    return LandmarkErrors.of_model(str(model), session.protocol)

@@ -13,11 +13,11 @@ from BrainLandmarksLib.io.landmarks.table import write_csv
 from BrainLandmarksLib.mrml.landmarks.dataset_run import add_to_dataset
 from BrainLandmarksLib.mrml.landmarks.session import Session
 from BrainLandmarksLib.mrml.landmarks.volume_run import Failure
-from BrainLandmarksLib.network.model_files import load_shape
 from BrainLandmarksLib.protocol.compliance import turned_round
 from BrainLandmarksLib.review import read_review, write_review
 from BrainLandmarksLib.ui.common.section import heard, reports_errors
 from BrainLandmarksLib.ui.landmarks.section import SessionPanel, SessionSection
+from BrainLandmarksLib.ui.landmarks.source_model import shape_of
 
 SUFFIX = ".mrk.json"
 
@@ -82,7 +82,8 @@ class SaveSection(SessionSection):
         ):
             return
         review.reviewer = self.panel.reviewer()
-        shape = load_shape(self.panel.model(), len(protocol))
+        # A file that does not say which model found its landmarks: the chosen one has to do.
+        shape = shape_of({"model": self.panel.model(), **source}, protocol)
         self.panel.leave()
         session = Session.begin(volume, review.found, source, shape, review.reviewer)
         session.adopt(review)

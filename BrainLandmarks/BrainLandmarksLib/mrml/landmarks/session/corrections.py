@@ -130,12 +130,10 @@ class Corrections:
 
     def preview(self, points: dict[str, FloatArray] | None) -> None:
         """Show points elsewhere without an edit; None shows the review again."""
-        current = self._shown.review.current
-        moved = current.points.copy()
-        for label, point in (points or {}).items():
-            moved[self._shown.protocol.by_label(label).index - 1] = point
-        with self._shown.own_changes():
-            self._shown.nodes.show(replace(current, points=moved))
+        shown = self._shown
+        shown.previewed = dict(points or {})
+        with shown.own_changes():
+            shown.nodes.show(replace(shown.review.current, points=shown.shown_points))
 
     def resolve(self) -> None:
         """Let the points that no person has placed follow the corrections.

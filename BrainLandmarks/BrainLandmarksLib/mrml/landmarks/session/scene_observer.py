@@ -13,6 +13,7 @@ from BrainLandmarksLib.geometry.thin_plate import ThinPlate
 from BrainLandmarksLib.mrml.landmarks.session.corrections import Corrections
 from BrainLandmarksLib.mrml.landmarks.session.selection import Selection
 from BrainLandmarksLib.mrml.landmarks.session.shown_review import MOVED_MM, ShownReview
+from BrainLandmarksLib.mrml.placing import follow_parent, has_lost_transform
 
 
 class SceneObserver:
@@ -44,6 +45,7 @@ class SceneObserver:
                 (node.PointStartInteractionEvent, self._drag_started),
                 (node.PointEndInteractionEvent, self._drag_ended),
                 (node.PointModifiedEvent, self._point_modified),
+                (slicer.vtkMRMLTransformableNode.TransformModifiedEvent, self._list_transformed),
             ):
                 self._observed.append((node, node.AddObserver(event, method)))
         anchor = self._shown.nodes.anchor
@@ -71,7 +73,7 @@ class SceneObserver:
             return
         if self._dragging:
             self._selection.follow_drag()
-        else:
+        elif not self._being_hardened(node):
             self._take(node)
 
     def _take(self, node: Any) -> None:
@@ -82,12 +84,53 @@ class SceneObserver:
         for index in range(node.GetNumberOfControlPoints()):
             label = nodes.label_of(node, index)
             assert label is not None
-            here, known = nodes.point(label), self._shown.review.current.point(label)
+            here, known = nodes.point(label), self._known(label)
             if np.isnan(here).any():
                 if not np.isnan(known).any():
                     self._corrections.mark_missing(label)
             elif np.isnan(known).any() or np.linalg.norm(here - known) > MOVED_MM:
                 self._corrections.move(label, here)
+
+    def _being_hardened(self, node: Any) -> bool:
+        """Whether a list's points have been moved by its transform, which it is about to lose."""
+        nodes = self._shown.nodes
+        if node.GetParentTransformNode() is None or not nodes.complete:
+            return False
+        count = node.GetNumberOfControlPoints()
+        local = np.array([node.GetNthControlPointPosition(index) for index in range(count)])
+        known = self._recorded(node)
+        local[np.isnan(known).any(1)] = np.nan
+        return _same_places(local, known)
+
+    def _list_transformed(self, node: Any, _event: str) -> None:
+        """A list was hardened without its volume: under the volume's transform, it stays there."""
+        shown, volume = self._shown, self._shown.volume
+        if shown.writing or volume is None or not shown.nodes.complete:
+            return
+        if not has_lost_transform(volume, node):
+            return
+        labels = self._labels(node)
+        if _same_places(
+            np.array([shown.nodes.point(each) for each in labels]), self._recorded(node)
+        ):
+            with shown.own_changes():
+                follow_parent(volume, node)
+            shown.changed(labels)
+
+    def _labels(self, node: Any) -> list[str]:
+        """The labels of a list's points."""
+        nodes = self._shown.nodes
+        count = node.GetNumberOfControlPoints()
+        return [label for n in range(count) if (label := nodes.label_of(node, n)) is not None]
+
+    def _recorded(self, node: Any) -> FloatArray:
+        """Where a list's points were put, (n, 3) world RAS mm."""
+        return np.array([self._known(label) for label in self._labels(node)])
+
+    def _known(self, label: str) -> FloatArray:
+        """Where a point was put, (3,) world RAS mm: by the review, or a preview."""
+        point = self._shown.previewed.get(label)
+        return self._shown.review.current.point(label) if point is None else point
 
     def _transformed(self, _volume: Any, _event: str) -> None:
         """The volume got another transform: the lists follow, and the review with them.
@@ -100,7 +143,7 @@ class SceneObserver:
         before = nodes.read().points
         with shown.own_changes():
             nodes.follow_volume()
-        after, recorded = nodes.read().points, shown.review.current.points
+        after, recorded = nodes.read().points, shown.shown_points
         if _same_places(before, after) and _same_places(after, recorded):
             return
         shown.review.carry(_map_between(recorded, after))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.shape_model import ShapeModel
 from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.protocol import Protocol
@@ -27,7 +28,8 @@ class ShownReview:
         shape: How landmarks vary together.
 
     ``listeners`` hear which landmarks changed. ``writing`` is true while the lists are being
-    written: what they report then is our own doing.
+    written: what they report then is our own doing. ``previewed`` are the points, (3,) world RAS
+    mm, that the lists show elsewhere than the review has them.
     """
 
     def __init__(
@@ -43,6 +45,15 @@ class ShownReview:
         self.shape = shape
         self.listeners: list[Listener] = []
         self.writing = False
+        self.previewed: dict[str, FloatArray] = {}
+
+    @property
+    def shown_points(self) -> FloatArray:
+        """(K, 3) world RAS mm, where the lists show the landmarks."""
+        points = self.review.current.points.copy()
+        for label, point in self.previewed.items():
+            points[self.protocol.by_label(label).index - 1] = point
+        return points
 
     @property
     def protocol(self) -> Protocol:
@@ -67,8 +78,11 @@ class ShownReview:
 
     def show(self, labels: Iterable[str] | None) -> None:
         """Bring the lists, by default all of them, and their record up to date."""
+        shown = self.protocol.labels if labels is None else tuple(labels)
+        for label in shown:
+            self.previewed.pop(label, None)
         with self.own_changes():
-            self.nodes.show(self.review.current, labels)
+            self.nodes.show(self.review.current, shown)
             self.nodes.store(self.review, self.source)
 
     def notify(self, labels: list[str]) -> None:
