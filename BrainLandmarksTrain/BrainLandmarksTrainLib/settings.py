@@ -9,8 +9,10 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import difflib
+import functools
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -264,8 +266,21 @@ def _read_yaml(path: Path, what: str) -> Any:
             f"reading {path.name} needs PyYAML: pip install pyyaml, or write the settings as JSON."
         ) from None
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _yaml_loader())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{what} {path.name} cannot be read: {error}.") from None
     except yaml.YAMLError:
         raise UserError(f"{what} {path.name} are not valid YAML.") from None
+
+
+@functools.cache
+def _yaml_loader() -> Any:
+    """PyYAML's safe loader, for which 1e-3 is a number as well: YAML 1.1 wants it as 1.0e-3."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    return Loader

@@ -283,6 +283,8 @@ def test_a_yaml_file_changes_what_it_names(tmp_path):
         ({"policies": {"a": {"probability": 1, "aply": []}}}, "did you mean 'apply'", True),
         ({"policies": {"a": {"apply": ["pacient"]}}}, "did you mean 'patient'", False),
         ({"policies": {"a": {"apply": []}}}, "names no step", False),
+        ({"policies": {"a": {"apply": ["affine", "mass"]}}}, "put 'mass' first", False),
+        ({"policies": {"a": {"apply": ["patient", "abnormal"]}}}, "put 'abnormal' first", False),
         ({"policies": {"a": {"probability": 2, "apply": ["blur"]}}}, "between 0 and 1", True),
         ({"policies": {"a": {"probability": 0.5, "apply": ["blur"]}}}, "add up to 0.5", False),
     ],

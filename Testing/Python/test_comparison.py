@@ -12,17 +12,20 @@ from BrainLandmarksLib import detection
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.geometry.grid import Grid
+from BrainLandmarksLib.geometry.shape_model import ShapeModel
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.landmarks import write_landmarks
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
 from BrainLandmarksTrainLib.evaluation.comparison import Comparison
+from BrainLandmarksTrainLib.evaluation.held_out import HeldOut, after_corrections
 from BrainLandmarksTrainLib.evaluation.paper_tables import (
     absolute_errors,
     cell,
     table_four,
     table_three,
 )
+from BrainLandmarksTrainLib.evaluation.report import draw_confidence
 
 TRUTH = np.array([[-9, 8, 0], [9, 8, 0], [0, 0, 7], [-6, -8, 1], [6, -8, -4.0]])
 
@@ -250,6 +253,21 @@ def test_what_cannot_be_evaluated(folders, tiny_set, tiny_model, capsys, tmp_pat
         error = capsys.readouterr().err.splitlines()
         assert says in error[-1]
         assert not (tmp_path / "none").exists()
+
+
+def test_confidence_is_drawn_of_the_heads_that_others_tell_of(tmp_path):
+    """Of two heads one was not recognised, and the other has nothing to be told by."""
+    errors = np.stack([np.linspace(1, 9, 12), np.full(12, np.nan), np.linspace(2, 8, 12)])
+    points = np.zeros((3, 12, 3))
+    apart = np.full((3, 12), np.nan)
+    heads = ("a", "b", "a")
+    result = HeldOut(heads, errors, -errors, points, points, points, apart)
+    draw_confidence(result, None, tmp_path / "confidence.png")
+    assert (tmp_path / "confidence.png").stat().st_size > 5000
+    shape = ShapeModel(np.zeros((12, 3)), np.zeros((1, 36)), 1.0)
+    calibration = result.calibration()
+    nothing = replace(result, found=points * np.nan)
+    assert np.isnan(after_corrections(nothing, shape, calibration, 3)).all()
 
 
 def test_a_dataset_without_truth_is_refused(tmp_path, tiny_protocol, tiny_model, blob_head, capsys):

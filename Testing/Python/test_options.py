@@ -53,6 +53,9 @@ def test_lengths(choices, heads):
     assert recipe_from(replace(choices, amount=7, unit="minutes")).fine.minutes == 7
     assert recipe_from(replace(choices, amount=7, unit="minutes")).fine.steps is None
     assert recipe_from(replace(choices, amount=2, unit="epochs")).fine.steps == 24
+    # A step of the paper's recipe takes two scans.
+    paper = recipe_from(replace(choices, method="paper", amount=2, unit="epochs")).fine
+    assert (paper.batch_size, paper.steps) == (2, 12)
     dataset = Dataset.open(heads)
     split_dataset(dataset, validation=2, test=2)
     assert training_scans(dataset) == 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -30,7 +31,9 @@ from BrainLandmarksLib.network.model_files import (
 from BrainLandmarksLib.protocol import landmarks
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
+from BrainLandmarksTrainLib.data.classes import Classes
 from BrainLandmarksTrainLib.data.segmentations import find_segmentations
+from BrainLandmarksTrainLib.pipeline import parcellation
 
 STRUCTURES = ["cerebral white matter", "hippocampus", "brain stem", "pons", "corpus callosum"]
 SMALL = {
@@ -193,6 +196,23 @@ def test_a_model_keeps_its_parcellation_when_others_are_trained(
     old, new = before.parcellation.state_dict(), model.parcellation.state_dict()
     assert all(torch.equal(old[name], new[name]) for name in old)
     assert not torch.equal(before.network.classifier.weight, model.network.classifier.weight)
+
+
+def test_label_maps_without_any_structure_have_no_dice(monkeypatch) -> None:
+    """A model could not be saved with a mean of nothing."""
+    monkeypatch.setattr(parcellation, "measured_dice", lambda *_: np.full(3, np.nan))
+    monkeypatch.setattr(parcellation, "_tiles", lambda *_: iter(()))
+    data = parcellation.ParcellationData(
+        Classes.of(["hippocampus"]), np.zeros((4, 3)), validation=[cast(Any, None)]
+    )
+    nothing = cast(Any, None)
+    values, table = parcellation.measure_parcellation(
+        nothing, data, nothing, nothing, torch.device("cpu")
+    )
+    assert json.loads(json.dumps(values, allow_nan=False)) == {
+        "validation_scans": {"count": 1, "structures": {}}
+    }
+    assert len(table.rows) == 3
 
 
 def test_label_maps_are_found_by_the_image_or_by_its_number(folder: Path, tmp_path: Path) -> None:

@@ -97,6 +97,9 @@ def test_a_recipe_makes_a_model_that_detects_and_is_measured(
         ({"colour": "red"}, "unknown training setting 'colour'"),
         ({"fine": {"size": 64, "steps": 5, "learning_rat": 1}}, "did you mean 'learning_rate'"),
         ({"heads": {"held_out": ["head_9"]}}, "head_9"),
+        ({"heads": {"held_out": ["head_1", "head_2", "head_3"]}}, "all label maps are held out"),
+        ({"heads": "maps"}, "'heads' must hold one value per name"),
+        ({"protocol": "afids32"}, "annotated by rule with the landmarks of brain88"),
         ({"refinement": {"size": 64, "steps": 5}}, "'refinement' lacks 'prior_mm'"),
         (
             {"refinement": {"steps": 5, "prior_mm": 3.5, "crop": [16, 16, 32]}},

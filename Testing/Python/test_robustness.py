@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import nibabel as nib
@@ -251,6 +252,21 @@ def test_a_dataset_in_some_conditions(tiny_set, tiny_model, tmp_path, capsys, mo
     np.testing.assert_allclose(np.linalg.norm(found - TRUTH, axis=1), errors, atol=1e-3)
     capsys.readouterr()
     assert main([*command, "--seed", "5"]) == 2
+    assert "measurements of another model" in capsys.readouterr().err
+    # The same networks, and not the same model.
+    cooler = shutil.copytree(tiny_model, tmp_path / "cooler")
+    values = json.loads((cooler / "model.json").read_text(encoding="utf-8"))
+    (cooler / "model.json").write_text(json.dumps({**values, "inverse_temperature": 2.0}))
+    other = [str(cooler) if each == str(tiny_model) else each for each in command]
+    assert main([*other, "--conditions", "noise"]) == 2
+    assert "measurements of another model" in capsys.readouterr().err
+    # The same names, and not the same heads: the landmarks have been corrected.
+    dataset = Dataset.open(tiny_set)
+    entry = dataset.entries[0]
+    review = dataset.read_landmarks(entry)
+    review.move(dataset.protocol.labels[0], review.current.points[0] + 1.0)
+    dataset.revise(entry, review, {})
+    assert main([*command, "--conditions", "noise"]) == 2
     assert "measurements of another model" in capsys.readouterr().err
 
 

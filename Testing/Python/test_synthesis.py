@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,9 +11,12 @@ from phantom import phantom_head
 
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
-from BrainLandmarksLib.io.landmarks import read_landmarks
+from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.io.landmarks import read_landmarks, write_landmarks
 from BrainLandmarksLib.protocol import load_protocol
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksTrainLib.synthesis import rendering
+from BrainLandmarksTrainLib.synthesis.label_maps import find_label_maps, read_annotated
 from BrainLandmarksTrainLib.synthesis.lattice import Lattice
 from BrainLandmarksTrainLib.synthesis.simulated_rater import Rater, RaterErrors
 
@@ -57,11 +62,43 @@ def test_what_cannot_be_synthesized(label_map, tmp_path, capsys):
     for options, says in (
         ([*maps, "-n", "0", "-o", str(tmp_path / "out")], "one head at least"),
         ([*maps, "-n", "1", "-o", str(tmp_path / "full")], "not empty"),
+        ([*maps, "-n", "1", "-o", str(tmp_path / "out"), "--workers", "-3"], "--workers must be"),
+        ([*maps, "-n", "1", "-o", str(tmp_path / "out"), "--seed", "-3"], "--seed must be"),
         (["--label-maps", "no", "-n", "1", "-o", str(tmp_path / "out")], "no label map or folder"),
     ):
         assert main(["dataset", "synthesize", *options]) == 2
         assert says in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full"]
+
+
+def test_label_maps_of_one_name_are_refused(label_map, tmp_path, capsys):
+    """The second would be given the landmarks of the first."""
+    paths = [tmp_path / subject / "mri" / "aseg.nii.gz" for subject in ("one", "two")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        shutil.copy(label_map, path)
+    command = ["dataset", "synthesize", "-n", "2", "-o", str(tmp_path / "set"), "--label-maps"]
+    assert main([*command, *map(str, paths)]) == 2
+    assert "both called aseg" in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
+    assert find_label_maps([paths[0], paths[0].parent]) == [paths[0]]
+
+
+def test_an_annotation_is_not_taken_for_that_of_another_label_map(
+    label_map, tmp_path, phantom_truth
+):
+    kept, other = tmp_path / "annotations", tmp_path / label_map.name
+    (first,) = read_annotated([label_map], PROTOCOL, kept)
+    corrected = phantom_truth.points + 1.0
+    write_landmarks(
+        kept / "head_A.mrk.json", LandmarkSet.from_points(PROTOCOL, corrected, "edited")
+    )
+    (again,) = read_annotated([label_map], PROTOCOL, kept)
+    np.testing.assert_allclose(again.landmarks.points, first.landmarks.points + 1.0, atol=1e-2)
+    image = nib.load(label_map)
+    nib.save(nib.Nifti1Image(np.roll(image.get_fdata(), 2, 1), image.affine), other)
+    with pytest.raises(UserError, match="of another label map"):
+        read_annotated([other], PROTOCOL, kept)
 
 
 def test_raters_err_as_they_are_asked_to(phantom_truth):

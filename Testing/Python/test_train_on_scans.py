@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from BrainLandmarksLib.protocol import landmarks, load_protocol
 from BrainLandmarksTrainLib.config.ablation import load_ablation
 from BrainLandmarksTrainLib.engine.checkpoint import averaged_weights, checkpoints
 from BrainLandmarksTrainLib.pipeline import trial
+from BrainLandmarksTrainLib.pipeline.ablation import cells
 from BrainLandmarksTrainLib.pipeline.transfer import start_network
 
 SMALL = {
@@ -106,6 +108,35 @@ def test_a_run_is_not_taken_up_against_ones_will(trained, scans, capsys):
     command = ["train", str(trained.parent / "recipe.yaml"), "--dataset", str(scans)]
     assert main([*command, "--resume", "no"]) == 2
     assert "holds a run already" in capsys.readouterr().err
+
+
+def test_a_run_does_not_go_on_with_corrected_landmarks(trained, scans, tmp_path, capsys):
+    """Its weights were learnt from others; a finished one would be measured as if it were new."""
+    again = Path(shutil.copytree(trained.parent, tmp_path / "again"))
+    corrected = Path(shutil.copytree(scans, tmp_path / "corrected"))
+    command = ["train", str(again / "recipe.yaml"), "--dataset", str(corrected)]
+    dataset = Dataset.open(corrected)
+    entry = dataset.of_split("train")[0]
+    review = dataset.read_landmarks(entry)
+    review.move("CC_G", review.current.point("CC_G") + 1.0)
+    dataset.revise(entry, review, {})
+    assert main(command) == 2
+    assert "another training set" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_half_numbers(trained, scans, tmp_path, monkeypatch, capsys):
+    """An ablation takes a run for finished by them."""
+    again = Path(shutil.copytree(trained.parent, tmp_path / "again"))
+    (again / "run" / "test.npz").unlink()
+
+    def full(path: Path, **_: object) -> None:
+        Path(path).write_bytes(b"PK")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    assert main(["train", str(again / "recipe.yaml"), "--dataset", str(scans)]) == 2
+    assert os.strerror(errno.ENOSPC) in capsys.readouterr().err
+    assert not (again / "run" / "test.npz").exists()
 
 
 def test_a_broken_dataset_is_refused_before_anything(tmp_path, heads, capsys):
@@ -302,6 +333,30 @@ def test_the_ablation_fills_table_three_and_goes_on(tmp_path, scans, capsys):
     assert (tmp_path / "grid" / "ablation.md").read_text(encoding="utf-8") == page
 
 
+def test_the_numbers_of_an_ablation_are_those_of_its_settings(tmp_path, scans, capsys):
+    """What is there already is not taken for runs of other settings."""
+    grid = tmp_path / "grid"
+    for cell in cells():
+        (grid / cell.folder).mkdir(parents=True)
+        points = np.zeros((2, len(Dataset.open(scans).protocol), 3))
+        np.savez(grid / cell.folder / "test.npz", found=points + 1, truth=points)
+
+    def run(**changes: object) -> int:
+        inner = yaml.safe_load(recipe(tmp_path).read_text(encoding="utf-8"))
+        inner["fine"].update(changes)
+        path = tmp_path / "ablation.yaml"
+        path.write_text(yaml.safe_dump({"recipe": inner}), encoding="utf-8")
+        return main(["ablation", str(path), "--dataset", str(scans), "-o", str(grid)])
+
+    assert run() == 0
+    page = (grid / "ablation.md").read_text(encoding="utf-8")
+    assert run() == 0
+    capsys.readouterr()
+    assert run(steps=2000) == 2
+    assert "an ablation with other settings" in capsys.readouterr().err
+    assert (grid / "ablation.md").read_text(encoding="utf-8") == page
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_all_processes_take_the_costs_that_the_first_one_has_measured(
     tmp_path, scans, monkeypatch, first
@@ -406,3 +461,12 @@ def test_a_model_without_attention_cannot_start_a_network_with_it(tmp_path, trai
         path = recipe(tmp_path, fine={**SMALL, **setting}, start_from=str(trained / "model"))
         assert main(["train", str(path), "--dataset", str(scans)]) == 2
         assert f"'fine.{next(iter(setting))}' needs new weights" in capsys.readouterr().err
+
+
+def test_a_start_of_another_width_is_refused_before_anything_is_trained(
+    tmp_path, trained, scans, capsys
+):
+    path = recipe(tmp_path, fine={**SMALL, "features": 8}, start_from=str(trained / "model"))
+    assert main(["train", str(path), "--dataset", str(scans)]) == 2
+    assert "'fine.features' is 8" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "locator").exists()

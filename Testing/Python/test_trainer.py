@@ -524,8 +524,72 @@ def test_training_stops_early_and_keeps_the_best(tmp_path: Path, monkeypatch) ->
     best = trained_weights(tmp_path)["classifier.weight"]
     assert torch.equal(best, weights[1])
     assert not torch.equal(best, averaged_weights(tmp_path)["classifier.weight"])
-    again = trainer_of(tmp_path, steps=400, patience=2)
+    again = trainer_of(tmp_path, steps=400, patience=2, freeze_norm_at=1.0)
     assert again.train().step == 16
+
+
+def test_a_run_that_goes_on_without_stopping_early_is_for_its_last_weights(
+    tmp_path: Path, monkeypatch
+) -> None:
+    first = trainer_of(tmp_path, steps=400, patience=1)
+    errors = iter([1.0, 2.0])
+    monkeypatch.setattr(first, "validate", lambda: next(errors))
+    assert first.train().step == 8
+    longer = trainer_of(tmp_path, steps=12)
+    assert longer.train().step == 12
+    weights = trained_weights(tmp_path)["classifier.weight"]
+    assert torch.equal(weights, longer.ema.network.classifier.weight)
+
+
+@pytest.mark.parametrize(
+    "change", [{"learning_rate": 0.1}, {"alpha": 0.9}, {"batch_size": 2}, {"freeze_norm_at": 0.5}]
+)
+def test_a_run_does_not_go_on_with_other_settings(tmp_path: Path, change: dict) -> None:
+    trainer_of(tmp_path).train()
+    with pytest.raises(UserError, match=f"holds a run with '{next(iter(change))}'"):
+        trainer_of(tmp_path, **change)
+    lasting = {"patience": 9, "epoch_steps": 2, "log_every": 1, "keep_checkpoints": 1}
+    assert trainer_of(tmp_path, steps=14, **lasting).train().step == 14
+
+
+def test_a_run_does_not_go_on_with_another_seed_or_other_data(tmp_path: Path) -> None:
+    def run(seed: int, made_of: dict[str, str]) -> Trainer:
+        return Trainer(
+            tiny_network(), two_blobs, settings(), tmp_path, machine=MACHINE, seed=seed,
+            made_of=made_of,
+        )  # fmt: skip
+
+    run(3, {"training set": "a"}).train()
+    assert run(3, {"training set": "a"}).finished()
+    with pytest.raises(UserError, match="another seed"):
+        run(4, {"training set": "a"})
+    with pytest.raises(UserError, match="another training set"):
+        run(3, {"training set": "b"})
+
+
+def test_start_weights_are_not_needed_to_go_on(tmp_path: Path) -> None:
+    trainer_of(tmp_path / "first").train()
+    start = tmp_path / "start"
+    (tmp_path / "first").rename(start)
+    trainer_of(tmp_path / "next", init_from=str(start), steps=6).train()
+    start.rename(tmp_path / "elsewhere")
+    again = trainer_of(tmp_path / "next", init_from=str(start), steps=12)
+    assert again.train().finished
+
+
+def broken_once(step: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    cube, points = two_blobs(step, rng)
+    return (cube * float("nan") if step == 3 else cube), points
+
+
+@pytest.mark.parametrize("freeze", [1.0, 0.75])
+def test_a_broken_sample_poisons_nothing(tmp_path: Path, freeze: float) -> None:
+    trainer = trainer_of(tmp_path, sampler=broken_once, freeze_norm_at=freeze)
+    trainer.train()
+    for network in (trainer.network, trainer.ema.network):
+        assert all(torch.isfinite(v).all() for v in network.state_dict().values())
+    errors = [float(row["validation_mm"]) for row in read_log(tmp_path, "epochs.csv")]
+    assert np.isfinite(errors).all()
 
 
 def test_a_plateau_reduces_the_learning_rate(tmp_path: Path, monkeypatch) -> None:

@@ -194,6 +194,31 @@ def test_wrong_recipes_are_one_sentence(tmp_path: Path, changes: dict, sentence:
         load_recipe(written(tmp_path, **changes))
 
 
+@pytest.mark.parametrize("group", ["heads", "scans", "machine", "parcellation"])
+def test_a_value_where_a_group_belongs_is_one_sentence(tmp_path: Path, group: str) -> None:
+    """Also where the command line sets something in the group."""
+    with pytest.raises(UserError, match=f"'{group}' must hold one value per name"):
+        load_recipe(
+            written(tmp_path, **{group: "mine"}), ["maps"], "out", "scans", device="cpu",
+            parcellation={"weights": "w.pth"},
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("watching", [{"patience": 3}, {"schedule": "plateau"}])
+def test_what_follows_the_validation_error_needs_one(tmp_path: Path, watching: dict) -> None:
+    fine = {**NETWORK, **watching}
+    assert load_recipe(written(tmp_path, fine=fine)).fine is not None
+    with pytest.raises(UserError, match="of 'fine' follows the validation error"):
+        load_recipe(written(tmp_path, fine={**fine, "validation_scans": 0}))
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1.0e-3", "1E-3", ".1e-2", "0.001"])
+def test_numbers_as_people_write_them(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path, fine={**NETWORK, "learning_rate": "HERE"})
+    path.write_text(path.read_text().replace("HERE", text))
+    assert load_recipe(path).fine.learning_rate == 1e-3
+
+
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [

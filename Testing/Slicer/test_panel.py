@@ -109,6 +109,42 @@ def choose(ui, label):
     ui.landmarkTree.setCurrentItem(rows(ui)[label])
 
 
+def test_an_update_that_waits_for_an_answer_does_not_pass_for_the_review(detected, scene):
+    """Left in the lists, the points would be taken for the model's, or for dragged ones."""
+    ui, panel = detected.ui, detected.panel
+    panel.reviewing.activate("CC_G")
+    panel.session.corrections.move("CC_G", panel.session.review.current.point("CC_G") + [0, 9, 9])
+    before = panel.session.review.current
+
+    def preview():
+        panel.reviewing.activate("CC_G")
+        ui.resolveButton.click()
+        assert ui.previewBar.visible
+        assert np.abs(panel.session.nodes.read().points - before.points).max() > 0.5
+
+    def over(changed=()):
+        assert not ui.previewBar.visible
+        review, nodes = panel.session.review, panel.session.nodes
+        np.testing.assert_allclose(nodes.read().points, review.current.points, atol=1e-3)
+        moved = np.linalg.norm(review.current.points - before.points, axis=1) > 1e-3
+        assert {PROTOCOL.labels[row] for row in np.flatnonzero(moved)} == set(changed)
+
+    preview()
+    panel.leave()
+    panel.set_volume(panel.volume())
+    over()
+    preview()
+    scene.InvokeEvent(scene.StartSaveEvent)
+    over()
+    preview()
+    node, index = panel.session.nodes.place_of(
+        "CC_G"
+    )  # a drag of the point that is being corrected
+    node.SetNthControlPointPositionWorld(index, *(before.point("CC_G") + [0.0, 3.0, 0.0]))
+    over(["CC_G"])
+    assert [edit.label for edit in panel.session.review.edits] == ["CC_G", "CC_G"]
+
+
 def test_another_module_detects_without_the_panel(desktop, scene):
     """As a script does: no panel was made, and there is no window."""
     desktop.load(MODULE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import slicer
+import slicer.util
 import vtk
 
 from BrainLandmarksLib.errors import UserError
@@ -393,6 +394,37 @@ def test_a_deleted_volume_or_list_is_survived(scene, session):
     node = session.nodes.lists[3]
     assert isinstance(node, slicer.vtkMRMLMarkupsFiducialNode)
     node.SetNthControlPointPosition(0, 1.0, 2.0, 3.0)
+
+
+def test_after_a_list_was_deleted_the_others_keep_their_own_points(scene, session):
+    """References move up when one is gone: the points of a group must not go to the next list."""
+    lists, volume = session.nodes.lists, session.volume
+    before = {node.GetName(): points_of(node) for node in lists}
+    gone, kept = session.nodes.place_of("CC_G")[0], session.nodes.place_of("EYE_A_L")[0]
+    name = kept.GetName()
+    scene.RemoveNode(gone)
+    session.corrections.move("EYE_A_L", [1.0, 2.0, 3.0])
+    assert session.nodes.place_of("EYE_A_L")[0] is kept
+    np.testing.assert_allclose(session.nodes.point("EYE_A_L"), [1, 2, 3], atol=1e-3)
+    for other in filter(None, session.nodes.lists):
+        moved = np.abs(points_of(other) - before[other.GetName()]).max(axis=1) > 1e-3
+        assert moved.sum() == (other.GetName() == name)
+    drag(session, "EYE_A_L", [4.0, 5.0, 6.0])
+    assert session.review.current.point("EYE_A_L") == pytest.approx([4, 5, 6], abs=1e-3)
+    with pytest.raises(UserError, match="was deleted from the scene; save"):
+        session.corrections.move("CC_G", [7.0, 8.0, 9.0])
+    session.end()
+    review = session.review
+    again = Session.begin(volume, review.found, session.source)
+    again.adopt(review)
+    assert again.nodes.complete
+    assert again.nodes.point("CC_G") == pytest.approx([7, 8, 9], abs=1e-3)
+    assert len(slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")) == len(lists)
+    again.end()
+
+
+def points_of(node):
+    return slicer.util.arrayFromMarkupsControlPoints(node)
 
 
 def test_a_point_snaps_to_where_structures_meet(scene, session):

@@ -177,6 +177,35 @@ def test_the_guidelines_are_shown_before_they_move_anything(panel):
     )
 
 
+def test_a_preview_of_the_guidelines_does_not_pass_for_the_case(panel, heads, scene):
+    """Without its bar nobody could discard it; saved, points would have moved without a record."""
+    ui, loaded = panel.ui, load(panel, 0)
+    before = loaded.nodes.read().points
+
+    def preview():
+        ui.guidelinesButton.click()
+        assert ui.movesBar.visible
+        assert np.nanmax(np.abs(loaded.nodes.read().points - before)) > 0.01
+
+    preview()
+    ui.saveCaseButton.click()
+    assert "apply or discard" in ui.messageLabel.text.lower()
+    dataset = Dataset.open(heads)
+    kept = dataset.read_landmarks(dataset.entries[0])
+    np.testing.assert_allclose(kept.current.points, before, atol=1e-3)
+    ui.discardMovesButton.click()
+    for leave in (
+        lambda: (panel.exit(), panel.enter()),
+        lambda: scene.InvokeEvent(scene.StartSaveEvent),
+        lambda: scene.InvokeEvent(scene.EndImportEvent),
+    ):
+        preview()
+        leave()
+        assert not ui.movesBar.visible
+        np.testing.assert_allclose(loaded.nodes.read().points, before, atol=1e-3)
+        assert not loaded.changed
+
+
 def test_a_blinded_rater_sees_nothing_of_the_first(panel, heads, scene):
     ui = panel.ui
     load(panel, 0)

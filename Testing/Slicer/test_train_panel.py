@@ -220,18 +220,22 @@ def test_a_new_model_and_a_recipe_file(chosen, tmp_path):
     assert recipe.start_from is None
     assert recipe.fine.dropout == 0.2
     assert recipe.fine.steps == 4
-    own = tmp_path / "own.json"
+    own, gentle = tmp_path / "own.json", {"affine": {"rotation_deg": [-3, 3]}}
     own.write_text(json.dumps({"name": "own", "output": "there", "start_from": "brain88",
-                               "locator": None, "scans": {"dataset": "elsewhere"},
+                               "locator": None,
+                               "scans": {"dataset": "elsewhere", "augmentation": gentle},
                                "fine": {"steps": 7}}))  # fmt: skip
     ui.methodCombo.currentText = "recipe file"
     ui.recipePath.currentPath = str(own)
     ui.outputPath.currentPath = ""
     assert str(tmp_path / "there") in ui.commandEdit.text
     assert not ui.alphaSpin.enabled
+    assert ui.policiesCheck.checked
+    assert not ui.policiesCheck.enabled
     ui.copyButton.click()
     recipe = load_recipe(tmp_path / "there" / "recipe.json")
     assert recipe.fine.steps == 7
+    assert recipe.scans.augmentation.affine.rotation_deg == (-3, 3)
     assert "heads" in recipe.scans.dataset or "six" in recipe.scans.dataset
 
 

@@ -23,6 +23,7 @@ from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksTrainLib.settings import from_values, read_settings, schema, setting, to_values
 
 from .abnormal_side import (
+    Abnormality,
     Atrophy,
     Cavity,
     Enhancement,
@@ -38,6 +39,9 @@ from .transform import Transform
 WHAT = "augmentation setting"
 SIDES = ("patient", "machine", "abnormal")
 DEFAULTS_FILE = "paper.json"
+
+_MOVING = ("elastic", "affine")
+"""Transforms that carry the anatomy elsewhere; what abnormal ones move is near its place still."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class AugmentationConfig:
     >>> config = load_augmentation("gentle.yaml")
 
     Raises:
-        UserError: a policy names what does not exist, or the probabilities do not add up to 1.
+        UserError: a policy names what does not exist, or abnormal anatomy after what moves the
+            head, or the probabilities do not add up to 1.
     """
 
     policies: Mapping[str, Policy] = setting(
@@ -122,11 +127,29 @@ class AugmentationConfig:
                 raise UserError(f"{WHAT} {where!r} names no step; give at least one.")
             for step in policy.apply:
                 _check_name(step, where, (*SIDES, *TRANSFORMS))
+            self._check_order(policy.apply, where)
         total = math.fsum(policy.probability for policy in self.policies.values())
         if abs(total - 1) > 1e-6:
             raise UserError(
                 f"the probabilities of the policies add up to {total:g}; they must add up to 1."
             )
+
+    def _check_order(self, steps: tuple[str, ...], where: str) -> None:
+        """Check that abnormal anatomy comes first: the scan's own landmarks say where it belongs.
+
+        Raises:
+            UserError: the head has moved away from under it.
+        """
+        moved = ""
+        for step in steps:
+            names = getattr(self, step) if step in SIDES else (step,)
+            if moved and any(issubclass(TRANSFORMS[name], Abnormality) for name in names):
+                raise UserError(
+                    f"{WHAT} {where!r} names {step!r} after {moved!r}, which moves the head; put "
+                    f"{step!r} first."
+                )
+            if any(name in _MOVING for name in names):
+                moved = step
 
     def transform(self, name: str) -> Transform:
         """The ranges of a transform by its name, such as "affine"."""

@@ -142,7 +142,7 @@ def augment_dataset(
         "factor": factor,
         "split": split,
         "with_originals": with_originals,
-        "source": _fingerprint(dataset),
+        "source": fingerprint(dataset),
         "settings": config.to_dict(),
     }
     made = _open_output(Path(output), dataset.protocol, settings)
@@ -203,7 +203,7 @@ def _chosen(dataset: Dataset, split: str | None) -> list[Entry]:
     return dataset.of_split(split or ("train" if is_split else "all"))
 
 
-def _fingerprint(dataset: Dataset) -> str:
+def fingerprint(dataset: Dataset) -> str:
     """SHA-256 over the scans and their landmarks: what the plan and the results follow from."""
     parts: list[str | Path] = []
     for entry in dataset.entries:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from BrainLandmarksLib.cli import terminal
-from BrainLandmarksLib.cli.options import add_processes, add_seed
+from BrainLandmarksLib.cli.options import add_processes, add_seed, need_at_least
 
 NAME = "dataset synthesize"
 
@@ -48,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: a label map is missing, or the folder is not empty.
     """
+    need_at_least(arguments, workers=1, seed=0)
     from BrainLandmarksTrainLib.synthesis.demonstration_set import synthesize
 
     dataset = synthesize(

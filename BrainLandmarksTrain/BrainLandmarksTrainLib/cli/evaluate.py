@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from BrainLandmarksLib.cli import terminal
-from BrainLandmarksLib.cli.options import add_device, add_model, add_quality
+from BrainLandmarksLib.cli.options import add_device, add_model, add_quality, need_at_least
 from BrainLandmarksLib.errors import UserError
 
 _EXAMPLE = """\
@@ -91,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     if (arguments.predictions is None) != (arguments.truth is None):
         raise UserError("--predictions and --truth go together: a folder each.")
     _need_no_others(arguments)
+    need_at_least(arguments, scans=1)
     need_writable(arguments.output)
     if arguments.label_maps:
         print(_of_label_maps(arguments))

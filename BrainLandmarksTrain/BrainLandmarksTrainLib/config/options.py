@@ -49,7 +49,7 @@ class TrainingOptions:
         amount: Length of the fine network's training, in ``unit``.
         unit: One of `UNITS`; an epoch is one pass over the training scans.
         device: One of `DEVICES`.
-        augmentation: Policies and ranges; by default the paper's.
+        augmentation: Policies and ranges; by default the paper's. A file has its own.
     """
 
     method: str
@@ -77,14 +77,13 @@ def recipe_from(choices: TrainingOptions) -> Recipe:
     if choices.method == "file":
         if choices.file is None:
             raise UserError("choose the recipe file first.")
-        recipe = load_recipe(choices.file, None, choices.output, choices.dataset, device=device)
-        return _augmented(recipe, choices)
+        return load_recipe(choices.file, None, choices.output, choices.dataset, device=device)
     if choices.dataset is None:
         raise UserError("choose the dataset to train with first, in the tab Dataset.")
     if choices.output is None:
         raise UserError("choose the output folder of the training first.")
-    length = _length(choices, choices.dataset)
     if choices.method == "fine-tune":
+        length = _length(choices, choices.dataset, batch_size=1)
         recipe = finetune_recipe(
             choices.model,
             choices.dataset,
@@ -96,7 +95,9 @@ def recipe_from(choices: TrainingOptions) -> Recipe:
     else:
         recipe = load_recipe(choices.method, None, choices.output, choices.dataset, device=device)
         recipe = replace(recipe, name=choices.name or recipe.name)
-    assert recipe.fine is not None  # these methods train it
+        assert recipe.fine is not None  # these methods train it
+        length = _length(choices, choices.dataset, recipe.fine.batch_size)
+    assert recipe.fine is not None
     fine = replace(
         recipe.fine,
         alpha=choices.alpha,
@@ -139,14 +140,14 @@ def training_scans(dataset: Dataset) -> int:
     return len(train) if any(entry.split for entry in dataset.entries) else len(dataset)
 
 
-def _length(choices: TrainingOptions, dataset: Path) -> dict[str, Any]:
+def _length(choices: TrainingOptions, dataset: Path, batch_size: int) -> dict[str, Any]:
     if choices.unit == "minutes":
         return {"minutes": float(choices.amount)}
     if choices.unit == "epochs":
         scans = training_scans(Dataset.open(dataset))
         if scans == 0:
             raise UserError(f"no scan of {dataset} is for training; add some, or split it anew.")
-        return {"steps": choices.amount * scans}
+        return {"steps": choices.amount * -(-scans // batch_size)}
     return {"steps": choices.amount}
 
 

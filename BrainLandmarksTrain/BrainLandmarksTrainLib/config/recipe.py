@@ -89,7 +89,8 @@ class Recipe:
     >>> model_folder = train_model(recipe)
 
     Raises:
-        UserError: there is nothing to learn, or nothing to learn it from.
+        UserError: there is nothing to learn, nothing to learn it from, or settings exclude each
+            other.
     """
 
     name: str = setting(REQUIRED, "Name of the model.")
@@ -143,6 +144,8 @@ class Recipe:
             raise UserError("the recipe trains nothing; describe one of the networks.")
         if self.parcellation is not None:
             self._need_labels(self.parcellation)
+        for part, config in self.trained.items():
+            _need_validation(part, config)
         if self.refinement is not None and self.refinement.prior_mm is None:
             raise UserError("'refinement' lacks 'prior_mm'; 3.5 is a good one.")
         if self.refinement is not None and len(set(self.refinement.cube)) > 1:
@@ -179,6 +182,22 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """All settings as plain JSON values, defaults included."""
         return to_values(self)
+
+
+def _need_validation(part: str, config: RunConfig) -> None:
+    """Check that there is an error to watch where one decides about the training.
+
+    Raises:
+        UserError: there is none.
+    """
+    if config.validation_scans:
+        return
+    watching = "'patience'" if config.patience else "schedule 'plateau'"
+    if config.patience or config.schedule == "plateau":
+        raise UserError(
+            f"{watching} of {part!r} follows the validation error, and 'validation_scans' is 0: "
+            "there is none; give some scans, or leave it out."
+        )
 
 
 def load_recipe(
@@ -231,24 +250,30 @@ def recipe_of(
     for group, key, given in (("heads", "label_maps", label_maps), ("scans", "dataset", dataset)):
         if given:
             texts = [str(Path(item).absolute()) for item in _listed(given)]
-            chosen = texts if key == "label_maps" else texts[0]
-            values[group] = {**(values.get(group) or {}), key: chosen}
+            _put(values, (group, key), texts if key == "label_maps" else texts[0])
     for name, given in (parcellation or {}).items():
         if given:
             _put(values, _OVERRIDES[name], _absolute(given))
     if output is not None:
         values["output"] = str(Path(output).absolute())
-    overrides = {k: v for k, v in machine.items() if v is not None}
-    if overrides:
-        values["machine"] = {**(values.get("machine") or {}), **overrides}
+    for name, given in machine.items():
+        if given is not None:
+            _put(values, ("machine", name), given)
     return _with_paths(from_values(Recipe, values, WHAT), base)
 
 
 def _put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set a value in groups of settings, which are copied."""
+    """Set a value in groups of settings, which are copied.
+
+    Raises:
+        UserError: something else than a group is there.
+    """
     *groups, last = path
-    for group in groups:
-        values[group] = dict(values.get(group) or {})
+    for number, group in enumerate(groups, start=1):
+        there = values.get(group) or {}
+        if not isinstance(there, Mapping):
+            raise UserError(f"{WHAT} {'.'.join(groups[:number])!r} must hold one value per name.")
+        values[group] = dict(there)
         values = values[group]
     values[last] = value
 

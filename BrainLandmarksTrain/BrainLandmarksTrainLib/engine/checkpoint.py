@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ from .schedule import PlateauMonitor
 PREFIX = "checkpoint-"
 BEST = "best.safetensors"
 """Averaged weights of the epoch with the lowest validation error, where training may stop early."""
+
+MAY_CHANGE = (
+    "steps", "minutes", "epoch_steps", "validation_scans", "patience", "checkpoint_minutes",
+    "keep_checkpoints", "log_every", "tensorboard",
+)  # fmt: skip
+"""Settings that a run may go on with another value of: how long it trains, and what it records."""
 
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
@@ -74,8 +81,10 @@ class TrainingState:
     epoch_sums: dict[str, float] = field(default_factory=dict)
     unlogged: list[dict[str, float]] = field(default_factory=list)
 
-    def to_checkpoint(self, config: RunConfig) -> Checkpoint:
-        """All of it, with the settings it came about by."""
+    def to_checkpoint(
+        self, config: RunConfig, made_of: Mapping[str, str | int] | None = None
+    ) -> Checkpoint:
+        """All of it, with the settings and what else it came about by."""
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.ema.network.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
@@ -90,14 +99,21 @@ class TrainingState:
             "unlogged": self.unlogged,
             "network": self.network.spec(),
             "config": config.to_dict(),
+            "made_of": dict(made_of or {}),
         }
         return Checkpoint(state, tensors)
 
-    def load(self, folder: Path) -> None:
+    def load(
+        self, folder: Path, config: RunConfig, made_of: Mapping[str, str | int] | None = None
+    ) -> None:
         """Go on from a checkpoint folder.
 
+        Args:
+            config: The settings to go on with.
+            made_of: What else the weights follow from, by its name in a sentence.
+
         Raises:
-            UserError: it belongs to another network.
+            UserError: it belongs to another network, or came about by other settings or data.
         """
         checkpoint = read_checkpoint(folder)
         try:
@@ -108,6 +124,7 @@ class TrainingState:
                 f"checkpoint {folder} belongs to another network than these settings describe; "
                 "use another output folder."
             ) from None
+        _need_same_run(folder.parent, checkpoint.state, config, made_of or {})
         optimizer = self.optimizer.state_dict()
         optimizer["state"] = {}
         for name, tensor in checkpoint.part("optimizer").items():
@@ -122,6 +139,32 @@ class TrainingState:
         self.plateau = PlateauMonitor.from_dict(state["watch"])
         self.epoch_sums = state["epoch_sums"]
         self.unlogged = state["unlogged"]
+
+
+def _need_same_run(
+    folder: Path, state: Mapping[str, Any], config: RunConfig, made_of: Mapping[str, str | int]
+) -> None:
+    """Check that a run goes on with what it began with; what a checkpoint does not say is fine.
+
+    Otherwise its weights would be those of other settings than its model states.
+
+    Raises:
+        UserError: it does not.
+    """
+    before, now = state.get("config", {}), config.to_dict()
+    for name in now:
+        if name in before and name not in MAY_CHANGE and before[name] != now[name]:
+            raise UserError(
+                f"{folder} holds a run with {name!r} {json.dumps(before[name])}, and now it is "
+                f"{json.dumps(now[name])}; choose another output folder, or set it back."
+            )
+    kept = state.get("made_of", {})
+    for name in made_of.keys() & kept.keys():
+        if kept[name] != made_of[name]:
+            raise UserError(
+                f"{folder} holds a run with another {name} than now; choose another output folder "
+                "for a new run."
+            )
 
 
 def write_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
@@ -203,8 +246,13 @@ def trained_weights(folder: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: there is no checkpoint.
     """
-    best = Path(folder) / BEST
-    return load_file(best) if best.is_file() else averaged_weights(folder)
+    best, newest = Path(folder) / BEST, latest_checkpoint(folder)
+    if best.is_file():
+        # A run that goes on without stopping early has left its best epoch behind.
+        state = {} if newest is None else read_checkpoint(newest).state
+        if state.get("config", {"patience": 1})["patience"]:
+            return load_file(best)
+    return averaged_weights(folder)
 
 
 def write_best(folder: Path, network: nn.Module) -> None:

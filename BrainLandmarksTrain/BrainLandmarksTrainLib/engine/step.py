@@ -56,6 +56,7 @@ class TrainingStep:
         # Dropout draws from torch's generator; seeding it by the step makes resuming exact.
         torch.manual_seed((self.seed * 1_000_003 + state.step) * 1009 + fabric.global_rank)
         train_mode(state.network, norm_frozen=state.norm_frozen)
+        statistics = [buffer.clone() for buffer in state.network.buffers()]
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
@@ -74,6 +75,10 @@ class TrainingStep:
         if math.isfinite(norm):
             self._optimizer.step()
             state.ema.update(state.network)
+        else:
+            # Batch norm has seen it already in the forward pass.
+            for buffer, before in zip(state.network.buffers(), statistics, strict=True):
+                buffer.copy_(before)
         state.step += 1
         return {"step": float(state.step), **sums, "learning_rate": rate, "gradient_norm": norm}
 

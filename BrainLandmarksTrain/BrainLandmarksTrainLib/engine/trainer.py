@@ -86,11 +86,13 @@ class Trainer:
         fabric: the processes (`distributed.make_fabric`); by default this one.
         machine: how samples are made ahead.
         seed: of everything random.
+        made_of: what else the weights follow from, by its name in a sentence, such as the scans;
+            a run with another value is not gone on with.
         on_log: called with every row of the log, in the first process.
 
     Raises:
-        UserError: ``init_from`` or a checkpoint does not fit the network, or the batch cannot be
-            shared among the processes.
+        UserError: ``init_from`` or a checkpoint does not fit the network, a checkpoint is of other
+            settings, or the batch cannot be shared among the processes.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Trainer:
         fabric: Fabric | None = None,
         machine: MachineConfig | None = None,
         seed: int = 0,
+        made_of: Mapping[str, str | int] | None = None,
         on_log: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
         self.config = config
@@ -112,6 +115,7 @@ class Trainer:
         self.sampler = sampler
         self.validation = validation or sampler
         self.seed = seed
+        self.made_of = {"seed": seed, **(made_of or {})}
         self.on_log = on_log
         self.folder = Path(folder)
         self.fabric = fabric or make_fabric(self.machine)
@@ -127,7 +131,8 @@ class Trainer:
         elif self._processes > 1:
             nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network = channels_last(network.to(self.device))
-        if config.init_from:
+        newest = latest_checkpoint(self.folder)
+        if config.init_from and newest is None:
             load_weights(self.network, config.init_from)
         self.ema = ExponentialMovingAverage(self.network, config.ema_decay)
         self.task = task or _to_find_landmarks(config)
@@ -135,9 +140,8 @@ class Trainer:
         self.take_step = TrainingStep(self.state, self.task, config, self.fabric, seed)
         self.epoch_steps = config.epoch_steps or EPOCH_STEPS
         self._stop_asked = False
-        newest = latest_checkpoint(self.folder)
         if newest is not None:
-            self.state.load(newest)
+            self.state.load(newest, config, self.made_of)
 
     def stop(self) -> None:
         """Ask :meth:`train` to stop after the present step; callable from another thread."""
@@ -282,7 +286,7 @@ class Trainer:
             UserError: it cannot be written; the older ones are untouched.
         """
         state = self.state
-        checkpoint = state.to_checkpoint(self.config)
+        checkpoint = state.to_checkpoint(self.config, self.made_of)
         return write_checkpoint(self.folder, state.step, checkpoint, self.config.keep_checkpoints)
 
     def _save_if_first(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -44,5 +45,6 @@ def dice_table(measured: Mapping[str, FloatArray], names: Sequence[str]) -> Tabl
     """
     header = ("structure", *(name.replace("_", " ") for name in measured))
     rows = [(name, *(float(d[k]) for d in measured.values())) for k, name in enumerate(names)]
-    mean = ("mean", *(float(np.nanmean(d[1:])) for d in measured.values()))
+    known = [d[1:][np.isfinite(d[1:])] for d in measured.values()]
+    mean = ("mean", *(float(d.mean()) if len(d) else math.nan for d in known))
     return Table(header, [*rows[1:], mean], digits=3)

@@ -186,7 +186,7 @@ def after_corrections(
     On each scan the ``count`` points of the lowest confidence are put where they belong.
 
     Returns:
-        Mean error of all other points before and after, mm.
+        Mean error of all other points before and after, mm; NaN if no scan has so many points.
     """
     before, after = [], []
     every = zip(result.found, result.truth, result.features, result.apart, strict=True)
@@ -204,4 +204,6 @@ def after_corrections(
         others[uncertain] = False
         before.append(np.linalg.norm(found - truth, axis=1)[others].mean())
         after.append(np.linalg.norm(solved - truth, axis=1)[others].mean())
+    if not before:
+        return float("nan"), float("nan")
     return float(np.mean(before)), float(np.mean(after))

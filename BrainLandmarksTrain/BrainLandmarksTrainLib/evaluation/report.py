@@ -164,12 +164,17 @@ def held_out_report(
         The error tables, and last that of the corrections, as Markdown.
 
     Raises:
-        UserError: a head is not among the label maps, or none is named.
+        UserError: a head is not among the label maps, or none is named, or the model recognises
+            none of them.
     """
     paths = held_out_maps(model.spec, label_maps, heads)
     maps = read_annotated(paths, model.protocol, folder / "annotations")
     results = measure(model, maps, scans, folder / "deformed_copies", device, quality)
     result = HeldOut.joined(results.values())
+    if not np.isfinite(result.errors).any():
+        raise UserError(
+            f"{model.spec.name} recognises none of the heads, so there is nothing to measure."
+        )
     parts = [
         f"{title}:\n\n{ErrorTable.of(model.protocol, results[name].errors).markdown()}"
         for name, title in ANATOMIES.items()
@@ -204,7 +209,11 @@ def draw_confidence(result: HeldOut, shipped: Calibration | None, path: Path) ->
     for name in names:
         rows = [k for k, head in enumerate(result.heads) if head == name]
         # A single head has no others; its own table is then all there is.
-        table = result.calibration(without=name if len(names) > 1 else None, feature=feature)
+        without = name if len(names) > 1 else None
+        others = [k for k, head in enumerate(result.heads) if head != without]
+        if np.isfinite(result.errors[others]).sum() < 2:
+            continue  # the others were not recognised: they say nothing of this one
+        table = result.calibration(without=without, feature=feature)
         confidence[rows] = table(result.features[rows], result.apart[rows])
     good = np.isfinite(confidence) & np.isfinite(result.errors)
     p, error = confidence[good], result.errors[good]
@@ -220,7 +229,7 @@ def draw_confidence(result: HeldOut, shipped: Calibration | None, path: Path) ->
     left.axhline(threshold, color="#D55E00", linewidth=1, label=f"{threshold:g} mm")
     left.legend(loc="lower left")
     order = np.argsort(p)
-    bins = np.array_split(order, 10)
+    bins = [b for b in np.array_split(order, 10) if len(b)]
     right.plot([0, 1], [0, 1], color="grey", linewidth=1)
     right.plot(
         [p[b].mean() for b in bins],

@@ -12,6 +12,7 @@ An ablation with `variants` compares settings of the fine network instead (:mod:
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,22 +20,29 @@ from pathlib import Path
 import numpy as np
 
 from BrainLandmarksLib.dataset import Dataset
+from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
-from BrainLandmarksLib.io.atomic import atomic_writes
+from BrainLandmarksLib.io.atomic import atomic_write, atomic_writes
 from BrainLandmarksLib.io.tables import Table
+from BrainLandmarksLib.json_file import read_json
 from BrainLandmarksLib.protocol import Protocol
 from BrainLandmarksLib.protocol.compliance import off_plane, spacings
+from BrainLandmarksTrainLib.augmentation.folder import fingerprint
 from BrainLandmarksTrainLib.config.ablation import AblationConfig
 from BrainLandmarksTrainLib.config.recipe import Recipe
 from BrainLandmarksTrainLib.engine.distributed import leads
 from BrainLandmarksTrainLib.evaluation.comparison import true_points
 from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
 from BrainLandmarksTrainLib.evaluation.paper_tables import READINGS, table_three
+from BrainLandmarksTrainLib.settings import to_values
 from BrainLandmarksTrainLib.synthesis.simulated_rater import Rater, RaterErrors
 
 from .prepare import TrainingData
 from .train import train_model
 from .trial import PAGE, copy_whole, run_trial
+
+SETTINGS = "ablation.json"
+"""What the runs in the folder were made with."""
 
 CONFIGURATIONS = ("Baseline + uncorrected GT", "Dropout + corrected GT")
 CONDITIONS = tuple(
@@ -107,12 +115,14 @@ def run_ablation(
         The page, Markdown; None when training was interrupted.
 
     Raises:
-        UserError: the dataset has no test split, or training cannot run.
+        UserError: the dataset has no test split, the folder holds the runs of another ablation, or
+            training cannot run.
     """
     recipe = config.recipe
     assert recipe.scans is not None
     dataset = Dataset.open(recipe.scans.dataset)
     dataset.of_split("test")
+    _need_same(config, dataset, Path(recipe.output))
     if config.variants:
         return run_trial(config, dataset, report, on_log, command)
     announce = report if leads() else lambda line: None
@@ -141,6 +151,34 @@ def run_ablation(
     if leads():
         _write(page, ordered, output)
     return page
+
+
+def _need_same(config: AblationConfig, dataset: Dataset, output: Path) -> None:
+    """Check that a folder holds no runs of other settings or scans; keep these for the next time.
+
+    Numbers of runs that are there already would pass for those of the new settings.
+
+    Raises:
+        UserError: it does.
+    """
+    settings = to_values(config)
+    settings.pop("seeds")  # more of them go on with what is there
+    for recipe in (settings["recipe"], *settings["variants"].values()):
+        recipe.pop("output")
+        recipe.pop("machine")
+        recipe["scans"].pop("dataset")
+    settings["dataset"] = fingerprint(dataset)
+    path = output / SETTINGS
+    if path.is_file():
+        if read_json(path, "the settings of the ablation") != settings:
+            raise UserError(
+                f"{output} holds an ablation with other settings or another state of the dataset; "
+                "choose another --output."
+            )
+    elif leads():
+        output.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as unfinished:
+            unfinished.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 def _unchanged(part: str, data: TrainingData) -> TrainingData:

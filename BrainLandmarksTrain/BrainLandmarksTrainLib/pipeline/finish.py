@@ -15,6 +15,7 @@ from BrainLandmarksLib import __version__
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.shape_model import ShapeModel
+from BrainLandmarksLib.io.atomic import atomic_write
 from BrainLandmarksLib.network import PARCELLATION, PARTS
 from BrainLandmarksLib.network.device import choose_device
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
@@ -25,6 +26,7 @@ from BrainLandmarksLib.network.model_files import (
     ParcellationSpec,
     save_model,
 )
+from BrainLandmarksTrainLib.config.parcellation import ParcellationConfig
 from BrainLandmarksTrainLib.config.recipe import Recipe
 from BrainLandmarksTrainLib.engine.checkpoint import (
     latest_checkpoint,
@@ -32,7 +34,7 @@ from BrainLandmarksTrainLib.engine.checkpoint import (
     read_checkpoint,
     trained_weights,
 )
-from BrainLandmarksTrainLib.engine.config import TrainingConfig
+from BrainLandmarksTrainLib.engine.config import RunConfig, TrainingConfig
 from BrainLandmarksTrainLib.evaluation.comparison import true_points
 from BrainLandmarksTrainLib.evaluation.held_out import HeldOut, evaluate_scans, measure
 from BrainLandmarksTrainLib.evaluation.metrics import ErrorTable
@@ -95,7 +97,8 @@ def _points_measured(
     if data.dataset is not None:
         scans = _measure_scans(model, data.dataset, device)
         for split, result in scans.items():
-            np.savez(folder.parent / f"{split}.npz", found=result.found, truth=result.truth)
+            with atomic_write(folder.parent / f"{split}.npz") as unfinished:
+                np.savez(unfinished, found=result.found, truth=result.truth)
             table = ErrorTable.of(model.protocol, result.errors)
             report(f"scans of the split {split}\n{table.markdown()}")
             held_out.setdefault("errors_mm", table.to_dict())
@@ -135,11 +138,12 @@ def network_of(
 
 
 def _need_same_kind(network: HighRes3DNet, part: str, config: TrainingConfig) -> None:
-    """Check that long skips and attention that are asked for are there.
+    """Check that the width, long skips and attention that are asked for are there.
 
     Raises:
         UserError: they are not.
     """
+    _need_same_width(network, part, config)
     if config.long_skips and not network.long_skips:
         raise UserError(
             f"'{part}.long_skips' needs new weights, and the model to start from has none for it; "
@@ -150,6 +154,31 @@ def _need_same_kind(network: HighRes3DNet, part: str, config: TrainingConfig) ->
             f"'{part}.attention' needs new weights, and the model to start from has none for it; "
             "leave out 'start_from' or the setting."
         )
+
+
+def _need_same_width(network: HighRes3DNet, part: str, config: RunConfig) -> None:
+    if config.features != network.features:
+        raise UserError(
+            f"'{part}.features' is {config.features}, and the network of the model to start from "
+            f"has {network.features}; give that number, or leave out 'start_from'."
+        )
+
+
+def need_startable(data: TrainingData, recipe: Recipe) -> None:
+    """Check, before hours of training, that every network can start from the recipe's model.
+
+    Raises:
+        UserError: one is described otherwise than the model has it.
+    """
+    base = data.base
+    for part, config in recipe.trained.items():
+        if base is None or config.init_from is not None:
+            continue
+        if isinstance(config, TrainingConfig) and part in base.networks:
+            _need_same_kind(base.networks[part][0], part, config)
+        own = base.parcellation
+        if isinstance(config, ParcellationConfig) and config.transfer is None and own is not None:
+            _need_same_width(own, part, config)
 
 
 def assembled(data: TrainingData, recipe: Recipe, command: str) -> Model:

@@ -176,7 +176,12 @@ def measure_parcellation(
     values = {
         name: {
             "count": len(sets[name]),
-            "mean": round(float(np.nanmean(dice[1:])), 4),
+            # The label maps may lack every structure; then there is no mean.
+            **(
+                {"mean": round(float(np.nanmean(dice[1:])), 4)}
+                if np.isfinite(dice[1:]).any()
+                else {}
+            ),
             "structures": {
                 structure: round(float(value), 4)
                 for structure, value in zip(names[1:], dice[1:])

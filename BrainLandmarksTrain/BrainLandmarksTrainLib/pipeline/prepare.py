@@ -22,6 +22,7 @@ from BrainLandmarksTrainLib.evaluation.comparison import true_points
 from BrainLandmarksTrainLib.synthesis.deformed_copies import make_deformed_copies
 from BrainLandmarksTrainLib.synthesis.head import Head
 from BrainLandmarksTrainLib.synthesis.label_maps import (
+    PROTOCOL,
     AnnotatedMap,
     find_label_maps,
     read_annotated,
@@ -37,9 +38,6 @@ from .parcellation import (
 )
 
 Report = Callable[[str], None]
-
-PROTOCOL = "brain88"
-"""Protocol of a recipe that names none and has no dataset: the one that the rules place."""
 
 OVERSAMPLING = {"locator": 3, "fine": 2, "refinement": 2, PARCELLATION: SUB_VOXELS}
 
@@ -97,6 +95,12 @@ def prepare(recipe: Recipe, device: str = "cpu", report: Report = print) -> Trai
         maps = read_annotated(found, protocol, output / "annotations")
         _need_names(recipe.heads, maps)
     train = [m for m in maps if m.name not in (recipe.heads.held_out if recipe.heads else ())]
+    needed = recipe.finds_landmarks or recipe.scans is None
+    if recipe.heads is not None and needed and not train:
+        raise UserError(
+            "all label maps are held out, and none is left to learn from; take one out of "
+            "'heads.held_out'."
+        )
     entries: list[Entry] = []
     if dataset is not None:
         report("checking the dataset")

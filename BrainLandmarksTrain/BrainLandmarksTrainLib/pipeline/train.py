@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.io.checksum import sha256
 from BrainLandmarksLib.network.highres3dnet import HighRes3DNet
 from BrainLandmarksTrainLib.config.parcellation import ParcellationConfig
 from BrainLandmarksTrainLib.config.recipe import Recipe
@@ -22,7 +23,7 @@ from BrainLandmarksTrainLib.engine.segmentation import SegmentationTask
 from BrainLandmarksTrainLib.engine.tasks import HeatmapTask, Task
 from BrainLandmarksTrainLib.engine.trainer import Trainer
 
-from .finish import assembled, finish, network_of
+from .finish import assembled, finish, need_startable, network_of
 from .parcellation import parcellation_network, parcellation_samplers
 from .prepare import Report, TrainingData, prepare
 from .samplers import samplers
@@ -52,6 +53,7 @@ def train_model(
     output = Path(recipe.output)
     with fabric.rank_zero_first():
         data = prepare(recipe, fabric.device.type, announce)
+    need_startable(data, recipe)
     for part, config in recipe.trained.items():
         announce(f"training the {part} network")
         seen = vary(part, data)
@@ -74,6 +76,7 @@ def train_model(
             fabric=fabric,
             machine=recipe.machine,
             seed=recipe.seed,
+            made_of={"training set": _fingerprint(data)},
             on_log=None if on_log is None else lambda row, part=part: on_log(part, row),  # type: ignore[misc]
         )
         if not trainer.train().finished:
@@ -87,6 +90,16 @@ def train_model(
         report(f"model written to {folder}")
     fabric.barrier()
     return folder
+
+
+def _fingerprint(data: TrainingData) -> str:
+    """SHA-256 of what is learnt from: heads by name, scans by their voxels and landmarks."""
+    parts = [f"{name}\n" for name in dict.fromkeys(head.name for head in data.rendered)]
+    entries = data.dataset.entries if data.dataset is not None else []
+    images = {entry.identity: entry.image_hash for entry in entries}
+    for scan in data.scans:
+        parts.append(f"{images[scan.name]} {scan.landmarks.round(4).tolist()}\n")
+    return sha256(parts)
 
 
 def need_no_run(recipe: Recipe) -> None:

@@ -28,12 +28,9 @@ from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review
 
 from .deformed_copies import deformed
-from .label_maps import AnnotatedMap, find_label_maps, read_annotated
+from .label_maps import PROTOCOL, AnnotatedMap, find_label_maps, read_annotated
 from .rendering import render_scan
 from .simulated_rater import Rater
-
-PROTOCOL = "brain88"
-"""What the rules place."""
 
 _MOST_GREY = 1000.0
 

@@ -184,6 +184,7 @@ class AugmentationTab(Section):
         self, config: AugmentationConfig, seed: int, factor: int, done: Callable[[Path], None]
     ) -> None:
         case = need_case()
+        self.panel.guidelines.need_decided()
         if not self.panel.ready(training=True):
             return
         self._clean()

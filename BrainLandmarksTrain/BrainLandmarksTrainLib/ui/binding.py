@@ -14,6 +14,11 @@ MODIFIED = vtk.vtkCommand.ModifiedEvent
 class TrainBinding(SceneBinding):
     """Gives the parameter node to the panel, and notifies it when the node has other values."""
 
+    def pause(self) -> None:
+        """The panel is out of view; what it only shows goes."""
+        super().pause()
+        self._widget.panel.end_preview()
+
     def _set(self, parameters: Any) -> None:
         widget, before = self._widget, self.parameters
         if before is not None:

@@ -238,6 +238,7 @@ class DatasetTab(Section):
             rater = str(self.ui.raterEdit.text).strip()
             if not rater:
                 raise UserError("write the second rater's name or initials first.")
+        self.panel.guidelines.end_preview()
         old = Case.in_scene()
         if old is not None:
             if old.changed and not slicer.util.confirmOkCancelDisplay(
@@ -253,6 +254,7 @@ class DatasetTab(Section):
     @reports_errors
     def save(self) -> None:
         """Write the loaded case back."""
+        self.panel.guidelines.need_decided()
         sentence = need_case().save()
         self.open()
         self.panel.case_changed()
@@ -302,4 +304,5 @@ def need_case() -> Case:
     case = Case.in_scene()
     if case is None:
         raise UserError("load a case first: double-click it in the table.")
+    landmarks_module.end_preview()
     return case

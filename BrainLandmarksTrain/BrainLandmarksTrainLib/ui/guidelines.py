@@ -10,6 +10,7 @@ import numpy as np
 import qt
 
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.mrml.landmarks.nodes import LandmarkNodes
 from BrainLandmarksLib.review import Edit, Review
 from BrainLandmarksLib.review.batch_correction import apply_guidelines, uncertainties
 from BrainLandmarksLib.review.edits import from_record, to_record
@@ -92,6 +93,27 @@ class GuidelinesSection(Section):
         assert before is not None
         case.nodes.show(before.current)
         landmarks_module.take_up(case.volume)
+
+    def end_preview(self) -> None:
+        """Discard what is shown and not decided; without its bar nobody could any more.
+
+        The points in the views would pass for the case's own.
+        """
+        if self._case is None:
+            return
+        if LandmarkNodes.of_volume(self._case.volume) is None:
+            self.forget()
+        else:
+            self.discard()
+
+    def need_decided(self) -> None:
+        """Check that no preview is shown.
+
+        Raises:
+            UserError: there is one.
+        """
+        if self._case is not None:
+            raise UserError("apply or discard what the guidelines would move first.")
 
     def _fill(self, edits: Sequence[Edit], off_plane: str) -> None:
         table = self.ui.movesTable

@@ -177,6 +177,7 @@ class ImportSection(Section):
         if not path:
             return
         review, source = read_review(path, case.nodes.protocol)
+        self.panel.guidelines.end_preview()
         landmarks_module.release(case.volume)
         case.replace(review, source)
         landmarks_module.take_up(case.volume)

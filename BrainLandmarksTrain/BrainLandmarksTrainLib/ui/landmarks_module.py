@@ -18,6 +18,13 @@ def release(volume: Any) -> None:
         panel.refresh()
 
 
+def end_preview() -> None:
+    """Let it show nothing in the lists that waits for an answer; they are about to be read."""
+    panel = _panel()
+    if panel is not None:
+        panel.end_preview()
+
+
 def take_up(volume: Any) -> None:
     """Let it go on with a volume that it was working on."""
     panel = _panel()

@@ -109,6 +109,10 @@ class TrainPanel(Messages):
         for part in (*self._tabs, self.importing):
             part.close()
 
+    def end_preview(self) -> None:
+        """Show no moves of the guidelines that nobody has decided on."""
+        self.guidelines.end_preview()
+
     def case_changed(self) -> None:
         """Another case is in the scene, or its landmarks are others."""
         self.guidelines.forget()

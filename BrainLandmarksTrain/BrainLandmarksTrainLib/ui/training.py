@@ -44,7 +44,7 @@ _FREE = (
 """What can be changed while nothing runs."""
 
 _OF_FILE = (
-    "nameEdit", "lossCombo", "alphaSpin", "sizeCombo", "amountSpin", "unitCombo",
+    "nameEdit", "lossCombo", "alphaSpin", "sizeCombo", "amountSpin", "unitCombo", "policiesCheck",
 )  # fmt: skip
 """What a recipe file says itself."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from BrainLandmarksLib.cli.options import add_seed
+from BrainLandmarksLib.cli.options import add_seed, need_at_least
 
 _EXAMPLE = """\
 examples:
@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     from BrainLandmarksLib.dataset.split import split_dataset
     from BrainLandmarksLib.io.tables import Table
 
+    need_at_least(arguments, seed=0)
     dataset = Dataset.open(arguments.dataset)
     wanted = {
         name: value

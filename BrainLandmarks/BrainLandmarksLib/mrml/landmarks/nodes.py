@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import slicer
+import slicer.util
 import vtk
 
 from BrainLandmarksLib.errors import UserError
@@ -121,12 +122,51 @@ class LandmarkNodes:
     def lists(self) -> list[Any]:
         """The vtkMRMLMarkupsFiducialNode of each group; None for one that was deleted."""
         count = self.anchor.GetNumberOfNodeReferences(LIST)
-        return [self.anchor.GetNthNodeReference(LIST, n) for n in range(count)]
+        there = [self.anchor.GetNthNodeReference(LIST, n) for n in range(count)]
+        groups = self.protocol.groups
+        if len(there) == len(groups):
+            return there
+        # The reference of a list that was deleted is gone, and the others have moved up.
+        of_group = {
+            self._place[label][0]: node
+            for node in there
+            if node is not None and node.GetNumberOfControlPoints()
+            for label in (node.GetNthControlPointLabel(0),)
+            if label in self._place
+        }
+        return [of_group.get(g) for g in range(len(groups))]
+
+    def need_list(self, g: int) -> Any:
+        """The list of a group, by the group's number.
+
+        Raises:
+            UserError: it was deleted.
+        """
+        node = self.lists[g]
+        if node is None:
+            raise UserError(
+                f"the list {self.protocol.groups[g].name} was deleted from the scene; save the "
+                "landmarks to a file and load it, which brings the list back."
+            )
+        return node
 
     @property
     def volume(self) -> Any:
         """The volume node, or None when it was deleted."""
         return self.anchor.GetNodeReference(VOLUME)
+
+    @classmethod
+    def remove_remnants(cls, volume: Any) -> None:
+        """Take what is left of lists of a volume, some of which were deleted, out of the scene."""
+        for anchor in slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode"):
+            if anchor.GetAttribute(ROLE) != "landmarks":
+                continue
+            try:
+                nodes = cls(anchor, load_protocol(anchor.GetParameter("protocol")))
+            except UserError:
+                continue
+            if nodes.volume is volume and not nodes.complete:
+                nodes.remove()
 
     @property
     def complete(self) -> bool:
@@ -160,11 +200,14 @@ class LandmarkNodes:
         Args:
             landmarks: World RAS mm, of the same protocol.
             labels: Those that changed; by default all.
+
+        Raises:
+            UserError: the list of one of them was deleted.
         """
         chosen = self.protocol.labels if labels is None else tuple(labels)
         rows = {label: self.protocol.by_label(label).index - 1 for label in chosen}
-        lists = self.lists
         touched = {self._place[label][0] for label in rows}
+        lists = {g: self.need_list(g) for g in touched}
         waiting = {g: lists[g].StartModify() for g in touched}
         try:
             for label, row in rows.items():
@@ -208,9 +251,15 @@ class LandmarkNodes:
         return None
 
     def place_of(self, label: str) -> tuple[Any, int]:
-        """List node and control point index of a landmark."""
+        """List node and control point index of a landmark.
+
+        Raises:
+            UserError: the list was deleted.
+        """
         g, index = self._place[label]
-        return self.anchor.GetNthNodeReference(LIST, g), index
+        if self.anchor.GetNumberOfNodeReferences(LIST) == len(self.protocol.groups):
+            return self.anchor.GetNthNodeReference(LIST, g), index
+        return self.need_list(g), index
 
     @property
     def active(self) -> str | None:
@@ -232,7 +281,7 @@ class LandmarkNodes:
         """
         self.anchor.SetParameter("record", json.dumps(to_record(review, source)))
         mark = IMPLAUSIBLE_MARK if is_implausible(source) else ""
-        for node in self.lists:
+        for node in filter(None, self.lists):
             name = node.GetName().removesuffix(IMPLAUSIBLE_MARK) + mark
             if node.GetName() != name:
                 node.SetName(name)
@@ -262,7 +311,7 @@ class LandmarkNodes:
 
         Where the volume's transform was hardened, that of the lists is too.
         """
-        for node in self.lists:
+        for node in filter(None, self.lists):
             follow_parent(self.volume, node)
 
     def settle(self) -> None:
@@ -311,6 +360,8 @@ class LandmarkNodes:
     def unlock(self, label: str | None) -> None:
         """Let one point be dragged, or none: a middle-button drag moves all unlocked points."""
         for g, node in enumerate(self.lists):
+            if node is None:
+                continue
             mine = label is not None and self._place[label][0] == g
             for index in range(node.GetNumberOfControlPoints()):
                 locked = not (mine and self._place[label][1] == index)  # type: ignore[index]
@@ -323,6 +374,8 @@ class LandmarkNodes:
         """Show exactly these landmarks."""
         chosen = set(labels)
         for node, group in zip(self.lists, self.protocol.groups):
+            if node is None:
+                continue
             members = self.protocol.members(group)
             before = node.StartModify()
             try:
@@ -339,7 +392,7 @@ class LandmarkNodes:
         return {
             landmark.label
             for node, group in zip(self.lists, self.protocol.groups)
-            if node.GetDisplayNode().GetVisibility()
+            if node is not None and node.GetDisplayNode().GetVisibility()
             for index, landmark in enumerate(self.protocol.members(group))
             if node.GetNthControlPointVisibility(index)
         }

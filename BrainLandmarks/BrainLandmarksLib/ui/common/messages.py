@@ -37,6 +37,9 @@ class Messages:
         """One sentence below the buttons: what goes on, or what was done."""
         self.ui.statusLabel.setText(sentence)
 
+    def end_preview(self) -> None:
+        """Take what is shown in the scene and waits for an answer out of it."""
+
     def _copy_diagnostics(self, _checked: bool = False) -> None:
         text = f"{self._detail}\n\n{self.host.worker.diagnostics()}"
         slicer.app.clipboard().setText(text)

@@ -28,6 +28,7 @@ class SceneBinding:
         widget.addObserver(scene, scene.StartCloseEvent, self._scene_closing)
         widget.addObserver(scene, scene.EndCloseEvent, self._scene_changed)
         widget.addObserver(scene, scene.EndImportEvent, self._scene_changed)
+        widget.addObserver(scene, scene.StartSaveEvent, self._scene_saving)
 
     def bind(self) -> None:
         """Bind the panel to the choices that the scene keeps."""
@@ -60,6 +61,9 @@ class SceneBinding:
     def _scene_closing(self, _caller: Any, _event: str) -> None:
         self.on_closing()
         self._set(None)
+
+    def _scene_saving(self, _caller: Any, _event: str) -> None:
+        self._widget.panel.end_preview()
 
     def _scene_changed(self, _caller: Any, _event: str) -> None:
         if self._widget.parent.isEntered:

@@ -65,17 +65,22 @@ class CorrectSection(SessionSection):
     def leave(self) -> None:
         """Whatever waits for a click is over."""
         self.stop_placing()
-        self._close_preview()
+        self.end_preview()
 
     def changed(self, session: Session, labels: list[str]) -> None:
-        """What was offered followed from the landmarks as they were, so it is over."""
-        if self.previewing:
-            self._close_preview()
-            session.corrections.preview(None)
+        """An update of the others that waits for an answer was of other corrections."""
+        self.end_preview()
 
-    def _close_preview(self) -> None:
-        self._preview = None
+    def end_preview(self) -> None:
+        """Take the points of an update that nobody has answered back to where they are.
+
+        Left in the lists, they would pass for the review.
+        """
+        preview, self._preview = self._preview, None
         self.ui.previewBar.setVisible(False)
+        if preview is not None and self.session is not None and self.session.nodes.complete:
+            self.session.corrections.preview(None)
+            self.panel.refresh()
 
     def refresh(self, session: Session | None) -> None:
         """What can be clicked now."""
@@ -174,8 +179,8 @@ class CorrectSection(SessionSection):
 
     @reports_errors
     def _answer_update(self, accept: bool) -> None:
-        preview = self._preview
-        self._close_preview()
+        preview, self._preview = self._preview, None
+        self.ui.previewBar.setVisible(False)
         if preview is None or self.session is None:
             return
         if accept:

@@ -171,6 +171,10 @@ class Panel(Messages):
         """Whether an update of the others waits for an answer."""
         return self.correcting.previewing
 
+    def end_preview(self) -> None:
+        """Show nothing in the lists that waits for an answer."""
+        self.correcting.end_preview()
+
     def stop_placing(self) -> None:
         """Wait for no click."""
         self.correcting.stop_placing()

@@ -17,8 +17,7 @@ import torch
 from BrainLandmarksLib.detection import Detector
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_write
-from BrainLandmarksLib.io.checksum import file_sha256
-from BrainLandmarksLib.network.model_files import model_weights
+from BrainLandmarksLib.network.model_files import model_identity
 from BrainLandmarksLib.processes import process_pool
 
 from .conditions import FAMILIES, Family, Strength
@@ -62,10 +61,11 @@ class Plan:
     @property
     def settings(self) -> dict[str, Any]:
         """What the measurements depend on, plain JSON values."""
-        weights = {part: file_sha256(path) for part, path in model_weights(self.model).items()}
+        _, model = model_identity(self.model)
         return {
-            "weights": weights,
+            "model": model,
             "scans": list(self.scans.names),
+            "content": self.scans.content,
             "rendered": self.scans.rendered,
             "seed": self.seed,
             "quality": self.quality,

@@ -14,6 +14,7 @@ from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.imaging.volume import Volume
+from BrainLandmarksLib.io.checksum import sha256
 from BrainLandmarksLib.io.images import stem
 from BrainLandmarksLib.network.model_files import Model
 from BrainLandmarksLib.protocol import Protocol
@@ -67,6 +68,15 @@ class Scans(ABC):
     @abstractmethod
     def rendered(self) -> bool:
         """Whether they come from label maps, so that their contrast can be chosen."""
+
+    @property
+    @abstractmethod
+    def content(self) -> str:
+        """Checksum of the scans and their landmarks, whatever they are called.
+
+        Raises:
+            UserError: one cannot be read.
+        """
 
     @abstractmethod
     def read(self, number: int) -> Scan:
@@ -132,6 +142,13 @@ class HeldOutScans(Scans):
         """They are."""
         return True
 
+    @property
+    def content(self) -> str:
+        """Of the label maps and their annotations."""
+        return sha256(
+            part for path in self.paths for part in (path, self.cache / f"{stem(path)}.mrk.json")
+        )
+
     def read(self, number: int) -> Scan:
         """Render one of them."""
         path = self.paths[number // self.scans_per_head]
@@ -182,6 +199,14 @@ class DatasetScans(Scans):
     def rendered(self) -> bool:
         """They are not."""
         return False
+
+    @property
+    def content(self) -> str:
+        """Of the images' voxels and the landmark files."""
+        parts: list[str | Path] = []
+        for entry in self._dataset.of_split(self.split):
+            parts += [f"{entry.image_hash}\n", self._dataset.folder / entry.landmarks]
+        return sha256(parts)
 
     def read(self, number: int) -> Scan:
         """Read one of them."""

@@ -77,13 +77,12 @@ class SceneObserver:
             self._take(node)
 
     def _take(self, node: Any) -> None:
-        """Put on record what differs between a list and the review."""
+        """Put on record what differs between a list and what was shown in it."""
         nodes = self._shown.nodes
-        if not nodes.complete or not any(candidate is node for candidate in nodes.lists):
-            return
         for index in range(node.GetNumberOfControlPoints()):
             label = nodes.label_of(node, index)
-            assert label is not None
+            if label is None:  # it is none of the lists any more, or has points of others
+                return
             here, known = nodes.point(label), self._known(label)
             if np.isnan(here).any():
                 if not np.isnan(known).any():

@@ -54,6 +54,7 @@ class Session(ShownReview):
             nodes.remove()
             nodes = None
         if nodes is None:
+            LandmarkNodes.remove_remnants(volume)
             nodes = LandmarkNodes.create(volume, landmarks.protocol)
         nodes.follow_volume()
         session = cls(nodes, Review.of(landmarks, reviewer), source, shape)
