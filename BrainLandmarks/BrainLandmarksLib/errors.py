@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
+
+_REFUSED = (
+    errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.ENOSPC,
+)  # fmt: skip
+
+# What Python makes of the bytes of such a name.
+_UNDECODED = re.compile("[\udc80-\udcff]")
 
 
 class UserError(Exception):
@@ -32,6 +42,28 @@ class ImplausibleError(UserError):
     def __init__(self, sentence: str, plausibility: float) -> None:
         super().__init__(sentence)
         self.plausibility = plausibility
+
+    def __reduce__(self) -> tuple[type[ImplausibleError], tuple[str, float]]:
+        # Without it a pool of processes cannot take the error home: it breaks, or waits for ever.
+        return type(self), (str(self), self.plausibility)
+
+
+def of_system(error: BaseException) -> UserError | None:
+    """What the operating system refuses, as a sentence; None for any other error.
+
+    It may refuse anywhere: a folder that may not be entered, or a name that is too long, is found
+    out by the first look at it; a file name of bytes that are no text, where it is written down.
+    """
+    if isinstance(error, UnicodeEncodeError) and _UNDECODED.search(error.object):
+        return UserError(
+            "a file name is not in UTF-8, so it cannot be written into a file; rename it."
+        )
+    if not isinstance(error, OSError) or error.errno not in _REFUSED or not error.filename:
+        return None
+    return UserError(
+        f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}; check the path and its "
+        "permissions."
+    )
 
 
 def nearest(name: str, choices: Iterable[str], cutoff: float = 0.0) -> str | None:

@@ -22,8 +22,10 @@ from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import apply_affine
+from BrainLandmarksLib.io.landmarks import write_landmarks
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.alignment import common_pose
+from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksTrainLib.synthesis.demonstration_set import write_raters
 from BrainLandmarksTrainLib.synthesis.simulated_rater import Rater, RaterErrors
 
@@ -240,6 +242,22 @@ def test_three_people_other_landmarks_and_one_head(tmp_path, tiny_protocol, caps
     assert [h for h in header if h.endswith("bias R")] == [
         "a - b, bias R", "a - c, bias R", "b - c, bias R",
     ]  # fmt: skip
+
+
+def test_people_who_share_the_work(tmp_path, tiny_protocol):
+    """Two of three people have no landmark in common."""
+    protocol = tmp_path / "tiny.json"
+    protocol.write_text(tiny_protocol.to_json())
+    points = np.array([[-9, 8, 0], [9, 8, 0], [0, 0, 7], [-6, -8, 1], [6, -8, -4.0]])
+    for name, rows in (("a", (0, 1)), ("b", range(5)), ("c", (2, 3, 4))):
+        for head in ("1", "2"):
+            path = tmp_path / name / f"{head}.csv"
+            path.parent.mkdir(exist_ok=True)
+            given = [points[row] if row in rows else np.full(3, np.nan) for row in range(5)]
+            write_landmarks(path, LandmarkSet.from_points(tiny_protocol, given, "truth"))
+    command = ["agreement", "--protocol", str(protocol), "-o", str(tmp_path / "out")]
+    assert main([*command, *(str(tmp_path / name) for name in "abc")]) == 0
+    assert (tmp_path / "out" / "bland_altman.png").is_file()
 
 
 def test_too_few_landmarks_in_common():

@@ -1,5 +1,6 @@
 """Whatever is wrong, the user reads one sentence, the exit code is 2 and no file is left behind."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -10,7 +11,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from BrainLandmarksLib import resources
 from BrainLandmarksLib.cli import main
+from BrainLandmarksLib.errors import of_system
 
 AFFINE = np.diag([2.0, 2, 2, 1])
 SHAPE = (50, 60, 55)
@@ -293,6 +296,53 @@ def test_output_folder_without_permission(tmp_path, tiny_model, head_file, capfd
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     arguments = ["detect", head_file, "-o", tmp_path / "out", "--model", tiny_model]
     refused(capfd, arguments, tmp_path / "out", "cannot write")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["detect", "NAME.nii.gz", "-o", "out"], ["detect", "head.nii.gz", "-o", "NAME/out"],
+        ["detect", "--bids", "NAME", "-o", "out"], ["dataset", "check", "NAME"],
+        ["correct", "NAME"], ["agreement", "NAME", "NAME", "-o", "out"],
+    ],
+)  # fmt: skip
+def test_what_the_system_refuses_is_one_sentence(arguments, tmp_path, monkeypatch, capfd):
+    """As in a folder that may not be entered, the first look at the path fails."""
+    monkeypatch.chdir(tmp_path)
+    assert main([argument.replace("NAME", "x" * 300) for argument in arguments]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("brainlandmarks: error: ")
+    assert "File name too long" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_the_output_cannot_show_is_no_error(tmp_path, monkeypatch):
+    """On Windows an output that goes into a file has the encoding of the country."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", out)
+    path = tmp_path / "頭.mrk.json"
+    shutil.copy(resources.sample_landmarks("brain88"), path)
+    assert main(["correct", str(path)]) == 0
+    assert rb"\u982d_corrected.mrk.json" in out.buffer.getvalue()
+    assert (tmp_path / "頭_corrected.mrk.json").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+def test_a_name_that_cannot_be_written_down_is_one_sentence(tmp_path, capfd):
+    first = resources.sample_landmarks("brain88")
+    path = tmp_path / os.fsdecode(b"M\xfcller.mrk.json")
+    shutil.copy(first, path)
+    assert main(["follow", str(first), str(path), "-o", str(tmp_path / "out")]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.endswith("a file name is not in UTF-8, so it cannot be written into a file; "
+                         "rename it.")  # fmt: skip
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_bug_is_not_called_a_refusal():
+    assert of_system(UnicodeEncodeError("cp1252", "頭", 0, 1, "undefined")) is None
+    assert of_system(FileNotFoundError(2, "No such file or directory", "x")) is None
+    assert of_system(PermissionError("of nothing in particular")) is None
 
 
 def test_disk_full_leaves_nothing(tmp_path, tiny_model, head_file, capfd, monkeypatch):

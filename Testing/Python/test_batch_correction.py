@@ -235,6 +235,7 @@ def test_with_the_image(annotation, tmp_path, capsys):
     images = tmp_path / "images"
     images.mkdir()
     nib.save(nib.Nifti1Image(scan.data, scan.grid.affine), images / "head.nii.gz")
+    (images / "head").mkdir()  # of other files of this head
     command = ["correct", str(annotation), "--group", "Corpus Callosum"]
     for image, name in ((images / "head.nii.gz", "a.csv"), (images, "b.csv")):
         assert main([*command, "--image", str(image), "-o", str(tmp_path / name)]) == 0

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -12,6 +13,7 @@ import pytest
 
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cli import main
+from BrainLandmarksLib.cli.each_image import named
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.landmarks import read_landmarks
 
@@ -90,8 +92,10 @@ def test_one_bad_image_does_not_stop_the_others(tmp_path, head_file, tiny_model,
     for name in ("a", "c"):
         nib.save(nib.Nifti1Image(blob_head.data, blob_head.grid.affine), images / f"{name}.nii")
     (images / "b.nii").write_text("not an image")
+    air = np.where(np.indices((20, 20, 20)).sum(0) == 0, -1, 0).astype(np.float32)
+    nib.save(nib.Nifti1Image(air, np.diag([10.0, 10, 10, 1])), images / "d.nii")
     output = tmp_path / "out"
-    paths = [str(images / f"{name}.nii") for name in "abc"]
+    paths = [str(images / f"{name}.nii") for name in "abcd"]
     assert main(["detect", *paths, "-o", str(output), "--model", str(tiny_model)]) == 2
     assert sorted(path.name for path in output.glob("*.csv")) == [
         "a_landmarks.csv",
@@ -100,10 +104,20 @@ def test_one_bad_image_does_not_stop_the_others(tmp_path, head_file, tiny_model,
     assert not list(output.glob("b*"))
     printed = capsys.readouterr()
     errors = [line for line in printed.err.splitlines() if "error" in line]
-    assert len(errors) == 1
-    assert "b.nii" in errors[0]
-    assert [line for line in printed.err.splitlines() if line.startswith("[2/3]")] == ["[2/3] b"]
-    assert "2 of 3 images" in printed.out
+    # Each says of which image it is, once: on a terminal nothing else does.
+    assert len(errors) == 2
+    assert errors[0].startswith("brainlandmarks: error: b.nii is damaged")
+    assert errors[1].startswith("brainlandmarks: error: d: the image shows nothing but air")
+    assert [line for line in printed.err.splitlines() if line.startswith("[2/4]")] == ["[2/4] b"]
+    assert "2 of 4 images" in printed.out
+
+
+def test_a_note_on_one_of_several_images_says_on_which():
+    paths = [Path("scans/a.nii"), Path("scans/b.nii")]
+    assert named("no head was recognised", paths[0], paths) == "a: no head was recognised"
+    assert named("no head was recognised", paths[0], paths[:1]) == "no head was recognised"
+    for sentence in ("a.nii is damaged", "out/a_landmarks.csv exists"):
+        assert named(sentence, paths[0], paths) == sentence
 
 
 def test_a_bug_on_one_image_does_not_stop_the_others(

@@ -2,11 +2,13 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 
+import nibabel as nib
 import numpy as np
 import pytest
 from bids_tree import write_dataset, write_scan
@@ -14,6 +16,7 @@ from bids_tree import write_dataset, write_scan
 from BrainLandmarksLib import __version__
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.cohort import work
+from BrainLandmarksLib.cohort.bids import find_scans
 from BrainLandmarksLib.cohort.derivatives import Derivatives
 from BrainLandmarksLib.io.landmarks import read_landmarks
 from BrainLandmarksLib.review import read_review, write_review
@@ -258,6 +261,77 @@ def test_corrections_are_kept_and_counted(
     assert path.read_bytes() != corrected
 
 
+def test_points_that_slicer_alone_moved_or_took_away_are_corrections(detect, output, capsys):
+    """Slicer leaves the description, which says that the model has found the point."""
+    one = ("--participant-label", "02")
+    assert detect(*one) == 0
+    path = output / f"{STEMS[2]}.mrk.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    first = found["markups"][0]["controlPoints"][0]
+    moved = {**first, "position": [first["position"][0] + 2, *first["position"][1:]]}
+    gone = {**first, "position": "", "positionStatus": "missing"}
+    for point, corrected in ((moved, 1), (gone, 0)):
+        found["markups"][0]["controlPoints"][0] = point
+        path.write_text(json.dumps(found), encoding="utf-8")
+        saved = path.read_bytes()
+        (record,) = Derivatives.open(output).records()
+        assert record.landmarks.status.count("edited") == corrected
+        capsys.readouterr()
+        assert detect(*one, "--quality", "fast") == 2
+        assert "was corrected by a person" in capsys.readouterr().err
+        assert path.read_bytes() == saved
+        assert detect(*one) == 0
+    # Saved again without a change it is nobody's work.
+    found["markups"][0]["controlPoints"][0] = first
+    path.write_text(json.dumps(found), encoding="utf-8")
+    assert detect(*one, "--quality", "fast") == 0
+
+
+def test_corrections_that_cannot_be_read_are_not_replaced(detect, output, capsys):
+    one = ("--participant-label", "02")
+    assert detect(*one) == 0
+    path = output / f"{STEMS[2]}.mrk.json"
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    points = saved["markups"][0]["controlPoints"]
+    points.append({**points[0], "label": "F-1", "description": ""})
+    path.write_text(json.dumps(saved), encoding="utf-8")
+    before = path.read_bytes()
+    assert detect(*one) == 2
+    assert re.search(r"changed by a person and cannot be read.*'F-1'", capsys.readouterr().err)
+    assert path.read_bytes() == before
+    assert detect(*one, "--overwrite") == 0
+    assert path.read_bytes() != before
+
+
+def test_another_assumed_orientation_is_another_result(
+    detect, output, dataset, detected, monkeypatch, capsys
+):
+    path = dataset / "sub-02" / "anat" / NAMES[2]
+    stated = nib.load(path)
+    image = nib.Nifti1Image(np.asarray(stated.dataobj), None)
+    image.header.set_zooms(stated.header.get_zooms())
+    nib.save(image, path)
+    one = ("--participant-label", "02")
+    assert detect(*one) == 2
+    assert detect(*one, "--assume-orientation", "RAS") == 0
+    for again in ((), ("--assume-orientation", "ras")):
+        assert detect(*one, *again) == 0
+    assert detected == ["sub-02"]
+    right = rows_of(output / f"{STEMS[2]}.tsv")
+    assert detect(*one, "--assume-orientation", "LAS") == 0
+    assert detected == ["sub-02", "sub-02"]
+    assert rows_of(output / f"{STEMS[2]}.tsv") != right
+    # The report reads it as the detection did.
+    monkeypatch.setattr("BrainLandmarksLib.cohort.report._picture", lambda *_: "")
+    assert main(["report", str(output), "--shown", "1"]) == 0
+    assert "There is no picture" not in (output / "cohort.html").read_text(encoding="utf-8")
+    # A wrong code is no reason to call what is done a failure.
+    capsys.readouterr()
+    assert detect(*one, "--assume-orientation", "RAA") == 2
+    assert capsys.readouterr().err.count("is no orientation") == 1
+    assert not list((output / "logs").iterdir())
+
+
 def test_array_jobs_do_some_subjects_each_and_the_report_all(detect, output, capsys):
     assert detect("--participant-label", "02") == 0
     assert not (output / "cohort.tsv").exists()
@@ -289,6 +363,33 @@ def test_a_subject_without_a_scan_is_a_row(detect, output, dataset, blob_head, c
     table = rows_of(output / "cohort.tsv")
     assert [(row["participant_id"], row["status"]) for row in table[3:]] == [("sub-03", "ok")]
     assert not list((output / "logs").iterdir())
+
+
+def test_a_folder_that_may_not_be_read_is_a_row(detect, dataset, monkeypatch, capsys):
+    closed = dataset / "sub-01" / "ses-2" / "anat"
+    real = os.listdir
+
+    def listed(folder):
+        if folder == closed:
+            raise PermissionError(13, "Permission denied")
+        return real(folder)
+
+    monkeypatch.setattr(os, "listdir", listed)
+    found = find_scans(dataset)
+    assert [scan.entities for scan in found.scans] == ["sub-01_ses-1", "sub-02"]
+    assert found.left_out == ["sub-01/ses-2/anat may not be read; check its permissions."]
+    found = find_scans(dataset, participants=["01"], suffix="UNIT1")
+    assert [scan.problem for scan in found.absent] == ["a folder of it may not be read."]
+
+
+def test_a_dataset_on_another_drive_is_found_again(dataset, tmp_path, tiny_protocol, monkeypatch):
+    def other_drive(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", other_drive)
+    raw = dataset.rename(tmp_path / "data é")
+    results = Derivatives.prepare(tmp_path / "out", raw, tiny_protocol)
+    assert results.raw() == raw
 
 
 def test_a_subject_that_was_asked_for_is_a_row(detect, output, capsys):
@@ -353,9 +454,11 @@ def test_a_folder_of_other_landmarks_or_makers_is_refused(detect, output, tmp_pa
     foreign = tmp_path / "fmriprep"
     (foreign / "sub-01").mkdir(parents=True)
     assert main([*arguments, str(foreign)]) == 2
-    about = {"GeneratedBy": [{"Name": "fMRIPrep"}]}
-    (foreign / "dataset_description.json").write_text(json.dumps(about))
-    assert main([*arguments, str(foreign)]) == 2
+    # Old or hand-written descriptions have other forms of it.
+    for makers in ([{"Name": "fMRIPrep"}], {"Name": "fMRIPrep"}, ["fMRIPrep"], "fMRIPrep", []):
+        about = {"GeneratedBy": makers}
+        (foreign / "dataset_description.json").write_text(json.dumps(about))
+        assert main([*arguments, str(foreign)]) == 2
     assert sorted(path.name for path in foreign.iterdir()) == ["dataset_description.json", "sub-01"]
 
 

@@ -99,6 +99,13 @@ def test_a_case_is_judged_by_what_nobody_has_corrected(tiny_protocol):
     assert order[1] is case
 
 
+def test_a_page_that_cannot_be_written_is_refused_before_it_is_made(results, tmp_path, capsys):
+    page = tmp_path / "no" / "page.html"
+    assert main(["report", str(results.folder), "-o", str(page)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"the folder of {page} does not exist" in line
+
+
 def test_the_small_head_lies_where_the_head_lies(blob_head):
     turn = np.eye(4)
     turn[:3, :3] = [[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, 1]]

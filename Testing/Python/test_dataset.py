@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -103,6 +104,19 @@ def test_processes_take_turns(dataset, tmp_path, brain88, some_landmarks):
     now = Dataset.open(dataset.folder)
     assert sorted(e.identity for e in now.entries) == [f"{n:04d}" for n in range(1, 13)]
     assert len({sample.volume.data.tobytes() for sample in now}) == 12
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="another kind of lock")
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with (
+        pytest.raises(UserError, match=r"has no locks \(Function not implemented\)"),
+        file_lock(tmp_path / "lock"),
+    ):
+        pass
 
 
 def test_a_lock_waits_for_the_other_process_and_not_for_a_killed_one(tmp_path):

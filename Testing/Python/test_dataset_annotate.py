@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -14,11 +15,12 @@ from scipy.spatial.transform import Rotation
 
 from BrainLandmarksLib.annotation.consensus import AGREE_MM, Shifts, consensus
 from BrainLandmarksLib.cli import main
+from BrainLandmarksLib.cli.dataset.annotate import _heads
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.grid import Grid
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.landmarks import read_landmarks
-from BrainLandmarksLib.io.pairing import image_of_same_head
+from BrainLandmarksLib.io.pairing import find_annotations, image_of_same_head
 from BrainLandmarksLib.network.model_files import load_model
 from BrainLandmarksLib.protocol import load_protocol
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
@@ -135,21 +137,40 @@ def test_the_command_writes_landmarks_and_a_row_for_every_scan(folders, tmp_path
     said = capsys.readouterr()
     assert "annotated 2, left out 1" in said.out
     assert "scans without a label map: 1 (lone.nii.gz)" in said.out
-    with (output / "annotated.csv").open(encoding="utf-8", newline="") as file:
-        rows = {row["head"]: row for row in csv.DictReader(file)}
+    with (output / "annotated.tsv").open(encoding="utf-8", newline="") as file:
+        rows = {row["head"]: row for row in csv.DictReader(file, delimiter="\t")}
     assert rows["a"]["methods"] == "one, two"
     assert rows["b"]["methods"] == "two"
     assert rows["broken"]["result"] == "left out"
     assert "two:" in rows["broken"]["problems"]
     assert sorted(p.name for p in output.iterdir()) == [
-        "a.mrk.json", "a.png", "annotated.csv", "b.mrk.json", "b.png",
+        "a.mrk.json", "a.png", "annotated.tsv", "b.mrk.json", "b.png",
     ]  # fmt: skip
+    assert list(find_annotations(output)) == ["a", "b"]
     both, single = (read_landmarks(output / f"{n}.mrk.json", PROTOCOL) for n in "ab")
     assert (~both.missing & ~EYES).sum() > 60
     known = ~both.missing & ~single.missing
     # The maps are the same: so are the points.
     assert np.allclose(both.points[known], single.points[known], atol=1e-3)
     assert int(rows["a"]["placed"]) == (~both.missing).sum()
+
+
+def test_label_maps_among_the_scans_are_no_scans(tmp_path, monkeypatch):
+    for name in ("a.nii.gz", "gif/a.nii.gz", "deep/b.nii.gz", "gif/deep/b_dseg.nii.gz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    heads, alone = _heads(Path("."), {"gif": Path("deep/../gif")})
+    assert [(head.name, head.image, head.maps) for head in heads] == [
+        ("a", Path("a.nii.gz"), {"gif": Path("deep/../gif/a.nii.gz")}),
+        ("b", Path("deep/b.nii.gz"), {"gif": Path("deep/../gif/deep/b_dseg.nii.gz")}),
+    ]
+    assert alone == []
+    with pytest.raises(UserError, match="holds label maps only"):
+        _heads(tmp_path / "gif", {"gif": tmp_path / "gif"})
+    (tmp_path / "deep" / "a.nii").touch()
+    with pytest.raises(UserError, match=r"a\.nii\.gz and deep.a\.nii have one name"):
+        _heads(tmp_path, {"gif": tmp_path / "gif"})
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import pytest
 
 from BrainLandmarksLib.cli import main
 from BrainLandmarksLib.dataset import Dataset
-from BrainLandmarksLib.dataset.checks import check_dataset, require_sound
+from BrainLandmarksLib.dataset.checks import accept_files, check_dataset, require_sound
 from BrainLandmarksLib.dataset.dataset import MANIFEST
 from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.io.checksum import file_sha256
 from BrainLandmarksLib.protocol.landmarks import LandmarkSet
 from BrainLandmarksLib.review import Review, write_review
 
@@ -154,6 +155,25 @@ def test_files_changed_on_purpose_are_accepted(heads, capsys):
     assert "accepted the changed files of: 0003" in capsys.readouterr().out
     assert main(["dataset", "check", str(heads)]) == 0
     assert Dataset.open(heads).history[-1]["what"] == "accepted changed files"
+
+
+def test_accepting_undoes_nothing_that_others_do_meanwhile(heads, monkeypatch):
+    edited_landmarks(heads)
+    last = Dataset.open(heads).entries[-1]
+
+    def read_slowly(path):
+        found = file_sha256(path)
+        if str(path).endswith(last.landmarks):  # everything is read: a person corrects a head
+            other = Dataset.open(heads)
+            review = other.read_landmarks(other.entries[2])
+            review.confirm("CC_G")
+            other.revise(other.entries[2], review)
+        return found
+
+    monkeypatch.setattr("BrainLandmarksLib.dataset.checks.file_sha256", read_slowly)
+    assert accept_files(Dataset.open(heads)) == []
+    monkeypatch.undo()
+    assert check_dataset(Dataset.open(heads)).sound
 
 
 def test_missing_landmarks_and_new_heads_are_no_mistake(heads):

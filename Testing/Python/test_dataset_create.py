@@ -76,6 +76,25 @@ def test_names_of_files_go_nowhere(tmp_path, scans, capsys):
     assert all(e.subject == "" for e in Dataset.open(output).entries)
 
 
+def test_one_image_under_two_names_is_refused_and_replaces_nothing(tmp_path, scans, capsys):
+    source = tmp_path / "in"
+    source.mkdir()
+    (image, landmarks), (_, others), *_ = scans
+    for name, points in (("sub-01_T1w", landmarks), ("sub-02_T1w", others)):
+        shutil.copy(image, source / f"{name}.nii.gz")
+        write_landmarks(source / f"{name}.csv", points)
+    assert main(["dataset", "create", str(source), "-o", str(tmp_path / "set")]) == 2
+    said = capsys.readouterr()
+    assert "sub-02_T1w.nii.gz is the same image as sub-01_T1w.nii.gz" in said.err
+    assert "added 1, refused 1" in said.out
+    (sample,) = Dataset.open(tmp_path / "set")
+    assert sample.entry.subject == "01"
+    np.testing.assert_allclose(sample.review.current.points, landmarks.points, atol=1e-3)
+    # The same run again, as after mending others, adds to what it made.
+    (source / "sub-02_T1w.nii.gz").unlink()
+    assert main(["dataset", "create", str(source), "-o", str(tmp_path / "set"), "--add"]) == 0
+
+
 def test_a_pattern_for_subjects(tmp_path, scans):
     source = tmp_path / "in"
     source.mkdir()

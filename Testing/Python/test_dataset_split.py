@@ -113,6 +113,8 @@ def test_heads_that_come_later_join_and_nothing_changes_sides(tmp_path, brain88)
         (list("ABCDEF"), {"validation": 3, "test": 3}, "leave nothing of 6 to train on"),
         (list("ABCDEF"), {"validation": -1}, "--validation is a number of heads"),
         (list("ABCDEF"), {"test": 1.5}, "--test is a number of heads"),
+        (list("ABCDEF"), {"test": float("nan")}, "nan is neither"),
+        (list("ABCDEF"), {"validation": float("inf")}, "inf is neither"),
     ],
 )
 def test_what_cannot_be_split(tmp_path, brain88, subjects, options, says):
@@ -121,6 +123,14 @@ def test_what_cannot_be_split(tmp_path, brain88, subjects, options, says):
     with pytest.raises(UserError, match=says):
         split_dataset(dataset, **options)
     assert Dataset.open(tmp_path).entries == before
+
+
+@pytest.mark.parametrize(
+    "action", [["split", "any"], ["synthesize", "-n", "2", "--label-maps", "any", "-o", "new"]]
+)
+def test_a_seed_is_not_negative(action, capsys):
+    assert main(["dataset", *action, "--seed", "-1"]) == 2
+    assert capsys.readouterr().err.endswith("--seed must be at least 0, not -1.\n")
 
 
 def test_the_command(heads, capsys):

@@ -215,7 +215,7 @@ HALVES = [("A_L", -13.1915, 69.772, -3.2115), ("C_R", 14.2918, 70.0494, -6.1725)
 
 @pytest.mark.parametrize("separator", [";", "\t"])
 @pytest.mark.parametrize("decimal", [",", "."])
-@pytest.mark.parametrize("top", ["", "sep={}\n", '"sep={}"\n'])
+@pytest.mark.parametrize("top", ["", "sep={}\n", '"sep={}"\n', "\n \n"])
 def test_csv_of_a_spreadsheet_with_other_separators(
     tmp_path, tiny_protocol, separator, decimal, top
 ):

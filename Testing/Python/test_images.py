@@ -12,6 +12,7 @@ from BrainLandmarksLib.imaging.intensity import normalise, subtract_background
 from BrainLandmarksLib.imaging.resampling import downsampled, resample
 from BrainLandmarksLib.imaging.volume import Volume
 from BrainLandmarksLib.io.images import read_image, stem
+from BrainLandmarksLib.io.pairing import pair_up
 
 ORIENTATIONS = ["RAS", "LPS", "LPI", "LIA", "PSR", "ASL", "IRP"]
 
@@ -99,6 +100,21 @@ def test_sample_head_is_readable(sample_head):
 )
 def test_stem(path, expected):
     assert stem(path) == expected
+
+
+def test_a_link_goes_by_its_own_name(tmp_path, monkeypatch):
+    """Every image of a DataLad dataset is a link to a file that is called by its checksum."""
+    stored = tmp_path / ".git" / "annex" / "objects" / "MD5E-s12--0cc1.nii.gz"
+    stored.parent.mkdir(parents=True)
+    stored.touch()
+    (tmp_path / "sub-01_T1w.nii.gz").symlink_to(stored)
+    assert stem(tmp_path / "sub-01_T1w.nii.gz") == "sub-01_T1w"
+    (tmp_path / "sub-01_T1w.fcsv").touch()
+    found = pair_up([tmp_path])
+    assert [pair.image.name for pair in found.pairs] == ["sub-01_T1w.nii.gz"]
+    assert found.lone_images == ()
+    monkeypatch.chdir(stored.parent)
+    assert (stem("."), stem("..")) == ("objects", "annex")
 
 
 # Resampling ---------------------------------------------------------------------------------------

@@ -574,6 +574,14 @@ def test_the_command_takes_landmarks_alone_and_says_what_it_cannot_do(tmp_path, 
     assert row["remark"] == "missing: OBEX"
 
 
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1)])
+def test_the_command_says_so_if_the_head_is_turned_round(tmp_path, capsys, signs):
+    """What is in LPS and said to be in RAS looks like an image that was turned."""
+    write_landmarks(tmp_path / "head.csv", LandmarkSet.from_points(BRAIN88, PHANTOM * signs))
+    assert main(["planes", str(tmp_path / "head.csv"), "-o", str(tmp_path / "out")]) == 0
+    assert ("probably in LPS" in capsys.readouterr().err) == (signs[0] == -1)
+
+
 def test_the_command_knows_other_protocols(tmp_path, capsys):
     points = np.random.default_rng(3).normal(0, 30, (32, 3))
     points[[5, 7, 11]] = np.abs(points[[5, 7, 11]])

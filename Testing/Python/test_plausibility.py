@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -410,6 +411,12 @@ def test_a_cohort_has_a_row_with_the_reason(tmp_path, blob_head, lost_model):
     assert record.about["Plausibility"] < landmarks.PLAUSIBLE
     text = next(output.rglob("*.mrk.json")).read_text(encoding="utf-8")
     assert json.loads(text)["plausibility"] < landmarks.PLAUSIBLE
+
+
+def test_a_pool_of_processes_takes_the_error_home() -> None:
+    error = pickle.loads(pickle.dumps(ImplausibleError("no head was recognised.", 0.1)))
+    assert (type(error), str(error)) == (ImplausibleError, "no head was recognised.")
+    assert error.plausibility == 0.1
 
 
 def request(head: Path, model: Path, output: Path, **more: object) -> dict[str, object]:

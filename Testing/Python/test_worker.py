@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import shutil
 import signal
@@ -21,6 +23,7 @@ from BrainLandmarksLib.worker import client, messages
 from BrainLandmarksLib.worker.client import Worker
 from BrainLandmarksLib.worker.messages import MessageError, decode, encode
 from BrainLandmarksLib.worker.process_tree import ProcessTree
+from BrainLandmarksLib.worker.server import Server
 
 COMMAND = [sys.executable, "-m", "BrainLandmarksLib", "serve"]
 PATIENCE_S = 600.0
@@ -83,6 +86,26 @@ def test_messages_survive_the_wire():
     assert encode(message).count(b"\n") == 1
 
 
+def test_a_name_of_bytes_that_are_no_text_survives_the_wire():
+    message = {"v": 1, "id": "a", "type": "check", "dataset": "/data/M\udcfcller"}
+    assert decode(encode(message), messages.REQUESTS) == message
+
+
+@pytest.mark.parametrize("result", [math.nan, "x" * messages.LONGEST_LINE])
+def test_a_result_that_is_no_message_ends_its_request_and_no_other(result):
+    class Once:
+        def do(self, message, progress):
+            return {"notes": result if message["id"] == "a" else "good"}
+
+    replies = io.BytesIO()
+    server = Server(io.BytesIO(), replies, Once())
+    for identity in "ab":
+        server._do({"id": identity, "type": "check", "dataset": "set"})
+    bad, good = [decode(line, messages.REPLIES) for line in replies.getvalue().splitlines(True)]
+    assert (bad["id"], bad["type"], bad["code"]) == ("a", "error", "bug")
+    assert (good["id"], good["type"], good["notes"]) == ("b", "result", "good")
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [
@@ -111,6 +134,18 @@ def test_every_message_is_documented():
                 assert f"`{field}`" in text, (kind, field)
     for code in messages.ERROR_CODES:
         assert f"`{code}`" in text, code
+
+
+def test_what_the_system_refuses_the_user_can_put_right():
+    class Refused:
+        def do(self, message, progress):
+            raise PermissionError(13, "Permission denied", "set")
+
+    replies = io.BytesIO()
+    Server(io.BytesIO(), replies, Refused())._do({"id": "a", "type": "check", "dataset": "set"})
+    reply = decode(replies.getvalue(), messages.REPLIES)
+    assert (reply["type"], reply["code"]) == ("error", "user")
+    assert reply["message"].startswith("set cannot be used: Permission denied;")
 
 
 # A good day ---------------------------------------------------------------------------------------

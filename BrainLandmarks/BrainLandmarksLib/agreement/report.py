@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from BrainLandmarksLib.agreement.ratings import (
     group_table,
     landmark_table,
 )
-from BrainLandmarksLib.agreement.reliability import bland_altman
+from BrainLandmarksLib.agreement.reliability import Limits, bland_altman
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.figures.plots import (
     box_plot_by_landmark,
@@ -29,9 +30,13 @@ from BrainLandmarksLib.figures.plots import (
     new_figure,
 )
 from BrainLandmarksLib.figures.saving import save_figure
+from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.geometry.alignment import nan_mean
 from BrainLandmarksLib.io.atomic import atomic_writes
 from BrainLandmarksLib.io.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _SHOWN = 20
 """Disputes on the page; the CSV file has all."""
@@ -147,22 +152,32 @@ def _draw_bland_altman(ratings: Ratings, path: Path) -> None:
             limits = bland_altman(first, second)
             axes.scatter((first + second)[known] / 2, (first - second)[known], s=6,
                          c=colors[known], linewidths=0)  # fmt: skip
-            for value, style in ((limits.bias, "-"), (limits.lower, "--"), (limits.upper, "--")):
-                axes.axhline(float(value), color="#22272e", linewidth=0.9, linestyle=style)
-            half = 1.15 * max(abs(float(limits.lower)), abs(float(limits.upper)), 1e-3) * 1.5
-            beyond = int((np.abs((first - second)[known]) > half).sum())
             axes.set(
-                ylim=(-half, half),
                 xlabel=f"{AXES[axis]}, mean of both, mm",
                 ylabel=f"{ratings.raters[a]} - {ratings.raters[b]}, mm",
-                title=f"bias {float(limits.bias):+.2f}, limits {float(limits.lower):+.2f} to "
-                f"{float(limits.upper):+.2f} mm" + (f"; {beyond} not shown" if beyond else ""),
+                title="fewer than two points that both have placed",
             )
+            if np.isfinite(limits.bias):
+                _draw_limits(axes, limits, (first - second)[known])
             axes.title.set_fontsize(9)
             axes.grid(color="#e4e7eb", linewidth=0.6)
             axes.set_axisbelow(True)
     group_legend(figure, ratings.protocol)
     save_figure(figure, path)
+
+
+def _draw_limits(axes: Axes, limits: Limits, differences: FloatArray) -> None:
+    """Lines at the bias and at the limits of agreement, and the axis about them."""
+    bias, lower, upper = (float(value) for value in (limits.bias, limits.lower, limits.upper))
+    for value, style in ((bias, "-"), (lower, "--"), (upper, "--")):
+        axes.axhline(value, color="#22272e", linewidth=0.9, linestyle=style)
+    half = 1.15 * max(abs(lower), abs(upper), 1e-3) * 1.5
+    beyond = int((np.abs(differences) > half).sum())
+    axes.set(
+        ylim=(-half, half),
+        title=f"bias {bias:+.2f}, limits {lower:+.2f} to {upper:+.2f} mm"
+        + (f"; {beyond} not shown" if beyond else ""),
+    )
 
 
 def _draw_guidelines(stages: dict[str, Ratings], found: dict[str, Deviations], path: Path) -> None:

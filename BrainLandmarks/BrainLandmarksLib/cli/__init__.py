@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import os
 import pkgutil
 import re
@@ -37,7 +38,7 @@ from BrainLandmarksLib.cli.cohort import report as cohort_report
 from BrainLandmarksLib.cli.dataset import annotate as dataset_annotate
 from BrainLandmarksLib.cli.gradcam import compare, explain, sanity
 from BrainLandmarksLib.cli.terminal import report
-from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.errors import UserError, of_system
 
 COMMANDS = (
     detect,
@@ -133,6 +134,15 @@ def joined(arguments: Sequence[str]) -> list[str]:
     return list(arguments)
 
 
+def _print_anything() -> None:
+    """Let names be printed that the output's encoding lacks, as "\\u982d", instead of an error.
+
+    Windows takes the encoding of the country for an output that goes into a file.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -143,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when all went well, 2 after an error the user can put right (reported in one sentence on
         stderr), 130 after Ctrl-C, 141 if the reader of the output went away.
     """
+    _print_anything()
     arguments = build_parser().parse_args(joined(sys.argv[1:] if argv is None else argv))
     try:
         code = int(arguments.run(arguments))
@@ -158,3 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         report("stopped.")
         return 130
+    except (OSError, UnicodeEncodeError) as error:
+        refused = of_system(error)
+        if refused is None:
+            raise
+        report(refused)
+        return 2

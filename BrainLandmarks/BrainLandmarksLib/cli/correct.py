@@ -188,7 +188,8 @@ def _image_of(annotation: Path, image: Path | None) -> Path | None:
     if image is None or not image.is_dir():
         return image
     name = annotation_stem(annotation)
-    for path in sorted(image.iterdir()):
+    # Files first: the folder of a name may be that of a head's other files.
+    for path in sorted(image.iterdir(), key=lambda path: (path.is_dir(), path.name)):
         if stem(path) == name:
             return path
     raise UserError(

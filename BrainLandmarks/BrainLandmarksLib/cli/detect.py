@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import options, reading, terminal
 from BrainLandmarksLib.cli.cohort import detect_bids
-from BrainLandmarksLib.cli.each_image import check_names, detector_loader, each_image
+from BrainLandmarksLib.cli.each_image import check_names, detector_loader, each_image, named
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import atomic_writes, need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.overwrite:
             need_absent(outputs)
         detection = _detect_one(path, outputs, load, read, arguments)
-        terminal.notes(detection.notes)
+        terminal.notes(named(note, path, paths) for note in detection.notes)
         if len(paths) == 1:
             print(table(detection.landmarks))
             print(_summary(detection, outputs))

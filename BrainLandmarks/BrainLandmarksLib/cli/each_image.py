@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import terminal
-from BrainLandmarksLib.errors import ImplausibleError, UserError
+from BrainLandmarksLib.errors import ImplausibleError, UserError, of_system
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.detection import Detector
@@ -54,14 +54,29 @@ def each_image(paths: Sequence[Path], do: Callable[[Path], None], force_hint: st
             terminal.report(UserError(f"{stem(path)}: {error} {force_hint}"))
         except UserError as error:
             failures += 1
-            terminal.report(error)
-        except Exception:
-            # A bug on one image: show it whole, and still do the others.
+            terminal.report(named(str(error), path, paths))
+        except Exception as error:
             failures += 1
+            refused = of_system(error)
+            if refused is not None:
+                terminal.report(named(str(refused), path, paths))
+                continue
+            # A bug on one image: show it whole, and still do the others.
             terminal.clear()
             traceback.print_exc()
     terminal.progress(len(paths), len(paths), "")
     return failures
+
+
+def named(sentence: str, path: Path, paths: Sequence[Path]) -> str:
+    """A sentence on one of several images, which says on which; as it is if it does, or of one."""
+    from BrainLandmarksLib.io.images import stem
+
+    name = stem(path)
+    # "name_" begins the names of its results.
+    if len(paths) == 1 or (path.name or name) in sentence or f"{name}_" in sentence:
+        return sentence
+    return f"{name}: {sentence}"
 
 
 def detector_loader(model: str, device: str) -> Callable[[], Detector]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cli import options, reading, terminal
-from BrainLandmarksLib.cli.each_image import check_names, each_image
+from BrainLandmarksLib.cli.each_image import check_names, each_image, named
 from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.io.atomic import need_absent, need_writable
 from BrainLandmarksLib.resources import image_path
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         found = detector.parcellate(volume, force=arguments.force)
         grid = volume.file_grid
         table = write_parcellation(output, found.labels.labels_on(grid), grid)
-        terminal.notes(found.notes)
+        terminal.notes(named(note, path, paths) for note in found.notes)
         if len(paths) == 1:
             print(_volumes(table))
             print(f"\nwrote {output}\nwrote {table_file(output)}")

@@ -91,6 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         need_absent(arguments.output / name for name in outputs)
 
     head = _head(arguments, stem, protocol)
+    if without_image or arguments.landmarks:
+        _note_turned(head.landmarks)
     found = _prescribe(head.landmarks, arguments)
     _write(arguments, stem, head, found)
     print(table(found).plain())
@@ -189,6 +191,15 @@ def _head(arguments: argparse.Namespace, stem: str, protocol: Protocol) -> heads
     volume = reading.read(image_path(arguments.input), arguments)
     path = landmarks_path(arguments.landmarks, protocol.name)
     return heads.Head(stem, read_landmarks(path, protocol, any_pose=True), volume)
+
+
+def _note_turned(landmarks: LandmarkSet) -> None:
+    """Say so if a file has the head the other way round, as an image that was turned has it."""
+    from BrainLandmarksLib.protocol.compliance import turned_round
+
+    turned = turned_round(landmarks.protocol, landmarks.points)
+    if turned:
+        terminal.notes([f"{turned}: the planes are turned round with them"])
 
 
 def _prescribe(landmarks: LandmarkSet, arguments: argparse.Namespace) -> list[Prescription]:

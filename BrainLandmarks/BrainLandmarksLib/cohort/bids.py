@@ -89,7 +89,8 @@ class FoundScans:
 
     Args:
         scans: The images.
-        left_out: Sentences on files that might have been scans.
+        left_out: Sentences on files that might have been scans, and on folders that may not be
+            read.
         absent: The subjects without an image, with the reason as their problem.
     """
 
@@ -121,7 +122,8 @@ def find_scans(
         raise UserError(f"{suffix!r} is no suffix of a BIDS name; give one such as T1w.")
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; check the path of the BIDS dataset.")
-    folders = sorted(path.name for path in root.glob("sub-*") if path.is_dir())
+    names = [name for name in os.listdir(root) if name.startswith("sub-")]
+    folders = sorted(name for name in names if (root / name).is_dir())
     if not folders:
         raise UserError(
             f"{root} is no BIDS dataset: it has no folder sub-...; give the folder that has them."
@@ -143,7 +145,7 @@ def find_scans(
     scans: dict[str, BidsScan] = {}
     absent = []
     for subject in sorted(set(asked) or {*unignored, *listed}):
-        found, strangers, phases, hidden = _look(root / subject, suffix, ignored)
+        found, strangers, phases, hidden, closed = _look(root / subject, suffix, ignored)
         for scan in found:
             twin = scans.get(scan.entities)
             if twin is not None:
@@ -155,8 +157,10 @@ def find_scans(
             scans[scan.entities] = scan
         left_out += strangers
         if not found:
-            reason = _reason(root, subject, suffix, hidden=hidden, phases=phases)
-            if strangers:
+            reason = "a folder of it may not be read."
+            if not closed:
+                reason = _reason(root, subject, suffix, hidden=hidden, phases=phases)
+            if len(strangers) > closed:
                 reason = f"it has no {suffix} image that is named as BIDS says."
             absent.append(BidsScan(subject, suffix, "", reason))
     if not scans and not left_out and not asked:
@@ -169,17 +173,24 @@ def find_scans(
 
 def _look(
     subject: Path, suffix: str, ignored: Callable[[str], bool]
-) -> tuple[list[BidsScan], list[str], int, int]:
+) -> tuple[list[BidsScan], list[str], int, int, int]:
     """What a subject's folders have: scans, sentences on other names, numbers of others.
 
     Returns:
-        (scans, sentences on images that are not named as BIDS says, number of phase images,
-        number of images that .bidsignore names).
+        (scans, sentences on images that are not named as BIDS says and on folders that may not be
+        read, number of phase images, number of images that .bidsignore names, number of those
+        folders).
     """
-    scans, sentences, phases, hidden = [], [], 0, 0
+    scans, sentences, phases, hidden, closed = [], [], 0, 0, 0
     for folder, start in _anatomical(subject):
         where, strangers = folder.relative_to(subject.parent).as_posix(), 0
-        for name, extension in _images(folder, suffix):
+        try:
+            images = list(_images(folder, suffix))
+        except OSError:
+            sentences.append(f"{where} may not be read; check its permissions.")
+            closed += 1
+            continue
+        for name, extension in images:
             path = f"{where}/{name}{extension}"
             if ignored(path):
                 hidden += 1
@@ -195,7 +206,7 @@ def _look(
                 f"{where} has {_count(strangers, 'image', f'of type {suffix}')} not named as BIDS "
                 f"says, {'_'.join(start)}_..._{suffix}.nii.gz; rename or remove what is meant."
             )
-    return scans, sentences, phases, hidden
+    return scans, sentences, phases, hidden, closed
 
 
 def _count(number: int, what: str, more: str) -> str:

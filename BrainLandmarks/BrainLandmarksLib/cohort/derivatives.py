@@ -30,6 +30,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 
@@ -39,6 +41,7 @@ from BrainLandmarksLib.errors import UserError
 from BrainLandmarksLib.geometry.affine import FloatArray
 from BrainLandmarksLib.io.atomic import atomic_writes, need_writable, unfinished_of
 from BrainLandmarksLib.io.checksum import file_sha256
+from BrainLandmarksLib.io.images.orientation import check_codes
 from BrainLandmarksLib.io.landmarks import write_landmarks
 from BrainLandmarksLib.io.tables import Table
 from BrainLandmarksLib.json_file import json_object
@@ -55,6 +58,9 @@ DEFAULT_QUALITY = "standard"
 DESCRIPTION_FILE = "dataset_description.json"
 PROTOCOL_FILE = "protocol.json"
 LOGS = "logs"
+ASSUMED = "AssumedOrientation"
+"""Field of a sidecar, for an image that does not state its orientation."""
+
 RAW = "raw"
 """Name of the source dataset in BIDS URIs such as bids:raw:sub-01/anat/sub-01_T1w.nii.gz."""
 
@@ -70,6 +76,8 @@ research, not for diagnosis.
 - `cohort.tsv`, `cohort.html`: one row for each scan, and a page with the uncertain ones first.
 - `protocol.json`: the landmark set. `logs/`: why a scan has no landmarks.
 """
+_MOVED_MM = 0.01  # more than formats round
+
 _IGNORED = f"*_landmarks.*\ncohort.*\n{PROTOCOL_FILE}\n{LOGS}/\n"
 
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -211,8 +219,12 @@ class Derivatives:
     def raw(self) -> Path | None:
         """The dataset that the images come from, if it is where it was."""
         links = json_object(self.folder / DESCRIPTION_FILE).get("DatasetLinks", {})
-        path = self.folder / str(links.get(RAW, ""))
-        return Path(os.path.normpath(path)) if links.get(RAW) and path.is_dir() else None
+        link = str(links.get(RAW, ""))
+        if link.startswith("file:"):  # on another drive
+            uri = urlsplit(link)
+            link = url2pathname(f"//{uri.netloc}{uri.path}" if uri.netloc else uri.path)
+        path = self.folder / link
+        return Path(os.path.normpath(path)) if link and path.is_dir() else None
 
     # One scan ------------------------------------------------------------------------------------
 
@@ -225,9 +237,19 @@ class Derivatives:
         return Files(self.folder / scan.folder, stem, self.folder / LOGS / f"{stem}.json")
 
     def is_done(
-        self, scan: BidsScan, source_sha256: str, model_sha256: str, quality: str = DEFAULT_QUALITY
+        self,
+        scan: BidsScan,
+        source_sha256: str,
+        model_sha256: str,
+        quality: str = DEFAULT_QUALITY,
+        assume_orientation: str | None = None,
     ) -> bool:
-        """Whether a scan has whole results of this image, this model and this quality."""
+        """Whether a scan has whole results of this image, this model and this quality.
+
+        Args:
+            assume_orientation: For an image that states none, results of another assumption are
+                not these results; None takes them all.
+        """
         files = self.files(scan)
         about = json_object(files.sidecar)
         if about.get("SourceSHA256") != source_sha256:
@@ -237,6 +259,9 @@ class Derivatives:
         # Results of before there was a choice are of the quality that is the default.
         if about.get("Quality", DEFAULT_QUALITY) != quality:
             return False
+        assumed = about.get(ASSUMED)
+        if assumed and assume_orientation and assumed != check_codes(assume_orientation):
+            return False
         try:
             whole = file_sha256(files.table) == about.get("TableSHA256")
             read_review(files.markups, self.protocol, any_pose=True)
@@ -244,13 +269,62 @@ class Derivatives:
             return False
         return whole
 
-    def is_corrected(self, scan: BidsScan) -> bool:
-        """Whether a person has changed or confirmed landmarks of a scan."""
+    def need_uncorrected(self, scan: BidsScan) -> None:
+        """Check that to detect a scan again would not replace a person's work.
+
+        Raises:
+            UserError: a person has moved, confirmed or removed landmarks of it.
+        """
+        files = self.files(scan)
         try:
-            review, _ = read_review(self.files(scan).markups, self.protocol, any_pose=True)
+            if file_sha256(files.markups) == json_object(files.sidecar).get("MarkupsSHA256"):
+                return
+            corrected = self._is_corrected(files)
+        except UserError as error:
+            if not json_object(files.markups):  # not there, or cut off
+                return
+            raise UserError(
+                f"{files.markups.name} was changed by a person and cannot be read ({error}) "
+                "Correct it or move it away, or add --overwrite to replace it."
+            ) from error
+        if corrected:
+            raise UserError(
+                f"{files.markups.name} was corrected by a person, for another image, model, "
+                "quality or assumed orientation; move it away, or add --overwrite to replace it."
+            )
+
+    def _is_corrected(self, files: Files) -> bool:
+        landmarks, found = self._standing(files)
+        lost = False
+        if found is not None:
+            lost = not np.array_equal(landmarks.missing, np.isnan(found).any(axis=1))
+        return lost or any(status in ("edited", "confirmed") for status in landmarks.status)
+
+    def _standing(self, files: Files) -> tuple[LandmarkSet, FloatArray | None]:
+        """The landmarks of a scan as they stand, and (K, 3) RAS mm as they were found.
+
+        What 3D Slicer moves keeps its description, and with it the status that it had; unless the
+        file has a record of edits, a point that is not where it was found is one that was edited.
+
+        Returns:
+            (landmarks, points as they were found; None if those are not there any more).
+
+        Raises:
+            UserError: the landmarks cannot be read.
+        """
+        review, _ = read_review(files.markups, self.protocol, any_pose=True)
+        landmarks = review.current
+        try:
+            intact = file_sha256(files.table) == json_object(files.sidecar).get("TableSHA256")
+            found = _read_table(files.table, self.protocol)[0] if intact else None
         except UserError:
-            return False
-        return bool(review.corrected.any())
+            found = None
+        if found is not None and not review.edits:
+            moved = np.linalg.norm(landmarks.points - found, axis=1) > _MOVED_MM
+            for row in np.flatnonzero(moved):
+                if landmarks.status[row] == "model":
+                    landmarks.status[row] = "edited"
+        return landmarks, found
 
     def write(
         self,
@@ -260,6 +334,7 @@ class Derivatives:
         source_sha256: str,
         model: dict[str, str],
         quality: str = DEFAULT_QUALITY,
+        assumed: str | None = None,
     ) -> None:
         """Write the results of one scan; whoever dies meanwhile leaves it as not done.
 
@@ -268,6 +343,7 @@ class Derivatives:
             source_sha256: Checksum of the image's file.
             model: Its "Name" and "SHA256".
             quality: How carefully it looked.
+            assumed: Orientation that the image was assumed to have, as it states none.
 
         Raises:
             UserError: the disk is full or read-only.
@@ -284,6 +360,7 @@ class Derivatives:
                 plausibility=detection.plausibility,
             )
             checksum = file_sha256(table)
+            markups_checksum = file_sha256(unfinished / files.markups.name)
             # From here until the new one is there, the scan is not done.
             files.sidecar.unlink(missing_ok=True)
         source = f"bids:{RAW}:{scan.path}"
@@ -293,9 +370,11 @@ class Derivatives:
             "SpatialReference": source,
             "SourceSHA256": source_sha256,
             "TableSHA256": checksum,
+            "MarkupsSHA256": markups_checksum,
             "Protocol": {"Name": self.protocol.name, "SHA256": self.protocol.hash},
             "Model": model,
             "Quality": quality,
+            **({} if assumed is None else {ASSUMED: assumed}),
             "GeneratedBy": {"Name": PIPELINE, "Version": __version__},
             "Device": detection.device,
             "Precision": detection.precision,
@@ -390,11 +469,11 @@ class Derivatives:
     def _record(self, scan: BidsScan, about: dict[str, Any]) -> ScanRecord:
         files = self.files(scan)
         try:
-            review, _ = read_review(files.markups, self.protocol, any_pose=True)
-            deviation = _read_deviation(files.table, self.protocol)
+            landmarks, _ = self._standing(files)
+            _, deviation = _read_table(files.table, self.protocol)
         except UserError as error:
             return ScanRecord(scan, f"its results are damaged ({error}) Detect it again.")
-        return ScanRecord(scan, "", about, review.current, deviation)
+        return ScanRecord(scan, "", about, landmarks, deviation)
 
 
 def _check_place(target: Path, raw: Path) -> None:
@@ -412,9 +491,11 @@ def _check_place(target: Path, raw: Path) -> None:
 def _check_own(folder: Path) -> None:
     """Refuse a folder that something else has made."""
     path = folder / DESCRIPTION_FILE
-    makers = json_object(path).get("GeneratedBy") or [{}]
+    makers = json_object(path).get("GeneratedBy")
+    first = makers[0] if isinstance(makers, list) and makers else None
+    own = isinstance(first, dict) and first.get("Name") == PIPELINE
     strange = not path.is_file() and any(folder.glob("sub-*"))
-    if strange or (path.is_file() and makers[0].get("Name") != PIPELINE):
+    if strange or (path.is_file() and not own):
         raise UserError(
             f"{folder} holds a dataset that {PIPELINE} did not make; choose another folder."
         )
@@ -458,14 +539,21 @@ def _table(landmarks: LandmarkSet, deviation: FloatArray) -> Table:
     return Table(tuple(COLUMNS), rows)
 
 
-def _read_deviation(path: Path, protocol: Protocol) -> FloatArray:
+def _read_table(path: Path, protocol: Protocol) -> tuple[FloatArray, FloatArray]:
+    """Points, (K, 3) RAS mm, and deviations, (K,), of a scan's table; NaN where there is none.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    columns = ("r", "a", "s", "deviation")
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = {row["label"]: row["deviation"] for row in csv.DictReader(file, delimiter="\t")}
-        cells = [rows[label] for label in protocol.labels]
-        return np.array([np.nan if cell == "n/a" else float(cell) for cell in cells])
-    except (OSError, KeyError, ValueError):
+            rows = {row["label"]: row for row in csv.DictReader(file, delimiter="\t")}
+        cells = [[rows[label][column] for column in columns] for label in protocol.labels]
+        values = np.array([[np.nan if c == "n/a" else float(c) for c in row] for row in cells])
+    except (OSError, KeyError, TypeError, ValueError):
         raise UserError(f"{path.name} cannot be read.") from None
+    return values[:, :3], values[:, 3]
 
 
 def _scan_of(about: dict[str, Any]) -> BidsScan | None:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from BrainLandmarksLib import __version__
-from BrainLandmarksLib.cohort.derivatives import Derivatives
+from BrainLandmarksLib.cohort.derivatives import ASSUMED, Derivatives
 from BrainLandmarksLib.cohort.table import ReportedScan, write_table
 from BrainLandmarksLib.cohort.viewer import INSTALL, Bundle, find_bundle, nodes, small_head
 from BrainLandmarksLib.errors import UserError
-from BrainLandmarksLib.io.atomic import atomic_write
+from BrainLandmarksLib.io.atomic import atomic_write, need_writable
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.imaging.volume import Volume
@@ -60,6 +60,10 @@ def write_report(
     Raises:
         UserError: there are no scans, or the page cannot be written.
     """
+    target = Path(path) if path is not None else results.folder / REPORT_FILE
+    if not target.parent.is_dir():
+        raise UserError(f"the folder of {target} does not exist; create it first.")
+    need_writable(target.parent)
     cases = sorted(
         (ReportedScan.of(record) for record in results.records()), key=lambda c: c.urgency
     )
@@ -77,7 +81,6 @@ def write_report(
                 progress(drawn.index(number), len(drawn), case.record.scan.entities)
             entry |= _drawn(case, source, bundle)
         pages.append(entry)
-    target = Path(path) if path is not None else results.folder / REPORT_FILE
     text = _render(results, pages, bundle)
     with atomic_write(target) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="\n")
@@ -122,7 +125,8 @@ def _drawn(case: ReportedScan, source: Path | None, bundle: Bundle | None) -> di
     if source is None:
         return {"note": "There is no picture: the BIDS dataset is not where it was; see --bids."}
     try:
-        volume = read_image(source / record.scan.path)
+        assumed = (record.about or {}).get(ASSUMED)
+        volume = read_image(source / record.scan.path, assume_orientation=assumed)
     except UserError:
         return {"note": "There is no picture: the image cannot be read any more."}
     entry: dict[str, Any] = {"picture": _picture(volume, record.landmarks)}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from BrainLandmarksLib.cohort.bids import BidsScan
 from BrainLandmarksLib.cohort.derivatives import DEFAULT_QUALITY, Derivatives
-from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.errors import UserError, of_system
 
 if TYPE_CHECKING:
     from BrainLandmarksLib.detection import Detector
@@ -83,14 +83,16 @@ def do(job: Job) -> Outcome:
     results = Derivatives.open(job.output)
     try:
         return Outcome(job.scan, _detect(job, results))
-    except UserError as error:
-        # Messages name files by their whole path; the dataset's own is enough.
-        place = Path(job.raw) / job.scan.path
-        outcome = Outcome(job.scan, "failed", str(error).replace(str(place), job.scan.path))
     except Exception as error:
-        kind = type(error).__name__
-        sentence = f"the program failed ({kind}); please report this."
-        outcome = Outcome(job.scan, "failed", sentence, traceback.format_exc())
+        said = error if isinstance(error, UserError) else of_system(error)
+        if said is not None:
+            # Messages name files by their whole path; the dataset's own is enough.
+            place = Path(job.raw) / job.scan.path
+            outcome = Outcome(job.scan, "failed", str(said).replace(str(place), job.scan.path))
+        else:
+            kind = type(error).__name__
+            sentence = f"the program failed ({kind}); please report this."
+            outcome = Outcome(job.scan, "failed", sentence, traceback.format_exc())
     results.write_failure(job.scan, outcome.sentence)
     return outcome
 
@@ -108,14 +110,10 @@ def _detect(job: Job, results: Derivatives) -> str:
         raise UserError(f"{path} does not exist; fetch the image, or mend the link to it.")
     source = file_sha256(path)
     if not job.overwrite:
-        if results.is_done(job.scan, source, job.model_sha256, job.quality):
+        if results.is_done(job.scan, source, job.model_sha256, job.quality, job.assume_orientation):
             results.files(job.scan).failure.unlink(missing_ok=True)
             return "kept"
-        if results.is_corrected(job.scan):
-            raise UserError(
-                f"{results.files(job.scan).markups.name} was corrected by a person, for another "
-                "image, model or quality; move it away, or add --overwrite to replace it."
-            )
+        results.need_uncorrected(job.scan)
     volume = read_image(path, assume_orientation=job.assume_orientation)
     detector = _detector(job.model, job.model_sha256, job.device, job.threads)
     detection = detector.detect(volume, quality=job.quality, force=job.force)
@@ -123,7 +121,7 @@ def _detect(job: Job, results: Derivatives) -> str:
     points = detection.landmarks.points
     deviation = np.full(len(points), np.nan) if shape is None else shape.deviation(points)
     model = {"Name": job.model_name, "SHA256": job.model_sha256}
-    results.write(job.scan, detection, deviation, source, model, job.quality)
+    results.write(job.scan, detection, deviation, source, model, job.quality, volume.assumed)
     return "found"
 
 

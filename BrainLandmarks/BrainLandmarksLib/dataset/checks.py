@@ -151,13 +151,16 @@ def require_sound(dataset: Dataset) -> None:
 def accept_files(dataset: Dataset) -> list[str]:
     """Take the files as they are now for right, after they were changed on purpose.
 
+    Reading them takes a while, in which others may write to the dataset: a head that they have
+    changed meanwhile has its checksums from them.
+
     Returns:
         Identities of the heads whose files had changed.
 
     Raises:
         UserError: a file cannot be read.
     """
-    changed = []
+    changed: list[tuple[Entry, Entry]] = []
     for entry in dataset.entries:
         now = replace(
             entry,
@@ -165,10 +168,14 @@ def accept_files(dataset: Dataset) -> list[str]:
             landmarks_sha256=file_sha256(dataset.folder / entry.landmarks),
         )
         if now != entry:
-            changed.append(now)
-    heads = [entry.identity for entry in changed]
-    if changed:
-        dataset.update(changed, {"what": "accepted changed files", "heads": heads})
+            changed.append((entry, now))
+    if not changed:
+        return []
+    with dataset.locked():
+        accepted = [now for entry, now in changed if entry in dataset.entries]
+        heads = [entry.identity for entry in accepted]
+        if heads:
+            dataset.update(accepted, {"what": "accepted changed files", "heads": heads})
     return heads
 
 

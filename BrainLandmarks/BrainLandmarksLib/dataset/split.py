@@ -10,6 +10,7 @@ person never come into two splits: a network that has met a head recognises it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -101,7 +102,7 @@ def _split(
 
 
 def _number(value: float, total: int, split: str) -> int:
-    if value < 0 or (value >= 1 and value != int(value)):
+    if not math.isfinite(value) or value < 0 or (value >= 1 and value != int(value)):
         raise UserError(
             f"--{split} is a number of heads or, below 1, a share of all; {value:g} is neither."
         )

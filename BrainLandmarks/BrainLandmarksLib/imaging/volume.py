@@ -26,12 +26,15 @@ class Volume:
         grid: Where they lie.
         notes: What of the file was uncertain, as clauses for the user, without a full stop.
         stored: The same voxels as the file counts them; None if they are as here.
+        assumed: Directions of the file's voxel axes, such as "RAS", that were assumed because the
+            file states none; None if it does.
     """
 
     data: ImageArray
     grid: Grid
     notes: tuple[str, ...] = ()
     stored: Grid | None = None
+    assumed: str | None = None
 
     def __post_init__(self) -> None:
         if self.data.shape != self.grid.shape:

@@ -87,10 +87,13 @@ def need_writable(folder: Path) -> None:
         UserError: they cannot.
     """
     existing = folder
-    with suppress(OSError):
+    try:
         while not existing.exists() and existing != existing.parent:
             existing = existing.parent
-    if existing.exists() and not existing.is_dir():
+        is_file = existing.exists() and not existing.is_dir()
+    except OSError as error:  # above it is a folder that may not be entered
+        raise UserError(unwritable(folder, error.strerror or "no permission")) from error
+    if is_file:
         raise UserError(unwritable(folder, f"{existing} is a file"))
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(unwritable(folder, f"no permission in {existing}"))

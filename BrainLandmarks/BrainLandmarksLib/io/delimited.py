@@ -45,7 +45,8 @@ def read_sheet(name: str, text: str) -> Sheet:
     stated = _SEPARATOR_LINE.fullmatch(text.split("\n", 1)[0])
     if stated:
         text = text.partition("\n")[2]
-    separator = stated[1] if stated else separator_of(text.splitlines()[:1])
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    separator = stated[1] if stated else separator_of([header])
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
     except csv.Error as error:

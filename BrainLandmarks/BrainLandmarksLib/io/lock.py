@@ -20,14 +20,20 @@ def file_lock(path: str | os.PathLike[str]) -> Iterator[None]:
     package is installed.
 
     Raises:
-        UserError: the file cannot be made.
+        UserError: the file cannot be made, or its file system has no locks.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise UserError(unwritable(Path(path).parent, error.strerror or "no lock")) from error
     try:
-        _wait_for(descriptor)
+        try:
+            _wait_for(descriptor)
+        except OSError as error:  # of some network and cluster file systems
+            raise UserError(
+                f"the file system of {Path(path).parent} has no locks ({error.strerror}), so two "
+                "programs could write there at once; choose a folder on another one."
+            ) from error
         yield
     finally:
         os.close(descriptor)

@@ -269,7 +269,7 @@ def image_of_same_head(image: Path, others: Iterable[Path]) -> Path | None:
 
 
 def _files_below(sources: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Path]]:
-    """Images and landmark files below some folders, each sorted within its folder.
+    """Images and landmark files below some folders, each sorted within its folder; no hidden ones.
 
     Raises:
         UserError: a folder is not there.
@@ -279,9 +279,12 @@ def _files_below(sources: Iterable[str | os.PathLike[str]]) -> tuple[list[Path],
     for source in map(Path, sources):
         if not source.is_dir():
             raise UserError(f"{source} is not a folder; give folders of images and landmarks.")
+        os.listdir(source)  # searching would pass over a folder that may not be read
         for file in sorted(source.rglob("*")):
             name = file.name.lower()
-            if file.name.startswith(".") or not file.is_file():
+            # Hidden folders as well: git-annex keeps the content of every image in .git.
+            hidden = any(part.startswith(".") for part in file.relative_to(source).parts)
+            if hidden or not file.is_file():
                 continue
             if name.endswith(_IMAGE_SUFFIXES):
                 images[file] = None

@@ -107,8 +107,16 @@ class MessageError(ValueError):
 
 
 def encode(message: Message) -> bytes:
-    """One line, with the line feed."""
-    return json.dumps(message, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    """One line, with the line feed.
+
+    Raises:
+        ValueError: it would be no message: a number is NaN, or it is longer than `LONGEST_LINE`.
+    """
+    # In ASCII: names of files may hold bytes that are no UTF-8.
+    line = json.dumps(message, allow_nan=False).encode("ascii") + b"\n"
+    if len(line) > LONGEST_LINE:
+        raise MessageError(f"a line of more than {LONGEST_LINE} bytes")
+    return line
 
 
 def decode(line: bytes, known: dict[str, dict[str, type | tuple[type, ...]]]) -> Message:

@@ -16,7 +16,7 @@ from collections import deque
 from typing import Any, BinaryIO
 
 from BrainLandmarksLib import __version__
-from BrainLandmarksLib.errors import ImplausibleError, UserError
+from BrainLandmarksLib.errors import ImplausibleError, UserError, of_system
 from BrainLandmarksLib.worker import last_words
 from BrainLandmarksLib.worker.jobs import Jobs
 from BrainLandmarksLib.worker.messages import (
@@ -116,6 +116,8 @@ class Server:
 
         try:
             result = self._jobs.do(message, progress)
+            # A result that is no message is a bug of this job, not the end of all others.
+            self._reply({"type": "result", "id": identity, **result})
         except Cancelled:
             self._reply({"type": "cancelled", "id": identity})
         except ImplausibleError as error:
@@ -123,6 +125,10 @@ class Server:
         except UserError as error:
             self._fail(identity, "user", str(error))
         except Exception as error:
+            refused = of_system(error)
+            if refused is not None:
+                self._fail(identity, "user", str(refused))
+                return
             out_of_memory = is_out_of_memory(error)
             sentence = (
                 "the memory of this computer does not suffice; close other programs, or crop or "
@@ -136,8 +142,6 @@ class Server:
                 sentence,
                 traceback.format_exc(),
             )
-        else:
-            self._reply({"type": "result", "id": identity, **result})
 
     def _fail(self, identity: str | None, code: str, sentence: str, detail: str = "") -> None:
         self._reply(

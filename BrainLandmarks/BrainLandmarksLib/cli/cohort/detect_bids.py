@@ -132,5 +132,9 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.series is not None:
         raise UserError("--series does not go with --bids: a BIDS dataset holds no DICOM.")
+    if arguments.assume_orientation is not None:
+        from BrainLandmarksLib.io.images.orientation import check_codes
+
+        check_codes(arguments.assume_orientation)  # or every scan would fail for it
     if arguments.scheduler is not None and arguments.workers is not None:
         raise UserError("give --workers or --scheduler, not both: a cluster has its own workers.")

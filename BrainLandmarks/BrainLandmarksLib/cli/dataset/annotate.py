@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,8 @@ examples:
 """
 
 _FAILED = 2
-_TABLE = "annotated.csv"
+_TABLE = "annotated.tsv"
+"""No .csv: among landmark files that would be one."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -96,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
                 _draw(head, images[head.name], folder)
     header = ("head", "methods", "placed", "missing", "plausibility", "result", "problems")
     table = Table(header, rows)
-    table.write_csv(folder / _TABLE)
+    table.write_tsv(folder / _TABLE)
     print(table.plain())
     if alone:
         shown = ", ".join(path.name for path in alone[:5]) + (", ..." if len(alone) > 5 else "")
@@ -123,12 +125,29 @@ def _methods(texts: Sequence[str]) -> tuple[dict[str, str], dict[str, Path]]:
 
 
 def _heads(images: Path, folders: dict[str, Path]) -> tuple[list[SegmentedHead], list[Path]]:
-    """Scans with label maps, by name, and scans without."""
+    """Scans with label maps, by name, and scans without.
+
+    Folders of label maps may lie in that of the scans; their images are no scans.
+
+    Raises:
+        UserError: no scan has a map, or two have one name, which is that of their results.
+    """
     from BrainLandmarksLib.dataset.annotating import SegmentedHead
     from BrainLandmarksLib.io.images import stem
     from BrainLandmarksLib.io.pairing import find_images, image_of_same_head
 
-    scans = find_images(images)
+    apart = {_absolute(folder) for folder in folders.values()}
+    scans = [scan for scan in find_images(images) if not apart & set(_absolute(scan).parents)]
+    if not scans:
+        raise UserError(f"{images} holds label maps only; give the folder of the scans.")
+    first: dict[str, Path] = {}
+    for scan in scans:
+        twin = first.setdefault(stem(scan), scan)
+        if twin is not scan:
+            raise UserError(
+                f"{twin.relative_to(images)} and {scan.relative_to(images)} have one name, so "
+                "their landmarks would be one file; rename one of them."
+            )
     maps = {method: find_images(folder) for method, folder in folders.items()}
     heads, alone = [], []
     for scan in scans:
@@ -147,6 +166,11 @@ def _heads(images: Path, folders: dict[str, Path]) -> tuple[list[SegmentedHead],
             "head.nii.gz is head.nii.gz or, for instance, head_dseg.nii.gz in another folder."
         )
     return heads, alone
+
+
+def _absolute(path: Path) -> Path:
+    """The path without "..", but through links as it was given."""
+    return Path(os.path.abspath(path))
 
 
 def _row(head: AnnotatedHead) -> tuple[object, ...]:

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: nothing can be paired or used, or the folder cannot be written to.
     """
     from BrainLandmarksLib.dataset import Dataset
-    from BrainLandmarksLib.dataset.dataset import need_empty
+    from BrainLandmarksLib.dataset.dataset import image_hash, need_empty
     from BrainLandmarksLib.dataset.importing import read_pair
     from BrainLandmarksLib.io.images import stem
     from BrainLandmarksLib.io.pairing import pair_up
@@ -83,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     dataset: Dataset | None = Dataset.open(folder, protocol) if arguments.add else None
     rows, failures = [], len(found.problems)
+    added: dict[str, str] = {}
     for problem in found.problems:
         terminal.report(UserError(problem))
     for number, pair in enumerate(found.pairs):
@@ -96,6 +97,12 @@ def run(arguments: argparse.Namespace) -> int:
                 assume_orientation=arguments.assume_orientation,
             )
             terminal.notes(head.notes)
+            known_by = image_hash(head.volume)
+            if known_by in added:
+                raise UserError(
+                    f"{pair.image.name} is the same image as {added[known_by]}, whose landmarks "
+                    "stay; leave one of the two in the folders."
+                )
             # Nothing is made before there is something to put in.
             if dataset is None:  # an empty one is false
                 dataset = Dataset.create(folder, protocol)
@@ -106,6 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
             failures += 1
             terminal.report(error)
             continue
+        added[known_by] = pair.image.name
         missing = int(head.review.current.missing.sum())
         rows.append((entry.identity, entry.subject or "-", pair.image.name, pair.landmarks.name,
                      len(protocol) - missing, ", ".join(head.cut) or "-"))  # fmt: skip

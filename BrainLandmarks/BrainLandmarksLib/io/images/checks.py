@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from BrainLandmarksLib.errors import UserError
+from BrainLandmarksLib.errors import UserError, of_system
 from BrainLandmarksLib.geometry.affine import FloatArray, is_singular, shear_degrees
 from BrainLandmarksLib.geometry.grid import Grid
 
@@ -28,6 +28,13 @@ def readable(path: Path) -> None:
     Raises:
         UserError: it is not, or may not be read.
     """
+    try:
+        _readable(path)
+    except OSError as error:
+        raise of_system(error) or damaged(path.name) from error
+
+
+def _readable(path: Path) -> None:
     if path.is_symlink() and not path.exists():
         if "annex" in Path(os.readlink(path)).parts:
             raise _not_fetched(path, "git-annex", "git annex get or datalad get")

@@ -44,7 +44,8 @@ def read_image(
             three-dimensional scalar image of a head with a usable affine; if a DICOM folder holds
             several that could be meant.
     """
-    stored = _open(Path(path), series, assume_orientation)
+    codes = None if assume_orientation is None else orientation.check_codes(assume_orientation)
+    stored = _open(Path(path), series, codes)
     # Values out of float32's range become infinite or 0 here and are reported as such below.
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         voxels = stored.voxels(np.float32)
@@ -54,6 +55,7 @@ def read_image(
         grid,
         stored.notes,
         Grid(stored.shape, stored.affine),
+        codes if stored.assumed else None,
     )
     checks.size(stored.name, grid)
     checks.values(stored.name, volume.data, lambda: stored.voxels(np.float64))
@@ -73,8 +75,7 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
     return grid
 
 
-def _open(path: Path, series: str | None, assume: str | None) -> Stored:
-    codes = None if assume is None else orientation.check_codes(assume)
+def _open(path: Path, series: str | None, codes: str | None) -> Stored:
     checks.readable(path)
     name = path.name.lower()
     known = not path.is_dir() and name.endswith(NIBABEL_SUFFIXES + ITK_SUFFIXES)
@@ -118,8 +119,14 @@ def _begins_as_dicom(path: Path) -> bool:
 
 
 def stem(path: str | os.PathLike[str]) -> str:
-    """The file or folder name without its image suffix: `head` of `scans/head.nii.gz`."""
-    name = Path(path).resolve().name
+    """The file or folder name without its image suffix: `head` of `scans/head.nii.gz`.
+
+    A link goes by its own name, not by that of the file it leads to: in git-annex and DataLad
+    datasets every image is a link to a file that is called by its checksum.
+    """
+    name = Path(path).name
+    if name in ("", ".."):  # a folder without a name of its own, such as the working one
+        name = Path(path).resolve().name
     suffixes = NIBABEL_SUFFIXES + ITK_SUFFIXES + DICOM_SUFFIXES
     for suffix in sorted(suffixes, key=len, reverse=True):
         if name.lower().endswith(suffix) and len(name) > len(suffix):
