@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -210,6 +211,9 @@ def federate(
     keys = certificates(folder / "keys", len(hospitals))
     root = ["--root-certificates", str(keys / "ca.crt")]
     app, out = folder / "app", folder / "server"
+    sites = [folder / f"site{n}" for n, _ in enumerate(hospitals, start=1)]
+    for earlier in (out, *sites):
+        shutil.rmtree(earlier, ignore_errors=True)
     whole = recipe(folder, "joined", hospitals[0], arguments.steps, start)
     run(["federate", "app", str(app), "--model", str(start), "--recipe", str(whole), "--name",
          "joined", "--rounds", str(arguments.rounds), "--min-sites", str(len(hospitals)),
@@ -222,12 +226,12 @@ def federate(
     try:
         started.append(begin(serving, folder / "server.log"))
         wait_for_port(port, 300)
-        for number, place in enumerate(hospitals, start=1):
+        for number, (place, site) in enumerate(zip(hospitals, sites), start=1):
             key = keys / f"site{number}"
             started.append(
                 begin(
                     ["federate", "site", "--server", server, "--dataset", str(place), "-o",
-                     str(folder / f"site{number}"), "--model", str(start), "--app", str(app),
+                     str(site), "--model", str(start), "--app", str(app),
                      "--key", str(key), "--device", "cpu", "--threads", "1", *root],
                     folder / f"site{number}.log",
                 )
@@ -246,7 +250,7 @@ def federate(
         for process in reversed(started):
             end(process)
     if arguments.batch_norm == "local":
-        return [folder / f"site{n}" / "model" for n, _ in enumerate(hospitals, start=1)]
+        return [site / "model" for site in sites]
     return [out / "model"]
 
 
