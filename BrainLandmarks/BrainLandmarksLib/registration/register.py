@@ -125,7 +125,7 @@ def register(
         UserError: they are of different protocols, have too few landmarks in common, or left and
             right are exchanged in one of them.
     """
-    need_alike(moving, fixed, FEWEST[kind], f"a {kind} registration")
+    need_alike(moving, fixed, FEWEST[kind], f"{kind} registration")
     expected = expected_errors(moving, moving_errors), expected_errors(fixed, fixed_errors)
     try:
         if kind == THIN_PLATE:
