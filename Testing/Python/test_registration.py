@@ -304,7 +304,7 @@ def test_missing_landmarks_are_carried_to_nowhere(head, calibrated):
 def test_heads_that_do_not_fit_are_refused_in_a_sentence(head, calibrated, tiny_protocol):
     few = np.full_like(head.points, np.nan)
     few[:3] = head.points[:3]
-    with pytest.raises(UserError, match="3 landmarks in common, and a rigid registration needs 4"):
+    with pytest.raises(UserError, match="3 landmarks in common, and rigid registration needs 4"):
         register(as_found(head.protocol, few), head, "rigid")
     other = LandmarkSet.from_points(tiny_protocol, np.eye(5, 3) * 30)
     for one, two in ((other, head), (head, other)):
