@@ -1017,26 +1017,37 @@ def test_known_sites_need_tls(tmp_path, capsys):
     assert "over TLS only" in capsys.readouterr().err
 
 
-def test_a_site_joins_again_until_it_is_stopped(tmp_path, monkeypatch):
-    """A node that ends by itself is started again; SIGTERM ends both."""
+def joining_site(folder: Path, changes: str, node_script: str) -> subprocess.Popen[bytes]:
+    """A process that keeps a site joined, with a script in the place of Flower's node.
+
+    Args:
+        changes: Lines for the process before it joins.
+    """
     code = f"""
-import sys
+import os, signal, subprocess, sys
 from pathlib import Path
 from BrainLandmarksTrainLib.federation import node
 class Spec:
     name = "waiting"
 node.__spec__ = Spec
-node.AGAIN_S = 0.1
-sys.exit(node.keep_joined([], Path({str(tmp_path)!r})))
+{changes}
+sys.exit(node.keep_joined([], Path({str(folder)!r})))
 """
-    (tmp_path / "waiting.py").write_text(
+    (folder / "waiting.py").write_text(node_script)
+    path = os.pathsep.join([str(folder), *sys.path])
+    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+
+
+def test_a_site_joins_again_until_it_is_stopped(tmp_path, monkeypatch):
+    """A node that ends by itself is started again; SIGTERM ends both."""
+    process = joining_site(
+        tmp_path,
+        "node.AGAIN_S = 0.1",
         "import pathlib, sys, time\n"
         "times = pathlib.Path(sys.argv[1]) / 'times'\n"
         "with times.open('a') as file: file.write('x')\n"
-        "time.sleep(0.1 if times.stat().st_size < 3 else 600)\n"
+        "time.sleep(0.1 if times.stat().st_size < 3 else 600)\n",
     )
-    path = os.pathsep.join([str(tmp_path), *sys.path])
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
     deadline = time.monotonic() + 120
     while not ((tmp_path / "times").exists() and (tmp_path / "times").stat().st_size == 3):
         assert time.monotonic() < deadline
@@ -1049,13 +1060,9 @@ sys.exit(node.keep_joined([], Path({str(tmp_path)!r})))
 @pytest.mark.parametrize("deaf", [False, True])
 def test_a_site_can_leave_while_it_joins(tmp_path, deaf):
     """The signal comes while the node is being started; a node that does not listen ends too."""
-    code = f"""
-import os, signal, subprocess, sys
-from pathlib import Path
-from BrainLandmarksTrainLib.federation import node
-class Spec:
-    name = "waiting"
-node.__spec__ = Spec
+    process = joining_site(
+        tmp_path,
+        f"""
 node.END_S = 2.0
 began = subprocess.Popen.__init__
 def begin(self, *arguments, **options):
@@ -1064,16 +1071,12 @@ def begin(self, *arguments, **options):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 subprocess.Popen.__init__ = begin
-sys.exit(node.keep_joined([], Path({str(tmp_path)!r})))
-"""
-    (tmp_path / "waiting.py").write_text(
+""",
         "import pathlib, signal, sys, time\n"
         + deaf * "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         + "(pathlib.Path(sys.argv[1]) / 'deaf').touch()\n"
-        "time.sleep(600)\n"
+        "time.sleep(600)\n",
     )
-    path = os.pathsep.join([str(tmp_path), *sys.path])
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
     assert process.wait(120) == node.STOPPED
 
 
